@@ -1,0 +1,50 @@
+# Everything runs in .venv, which `make install` makes; every other target asks for it first.
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.installed
+TORCH := 2.13.0
+# With an NVIDIA driver the ordinary wheels carry CUDA; elsewhere the CPU build is named, so that pip does not fetch
+# gigabytes of it. It is on PyTorch's own index; where that cannot be reached pip looks elsewhere after one short try.
+ifneq ($(wildcard /proc/driver/nvidia/version),)
+TORCH_INSTALL := "torch==$(TORCH)"
+else
+TORCH_INSTALL := --retries 0 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)+cpu"
+endif
+export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
+export HF_HUB_OFFLINE ?=
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: install quickstart test check control bench clean
+
+install: $(DONE)
+
+$(DONE): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selftrain needs Python >= 3.11: make install PYTHON=python3.11")'
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/python -c 'import torch; assert torch.__version__.startswith("$(TORCH)")' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH_INSTALL)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(DONE)
+
+# The main job: a small model improves itself on this machine.
+quickstart: $(DONE)
+	$(BIN)/selftrain run configs/quickstart.yaml $(ARGS)
+
+test: $(DONE)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(DONE)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The quickstart against the same number of optimizer steps on its demonstrations alone.
+control: $(DONE)
+	$(BIN)/python benchmarks/control.py $(ARGS)
+
+bench: $(DONE)
+	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

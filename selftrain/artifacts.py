@@ -1,0 +1,242 @@
+"""Where a run keeps everything, and how files come to be: under a temporary name, synced, renamed.
+
+A stage is done when its mark exists. The mark is written last and holds what the stage depended on: the part of the
+config it read, the digests of its inputs, the sizes and digests of its outputs. A mark that does not fit stops the
+run and names what differs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; the message says what to do."""
+
+
+class StaleStage(RunError):
+    """A finished stage does not fit the config it is resumed with."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place, whole and synced, when the block ends well.
+
+    Works for files and for folders; a folder that stood there before is removed at the last moment.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove(temporary)
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        remove(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def value_digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sync_tree(path: Path) -> None:
+    if path.is_dir():
+        for below in path.iterdir():
+            _sync_tree(below)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one iteration: what it depends on, and its mark."""
+
+    name: str
+    iteration: int
+    folder: Path
+    """Where its mark lies and its outputs are below."""
+    config: Mapping[str, Any]
+    """The part of the config it reads."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Name to digest of what it reads from earlier stages and from outside the run."""
+
+    @property
+    def mark(self) -> Path:
+        return self.folder / f"{self.name}.done"
+
+    @property
+    def label(self) -> str:
+        return f"{self.iteration}/{self.name}"
+
+    def done(self) -> bool:
+        """Whether the stage is finished.
+
+        Raises:
+            StaleStage: it is, but with another config or other inputs, or its outputs changed since.
+        """
+        if not self.mark.exists():
+            return False
+        written = read_json(self.mark)
+        differing = differences(written["config"], _plain(self.config)) + [
+            f"input '{name}'" for name in differences(written["inputs"], dict(self.inputs))
+        ]
+        if differing:
+            raise StaleStage(
+                f"iteration {self.iteration}, stage '{self.name}' was done with other settings: {', '.join(differing)}; "
+                f"set them back, choose another run.name, or redo it with --redo {self.label}"
+            )
+        for name, (size, _) in written["outputs"].items():
+            file = self.folder / name
+            if not file.exists() or file.stat().st_size != size:
+                raise StaleStage(
+                    f"iteration {self.iteration}, stage '{self.name}': {file} is missing or changed since it was "
+                    f"written; redo it with --redo {self.label}"
+                )
+        return True
+
+    def finish(self, outputs: Sequence[Path]) -> None:
+        """Write the mark; the outputs are on disk by now."""
+        files = sorted(file for path in outputs for file in ([path] if path.is_file() else path.rglob("*")))
+        listed = {
+            file.relative_to(self.folder).as_posix(): (file.stat().st_size, file_digest(file))
+            for file in files
+            if file.is_file()
+        }
+        write_json(
+            self.mark,
+            {"stage": self.label, "config": _plain(self.config), "inputs": dict(self.inputs), "outputs": listed},
+        )
+
+    def digest(self) -> str:
+        """Stands for what the stage made, in the marks of later ones."""
+        return file_digest(self.mark)[:16]
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Dotted keys by which two plain trees differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        missing = object()
+        return [
+            found
+            for key in keys
+            for found in differences(old.get(key, missing), new.get(key, missing), f"{where}.{key}" if where else key)
+        ]
+    return [] if old == new else [where]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of a run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def stop(self) -> Path:
+        """While this file exists, stages end after their current part."""
+        return self.root / "stop"
+
+    @property
+    def start(self) -> Path:
+        return self.root / "start"
+
+    @property
+    def warmup(self) -> Path:
+        return self.root / "warmup"
+
+    def iteration(self, number: int) -> Path:
+        return self.root / f"iteration_{number:04d}"
+
+    def iterations(self) -> list[int]:
+        return sorted(int(path.name.partition("_")[2]) for path in self.root.glob("iteration_[0-9]*"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.root} is in use by another process; wait for it, or choose another run.name"
+                ) from None
+            yield
+
+    def set_aside(self, paths: Sequence[Path]) -> Path | None:
+        """Move what exists of ``paths`` to a numbered folder of ``redone/``; nothing is ever deleted."""
+        existing = [path for path in paths if path.exists()]
+        if not existing:
+            return None
+        shelf = self.root / "redone"
+        target = shelf / f"{len(list(shelf.glob('*'))) if shelf.exists() else 0:03d}"
+        for path in existing:
+            place = target / path.relative_to(self.root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
+        return target

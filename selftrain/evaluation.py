@@ -1,0 +1,340 @@
+"""Evaluation: from judged responses to numbers with 95 % intervals, and to paired tests between two checkpoints.
+
+The unit is always the problem: samples of one problem are not independent, so they are averaged first, and intervals
+and tests run over problems (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640).
+
+Sources: pass@k is Chen et al. 2021, arXiv:2107.03374, equation 1; maj@k is Wang et al. 2022, arXiv:2203.11171; the
+interval of a proportion is Wilson 1927; the exact test of paired 0/1 values is McNemar 1947, the interval of their
+difference Bonett and Price 2012 (adjusted Wald). What is not 0/1 (averages over samples) gets Student's t, paired
+for tests.
+
+A response the verifier could not judge (``error``, ``timeout``) stays in every denominator and counts as not right: a
+failing verifier lowers pass@k and avg@N, never raises them. Its share stands beside them as ``errors``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from selftrain.types import FinishReason, Status
+
+Z95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What evaluation needs to know of one judged response."""
+
+    problem_id: str
+    index: int
+    """Position among the problem's responses."""
+    status: Status
+    value: float | None
+    """The verifier's credit in [0, 1]; None where it gave none."""
+    answer: str | None
+    """The final answer the verifier extracted; None never votes."""
+    finish_reason: FinishReason
+    difficulty: float | None = None
+    n_tokens: int = 0
+    """Response tokens, the end token included."""
+
+
+Evaluation = tuple[Sequence[Outcome], Sequence[Outcome]]
+"""``(greedy, sampled)`` responses of one checkpoint to one split; either may be empty."""
+
+
+class Estimate(NamedTuple):
+    """A mean over problems and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """Mean of ``after - before`` over problems, its 95 % interval and the two-sided p-value of "no difference"."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Probability that k of the n samples drawn without replacement, c of them right, hold a right one.
+
+    ``1 - C(n - c, k) / C(n, k)``: Chen et al. 2021, equation 1; unbiased for the chance that k fresh samples do.
+
+    Raises:
+        ValueError: ``k > n``, or numbers that are no counts.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(
+            f"pass@{k} needs at least {max(k, 1)} samples per problem, there are {n}: sample more or lower k"
+        )
+    if not 0 <= c <= n:
+        raise ValueError(f"{c} right of {n} samples is not a count")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def majority_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) -> float:
+    """Chance that the most frequent answer among k samples is right (Wang et al. 2022), for one problem.
+
+    The first k samples vote, then the next k, and so on: the mean over the ``n // k`` disjoint groups by index. Samples
+    without an answer do not vote. Ties are broken at random, so their credit is the share of right ones among the tied.
+
+    Args:
+        answers: the extracted answer of each sample, by index.
+        right: whether each sample was judged right.
+
+    Raises:
+        ValueError: fewer than k samples, or lengths that differ.
+    """
+    if not 1 <= k <= len(answers):
+        raise ValueError(
+            f"maj@{k} needs at least {max(k, 1)} samples per problem, there are {len(answers)}: sample more or lower k"
+        )
+    starts = range(0, len(answers) - k + 1, k)
+    return _mean([_majority(answers[start : start + k], right[start : start + k]) for start in starts])
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean of one value per problem, with its 95 % interval over problems, inside [0, 1].
+
+    Wilson's score interval where every value is 0 or 1, Student's t otherwise. No value: mean NaN, interval [0, 1]. One
+    value that is neither 0 nor 1 has no spread to go by: interval [0, 1].
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(math.nan, 0.0, 1.0)
+    mean = _mean(values)
+    if all(value in (0, 1) for value in values):
+        return _wilson(mean, n)
+    margin = _t_quantile(n - 1) * _standard_error(values) if n > 1 else 1.0
+    return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin))
+
+
+def paired_test(before: Mapping[str, float], after: Mapping[str, float]) -> PairedTest:
+    """Did the values of the same problems change? ``before`` and ``after`` map problem id to a value in [0, 1].
+
+    Exact McNemar test where all values are 0 or 1, paired t-test otherwise. Identical values give p = 1.
+
+    Raises:
+        ValueError: the two sides are not about the same problems, or about none.
+    """
+    if before.keys() != after.keys():
+        shared = len(before.keys() & after.keys())
+        raise ValueError(
+            f"a paired test needs the same problems on both sides: {len(before)} and {len(after)}, {shared} shared; "
+            "evaluate both checkpoints on the same split with the same limit"
+        )
+    if not before:
+        raise ValueError("a paired test needs at least one problem")
+    differences = [after[key] - before[key] for key in before]
+    if all(value in (0, 1) for value in (*before.values(), *after.values())):
+        return _mcnemar(differences.count(1), differences.count(-1), len(differences))
+    return _paired_t(differences)
+
+
+def accuracy_by_problem(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Share of right responses per problem id, ids sorted.
+
+    Raises:
+        ValueError: a response given twice, or problems with different numbers of responses.
+    """
+    return {key: _mean([o.status == "right" for o in group]) for key, group in _by_problem(outcomes).items()}
+
+
+def summarise(
+    greedy: Sequence[Outcome],
+    sampled: Sequence[Outcome],
+    *,
+    task: str,
+    split: str,
+    iteration: int,
+    ks: Sequence[int],
+) -> dict[str, Any]:
+    """One metrics row: every number of one checkpoint on one split, floats rounded to 6 decimals.
+
+    ``pass@1`` is the share of right greedy responses. ``avg@N`` is the mean over problems of the share of right ones
+    among N samples; ``pass@k`` and ``maj@k`` come from the same samples, for each k > 1 (for k = 1 that is ``avg@N``).
+    Each of them has ``_low`` and ``_high``, its 95 % interval over problems. ``maj@k`` is left out for tasks whose
+    verifier extracts no answer. ``truncated`` (stopped by length or context), ``unparsed``, ``mean_tokens`` and
+    ``mean_value`` (partial credit, 0 where not judged) are over the samples, or over the greedy responses where nothing
+    was sampled; ``errors``, the share of responses that could not be judged (error or timeout), is over both.
+
+    Raises:
+        ValueError: no outcome, fewer samples than the largest k, or greedy and sampled responses to other problems.
+    """
+    groups, by_greedy = _by_problem(sampled), _by_problem(greedy)
+    if not groups and not by_greedy:
+        raise ValueError(f"nothing to summarise for {task}/{split}: no response was evaluated")
+    if groups and by_greedy and groups.keys() != by_greedy.keys():
+        raise ValueError(f"{task}/{split}: greedy and sampled responses are not to the same problems")
+    row: dict[str, Any] = {"iteration": iteration, "task": task, "split": split}
+    if by_greedy:
+        row |= _named("pass@1", list(accuracy_by_problem(greedy).values()))
+    if groups:
+        row |= _named(f"avg@{_size(groups)}", list(accuracy_by_problem(sampled).values()))
+        row |= _at_k(groups, [k for k in ks if k > 1])
+    row["n_problems"] = len(groups or by_greedy)
+    row |= _rates(sampled or greedy)
+    row["errors"] = _share([*greedy, *sampled], "error", "timeout")
+    row["by_difficulty"] = _by_difficulty(by_greedy, groups)
+    return row
+
+
+def compare(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]:
+    """Paired tests of two checkpoints on the same problems: ``after`` minus ``before``, for pass@1 and avg@N.
+
+    Each value is ``{"difference", "low", "high", "p"}``; a metric only one side has is left out. ``avg@N`` carries the
+    N of ``after``: it estimates the same quantity at any N.
+
+    Raises:
+        ValueError: the two sides are not about the same problems.
+    """
+    tests: dict[str, dict[str, float]] = {}
+    for position in (0, 1):
+        if not before[position] or not after[position]:
+            continue
+        name = "pass@1" if position == 0 else f"avg@{_size(_by_problem(after[position]))}"
+        test = paired_test(accuracy_by_problem(before[position]), accuracy_by_problem(after[position]))
+        # p in significant digits: six decimals would turn a small one into 0.
+        tests[name] = {key: _round(value) for key, value in test._asdict().items()} | {"p": float(f"{test.p:.4g}")}
+    return tests
+
+
+def _majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
+    votes = Counter(answer for answer in answers if answer is not None)
+    most = max(votes.values(), default=0)
+    return _mean(
+        [good for answer, good in zip(answers, right, strict=True) if answer is not None and votes[answer] == most]
+    )
+
+
+def _wilson(mean: float, n: int) -> Estimate:
+    """(p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    centre = mean + Z95**2 / (2 * n)
+    margin = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n))
+    scale = 1 + Z95**2 / n
+    # At 0 and 1 the bound is exact; rounding must not put the mean outside its own interval.
+    low = 0.0 if mean == 0 else (centre - margin) / scale
+    return Estimate(mean, low, 1.0 if mean == 1 else (centre + margin) / scale)
+
+
+def _mcnemar(gained: int, lost: int, n: int) -> PairedTest:
+    """Exact two-sided binomial test on the discordant pairs; interval: Wald on counts with one added to each kind."""
+    discordant = gained + lost
+    tail = sum(math.comb(discordant, i) for i in range(min(gained, lost) + 1))
+    p = min(1.0, 2 * tail / 2**discordant)
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    margin = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return PairedTest((gained - lost) / n, max(-1.0, up - down - margin), min(1.0, up - down + margin), p)
+
+
+def _paired_t(differences: Sequence[float]) -> PairedTest:
+    from scipy.special import stdtr
+
+    n, mean = len(differences), _mean(differences)
+    if n == 1:
+        return PairedTest(mean, -1.0, 1.0, 1.0)
+    error = _standard_error(differences)
+    if error < 1e-12:
+        # All equal: t is infinite, which claims too much for few problems; the exact sign-flip test gives 2 of 2^n.
+        return PairedTest(mean, mean, mean, 2.0 ** (1 - n) if mean else 1.0)
+    margin = _t_quantile(n - 1) * error
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    return PairedTest(mean, max(-1.0, mean - margin), min(1.0, mean + margin), p)
+
+
+def _t_quantile(degrees: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def _at_k(groups: Mapping[str, Sequence[Outcome]], ks: Sequence[int]) -> dict[str, Any]:
+    right = {key: [o.status == "right" for o in group] for key, group in groups.items()}
+    # Where right responses carry no answer (unit tests) there is nothing to vote on.
+    votes = not any(o.status == "right" and o.answer is None for group in groups.values() for o in group)
+    metrics: dict[str, Any] = {}
+    for k in ks:
+        metrics |= _named(f"pass@{k}", [pass_at_k(len(flags), sum(flags), k) for flags in right.values()])
+        if votes:
+            answers = {key: [o.answer for o in group] for key, group in groups.items()}
+            metrics |= _named(f"maj@{k}", [majority_at_k(answers[key], right[key], k) for key in groups])
+    return metrics
+
+
+def _rates(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    return {
+        "truncated": _round(_mean([o.finish_reason in ("length", "context") for o in outcomes])),
+        "unparsed": _share(outcomes, "unparsed"),
+        "mean_tokens": _round(_mean([o.n_tokens for o in outcomes])),
+        "mean_value": _round(_mean([o.value or 0.0 for o in outcomes])),
+    }
+
+
+def _by_difficulty(
+    greedy: Mapping[str, Sequence[Outcome]], sampled: Mapping[str, Sequence[Outcome]]
+) -> dict[str, dict[str, Any]]:
+    """Levels in rising order, ``unknown`` last; empty where the task states no difficulty."""
+    problems = {key: group[0].difficulty for key, group in (sampled or greedy).items()}
+    levels = sorted({level for level in problems.values() if level is not None})
+    table: dict[str, dict[str, Any]] = {}
+    for level in [*levels, None] if levels else []:
+        ids = [key for key, value in problems.items() if value == level]
+        if not ids:
+            continue
+        cell: dict[str, Any] = {"n": len(ids)}
+        for name, groups in (("pass@1", greedy), (f"avg@{_size(sampled)}", sampled)):
+            if groups:
+                cell[name] = _share([outcome for key in ids for outcome in groups[key]], "right")
+        table["unknown" if level is None else f"{level:g}"] = cell
+    return table
+
+
+def _by_problem(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in sorted(outcomes, key=lambda o: (o.problem_id, o.index)):
+        groups.setdefault(outcome.problem_id, []).append(outcome)
+    for key, group in groups.items():
+        if len({outcome.index for outcome in group}) < len(group):
+            raise ValueError(f"problem {key} has two responses with the same index")
+        if len(group) != _size(groups):
+            raise ValueError(
+                f"problem {key} has {len(group)} responses, others {_size(groups)}: evaluation is incomplete"
+            )
+    return groups
+
+
+def _size(groups: Mapping[str, Sequence[Outcome]]) -> int:
+    """Responses per problem."""
+    return len(next(iter(groups.values()))) if groups else 0
+
+
+def _named(name: str, values: Sequence[float]) -> dict[str, float]:
+    mean, low, high = (_round(number) for number in mean_interval(values))
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _share(outcomes: Sequence[Outcome], *statuses: Status) -> float:
+    return _round(_mean([outcome.status in statuses for outcome in outcomes]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def _round(value: float) -> float:
+    return round(float(value), 6)

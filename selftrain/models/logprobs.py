@@ -1,0 +1,114 @@
+"""Per-token log-probabilities without ever holding all logits: the one function for loss and for scoring.
+
+The hidden states of a batch are cut to the positions whose next token is wanted, then read through the output head
+in chunks. Under autograd each chunk's logits are computed again in the backward pass, so memory holds one chunk of
+``[chunk, vocabulary]`` instead of ``[tokens, vocabulary]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CHUNK_LOGITS = 2**24
+"""Logits held at once: 64 MiB in fp32."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where a batch carries loss.
+
+    Attributes:
+        index: ``[N]`` flat positions in ``[B * T]`` whose *next* token is read.
+        targets: ``[N]`` that next token.
+    """
+
+    index: Tensor
+    targets: Tensor
+
+
+def read_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """The function from hidden states ``[N, H]`` to fp32 logits ``[N, V]`` of a causal language model.
+
+    Some architectures scale or cap their logits after the output matrix; the config says how.
+    """
+    head = model.get_output_embeddings()
+    config: Any = model.config
+    divide = getattr(config, "logits_scaling", None)
+    multiply = getattr(config, "logit_scale", None)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def logits(hidden: Tensor) -> Tensor:
+        out = head(hidden).float()
+        if divide:
+            out = out / divide
+        if multiply:
+            out = out * multiply
+        return torch.tanh(out / cap) * cap if cap else out
+
+    return logits
+
+
+def check_head(model: PreTrainedModel) -> None:
+    """Compare the head read in chunks with the model's own logits on a few tokens.
+
+    Raises:
+        ValueError: this architecture turns hidden states into logits in a way `read_head` does not know.
+    """
+    ids = torch.arange(4, device=model.device)[None] % int(model.config.vocab_size)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        own = model(ids, use_cache=False).logits.float()
+        ours = read_head(model)(model.base_model(ids, use_cache=False).last_hidden_state)
+    model.train(training)
+    if not torch.allclose(own, ours, rtol=1e-2, atol=1e-2):
+        raise ValueError(
+            f"{type(model).__name__} computes its logits in a way selftrain does not know; "
+            "report the architecture, or use another model"
+        )
+
+
+def token_logprobs(hidden: Tensor, logits: Callable[[Tensor], Tensor], targets: Tensor, vocabulary: int) -> Tensor:
+    """log p(target) for each row: ``[N, H]`` and ``[N]`` to ``[N]``, fp32."""
+
+    def one(states: Tensor, wanted: Tensor) -> Tensor:
+        scores = logits(states)
+        return scores.gather(1, wanted[:, None]).squeeze(1) - scores.logsumexp(dim=1)
+
+    rows = max(1, CHUNK_LOGITS // vocabulary)
+    if len(targets) <= rows:
+        return one(hidden, targets)
+    chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([one(states, wanted) for states, wanted in chunks])
+    parts: list[Tensor] = [checkpoint(one, states, wanted, use_reentrant=False) for states, wanted in chunks]
+    return torch.cat(parts)
+
+
+def batch_logprobs(
+    model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor | None, positions: Positions
+) -> Tensor:
+    """log p of the wanted tokens of a right-padded or packed batch.
+
+    No attention mask is needed: under causal attention what stands to the right of a token never reaches it, and
+    sequences packed into one row are told apart by position ids that start again from 0.
+
+    Args:
+        input_ids: ``[B, T]``.
+        position_ids: ``[B, T]``, only for packed rows.
+
+    Returns:
+        ``[N]`` natural log-probabilities in fp32, in the order of ``positions``.
+    """
+    hidden = model.base_model(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    wanted = hidden.reshape(-1, hidden.shape[-1])[positions.index]
+    return token_logprobs(wanted, read_head(model), positions.targets, int(model.config.vocab_size))

@@ -1,0 +1,148 @@
+"""Records as Parquet files: columns, writing and reading in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain.artifacts import replacing
+from selftrain.types import Example, Sample, Score, Verdict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+
+STRING, INT, LONG, FLOAT, DOUBLE, BOOL = "string", "int32", "int64", "float32", "float64", "bool"
+COLUMNS: dict[type, dict[str, str]] = {
+    Sample: {
+        "id": STRING,
+        "problem_id": STRING,
+        "iteration": INT,
+        "step": STRING,
+        "index": INT,
+        "parent_id": STRING,
+        "prompt_ids": f"list<{INT}>",
+        "response_ids": f"list<{INT}>",
+        "loss_mask": f"list<{BOOL}>",
+        "logprobs": f"list<{FLOAT}>",
+        "finish_reason": STRING,
+        "policy": STRING,
+        "sampler": STRING,
+        "origin": STRING,
+        "ids_from": STRING,
+        "seed": LONG,
+        "text": STRING,
+    },
+    Score: {
+        "sample_id": STRING,
+        "source": STRING,
+        "valid": BOOL,
+        "reward": FLOAT,
+        "step_ends": f"list<{INT}>",
+        "step_rewards": f"list<{FLOAT}>",
+        "token_rewards": f"list<{FLOAT}>",
+        "members": f"list<{FLOAT}>",
+        "model": STRING,
+    },
+    Example: {
+        "id": STRING,
+        "sample_id": STRING,
+        "problem_id": STRING,
+        "source": STRING,
+        "prompt_ids": f"list<{INT}>",
+        "response_ids": f"list<{INT}>",
+        "loss_mask": f"list<{BOOL}>",
+        "weight": FLOAT,
+        "label": FLOAT,
+        "eos_added": BOOL,
+    },
+    Verdict: {
+        "status": STRING,
+        "value": FLOAT,
+        "answer": STRING,
+        "reason": STRING,
+        "seconds": FLOAT,
+        "verifier": STRING,
+    },
+}
+"""Column types by record; a verdict's rows also carry ``sample_id``."""
+
+
+def write(path: Path, kind: type, records: Sequence[Any], **extra: Sequence[Any]) -> None:
+    """One part: all records of a kind, with further string columns given whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: [getattr(record, name) for record in records] for name in COLUMNS[kind]}
+    types = {name: _arrow(text) for name, text in COLUMNS[kind].items()} | dict.fromkeys(extra, pa.string())
+    arrays = {name: _array(values, types[name]) for name, values in {**extra, **columns}.items()}
+    table = pa.table(arrays).replace_schema_metadata({"selftrain": SCHEMA_VERSION, "record": kind.__name__})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read(path: Path, kind: type) -> list[Any]:
+    """The records of one part."""
+    return list(rows(path, kind))
+
+
+def rows(path: Path, kind: type) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    names = [field.name for field in dataclasses.fields(kind) if field.name in COLUMNS[kind]]
+    table = pq.read_table(path, columns=names, memory_map=False)
+    nested = {name for name in names if COLUMNS[kind][name].startswith("list")}
+    columns = [table.column(name).to_pylist() for name in names]
+    for values in zip(*columns, strict=True):
+        given = {
+            name: tuple(value) if name in nested and value is not None else value
+            for name, value in zip(names, values, strict=True)
+        }
+        yield kind(**given)
+
+
+def column(path: Path, name: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=[name]).column(name).to_pylist()  # type: ignore[no-any-return]
+
+
+def parts(folder: Path, prefix: str = "") -> list[Path]:
+    """Finished parts of a folder, in order."""
+    return sorted(folder.glob(f"{prefix}*.parquet"))
+
+
+def write_parts(folder: Path, prefix: str, kind: type, records: Iterable[Any], size: int) -> int:
+    """Write a stream as numbered parts; the number of records."""
+    part: list[Any] = []
+    count = number = 0
+    for record in records:
+        part.append(record)
+        count += 1
+        if len(part) == size:
+            write(folder / f"{prefix}-{number:05d}.parquet", kind, part)
+            part, number = [], number + 1
+    if part:
+        write(folder / f"{prefix}-{number:05d}.parquet", kind, part)
+    return count
+
+
+def _arrow(text: str) -> pa.DataType:
+    import pyarrow as pa
+
+    inner = text.removeprefix("list<").removesuffix(">")
+    return pa.list_(pa.type_for_alias(inner)) if inner != text else pa.type_for_alias(text)
+
+
+def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, type_)
+    except UnicodeEncodeError:
+        # A response may hold lone surrogates; Parquet strings are UTF-8.
+        clean = [value if value is None else value.encode("utf-8", "replace").decode() for value in values]
+        return pa.array(clean, type_)

@@ -1,0 +1,133 @@
+"""Components by name.
+
+A component is a frozen dataclass: its fields are its options, its methods do the work and import what is heavy.
+Adding one is a file and a line in a table here. A component of your own needs no line: ``package.module:name``,
+``path/to/file.py:name`` and the entry-point groups ``selftrain.verifiers`` and ``selftrain.tasks`` work wherever a
+name does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TABLES: dict[str, dict[str, str]] = {
+    "task": {
+        "arithmetic": "selftrain.tasks.arithmetic:Arithmetic",
+        "gsm8k": "selftrain.tasks.gsm8k:GSM8K",
+        "jsonl": "selftrain.tasks.jsonl:JsonLines",
+    },
+    "verifier": {
+        "numeric_answer": "selftrain.verifiers.numeric_answer:NumericAnswer",
+        "choice_answer": "selftrain.verifiers.choice_answer:ChoiceAnswer",
+        "exact_answer": "selftrain.verifiers.exact_answer:ExactAnswer",
+    },
+    "sampler": {
+        "transformers": "selftrain.sampling.transformers:Transformers",
+        "scripted": "selftrain.sampling.scripted:Scripted",
+    },
+    "reward": {
+        "outcome": "selftrain.rewards.outcome:Outcome",
+    },
+    "objective": {
+        "nll": "selftrain.objectives.nll:NLL",
+    },
+}
+
+
+class UnknownComponent(ValueError):
+    """A name or reference that leads to no component; the message says what is near."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` where a name is close, else the list of names."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+
+
+def resolve(kind: str, reference: str) -> Any:
+    """The component a name of the table, an entry point, ``module:name`` or ``file.py:name`` stands for.
+
+    Raises:
+        UnknownComponent: nothing is found there, or importing it fails.
+    """
+    target = TABLES[kind].get(reference) or _entry_point(kind, reference)
+    if target is not None:
+        return _attribute(kind, target, importlib.import_module(target.partition(":")[0]))
+    location, colon, _ = reference.rpartition(":")
+    if not colon:
+        raise UnknownComponent(
+            f"unknown {kind} '{reference}' ({nearest(reference, TABLES[kind])}; "
+            "or give package.module:name or path/to/file.py:name)"
+        )
+    try:
+        module = _load_file(Path(location)) if location.endswith(".py") else importlib.import_module(location)
+    except (ImportError, OSError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
+        raise UnknownComponent(f"cannot load {kind} '{reference}': {type(error).__name__}: {error}") from error
+    return _attribute(kind, reference, module)
+
+
+def build(kind: str, reference: str, options: Mapping[str, Any]) -> Any:
+    """A component ready for use: a dataclass with its options filled in, or a plain function as it is."""
+    component = resolve(kind, reference)
+    if isinstance(component, type):
+        return component(**options)
+    if options:
+        raise UnknownComponent(f"{kind} '{reference}' is a plain function and takes no options: {', '.join(options)}")
+    return component
+
+
+def options_class(kind: str, reference: str) -> type | None:
+    """The dataclass that checks the options of a component; None where it takes none."""
+    component = resolve(kind, reference)
+    return component if isinstance(component, type) and dataclasses.is_dataclass(component) else None
+
+
+def digest(kind: str, reference: str) -> str | None:
+    """sha256 of the source file of a component from outside the tables; None for our own."""
+    if reference in TABLES[kind]:
+        return None
+    module = sys.modules[resolve(kind, reference).__module__]
+    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
+
+
+def _entry_point(kind: str, name: str) -> str | None:
+    found = [point.value for point in entry_points(group=f"selftrain.{kind}s") if point.name == name]
+    return found[0] if found else None
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file under a name made from its place, the same one in every process."""
+    path = path.expanduser().resolve()
+    name = f"selftrain_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _attribute(kind: str, reference: str, module: ModuleType) -> Any:
+    name = reference.rpartition(":")[2]
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise UnknownComponent(f"{kind} '{reference}': the module has no '{name}' ({nearest(name, public)})")
+    return getattr(module, name)

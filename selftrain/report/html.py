@@ -1,0 +1,258 @@
+"""The report of a run as one static HTML file: no script, nothing loaded from elsewhere, light and dark.
+
+What comes from models, data or configs is escaped, and a content policy forbids the browser to run or fetch anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from selftrain.report.tables import Row, by_split, change, columns_of, metric_name, percent
+from selftrain.types import STATUSES
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 312, 48, 16, 34, 36
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1c2330; --soft: #5b6575; --line: #d9dee6; --page: #fff; --panel: #f5f7fa;
+  --a: #2563c9; --b: #c2570c; --good: #17803d; --bad: #b42318; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --soft: #9aa4b5; --line: #333b48; --page: #14181f;
+  --panel: #1c222c; --a: #7aa7ff; --b: #ffa561; --good: #5fd38a; --bad: #ff8a80; } }
+body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; color: var(--text); background: var(--page);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: 0 0 1rem; font-size: 1.7rem; } h2 { margin: 2.5rem 0 .5rem; font-size: 1.2rem; }
+h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; } p, dd, li { max-width: 46rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 600; } dl.legend, .note { color: var(--soft); font-size: .85rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .7rem 0; } dd { margin: 0; }
+pre { margin: 0; padding: .6rem; max-height: 24rem; overflow: auto; background: var(--panel); border-radius: 6px;
+  white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.45 ui-monospace, monospace; }
+article { border-top: 1px solid var(--line); } .right { color: var(--good); } .wrong, .error { color: var(--bad); }
+svg { width: 100%; max-width: 720px; height: auto; font: 12px system-ui, sans-serif; }
+svg text { fill: var(--soft); } .grid { stroke: var(--line); } .line { fill: none; stroke-width: 2.5; }
+.a { stroke: var(--a); } .b { stroke: var(--b); stroke-dasharray: 6 4; } .whisker { stroke-dasharray: none; }
+.band { opacity: .16; } .band.a, circle.a { fill: var(--a); } .band.b, circle.b { fill: var(--b); }
+.band, circle.a, circle.b { stroke: none; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a chart: ``(iteration, value, low, high)`` by iteration, shares in [0, 1]."""
+
+    name: str
+    points: tuple[tuple[int, float, float, float], ...]
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    rows: Sequence[Row],
+    selection: Mapping[int, Mapping[str, int]],
+    config_text: str,
+    samples: Sequence[Mapping[str, Any]],
+    acceptance: Mapping[int, float] | None = None,
+) -> None:
+    """Write the report to ``path``, whole or not at all.
+
+    Args:
+        rows: rows of ``metrics.jsonl``, with ``vs_start`` and ``vs_previous`` where they were tested.
+        selection: for each iteration the number of samples by fate: ``kept``, or the reason they were dropped.
+        config_text: the resolved config.
+        samples: example rows, any named values; ``iteration``, ``problem_id`` and ``status`` go into the heading.
+        acceptance: share of samples judged right in each iteration.
+    """
+    content = page(title, rows, selection, config_text, samples, acceptance or {})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(content, encoding="utf-8", errors="replace")
+    temporary.replace(path)
+
+
+def page(
+    title: str,
+    rows: Sequence[Row],
+    selection: Mapping[int, Mapping[str, int]],
+    config_text: str,
+    samples: Sequence[Mapping[str, Any]],
+    acceptance: Mapping[int, float],
+) -> str:
+    """The whole document as text."""
+    name = escape(title)
+    sections = [f"<h1>{name}</h1>"]
+    sections += [_results(key, group) for key, group in by_split(rows).items()]
+    if not rows:
+        sections.append("<p>No iteration has been evaluated yet.</p>")
+    sections.append(_selection(selection, acceptance))
+    if samples:
+        sections.append("<h2>Examples</h2>" + "".join(map(_sample, samples)))
+    sections.append(
+        f"<h2>Config</h2><details><summary>Every setting</summary><pre>{escape(config_text)}</pre></details>"
+    )
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def line_chart(series: Sequence[Series], label: str) -> str:
+    """Shares by iteration as inline SVG: a line, its points and its 95 % band for each series.
+
+    The vertical axis spans whole tens of percent around what is shown; hovering over a point tells its numbers.
+    """
+    points = [point for one in series for point in one.points]
+    first, last = min(point[0] for point in points), max(point[0] for point in points)
+    bottom = min(0.9, int(10 * min(point[2] for point in points)) / 10)
+    top = min(1.0, (int(10 * max(point[3] for point in points)) + 1) / 10)
+    inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def x(iteration: int) -> float:
+        return LEFT + inner_width * ((iteration - first) / (last - first) if last > first else 0.5)
+
+    def y(share: float) -> float:
+        return TOP + inner_height * (top - share) / (top - bottom)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    parts += _axes(x, y, (first, last), (round(10 * bottom), round(10 * top)))
+    for one, kind in zip(series, "ab", strict=False):
+        parts += _line(one, kind, x, y)
+    for index, (one, kind) in enumerate(zip(series, "ab", strict=False)):
+        at = LEFT + 120 * index
+        parts.append(f'<line class="line {kind}" x1="{at}" x2="{at + 28}" y1="12" y2="12"/>')
+        parts.append(f'<text x="{at + 34}" y="16">{escape(one.name)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def _axes(
+    x: Callable[[int], float], y: Callable[[float], float], iterations: tuple[int, int], tens: tuple[int, int]
+) -> list[str]:
+    parts = []
+    for ten in range(tens[0], tens[1] + 1):
+        height = y(ten / 10)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{height + 4:.1f}" text-anchor="end">{10 * ten} %</text>')
+    first, last = iterations
+    for iteration in range(first, last + 1, (last - first) // 10 + 1):
+        parts.append(f'<text x="{x(iteration):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{iteration}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 2}" text-anchor="middle">iteration</text>')
+    return parts
+
+
+def _line(series: Series, kind: str, x: Callable[[int], float], y: Callable[[float], float]) -> list[str]:
+    points = sorted(series.points)
+    edge = [(at, high) for at, _, _, high in points] + [(at, low) for at, _, low, _ in reversed(points)]
+    parts = [f'<polygon class="band {kind}" points="{" ".join(f"{x(at):.1f},{y(v):.1f}" for at, v in edge)}"/>']
+    middle = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value, _, _ in points)
+    parts.append(f'<polyline class="line {kind}" points="{middle}"/>')
+    if len(points) == 1:  # a band of one point has no width
+        at, _, low, high = points[0]
+        ends = f'y1="{y(low):.1f}" y2="{y(high):.1f}"'
+        parts.append(f'<line class="line whisker {kind}" x1="{x(at):.1f}" x2="{x(at):.1f}" {ends}/>')
+    for at, value, low, high in points:
+        told = f"{series.name}, iteration {at}: {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        circle = f'<circle class="{kind}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="4">'
+        parts.append(f"{circle}<title>{escape(told)}</title></circle>")
+    return parts
+
+
+def _results(key: tuple[str, str], group: Sequence[Row]) -> str:
+    """Headline, chart, table and difficulties of one task and split."""
+    name = "/".join(key)
+    metrics = [metric for metric in ("pass@1", metric_name(group, "avg")) if any(metric in row for row in group)]
+    series = [Series(metric, _points(group, metric)) for metric in metrics]
+    columns = [column for column in columns_of(group) if any(column.cell(row) for row in group)]
+    body = [[column.cell(row) or "-" for column in columns] for row in group]
+    legend = "".join(f"<dt>{escape(column.name)}</dt><dd>{escape(column.meaning)}</dd>" for column in columns)
+    return (
+        f"<h2>{escape(name)}</h2>"
+        + "".join(f"<p>{escape(_headline(group, metric))}</p>" for metric in metrics[:1])
+        + (line_chart(series, f"{' and '.join(metrics)} on {name} by iteration") if series else "")
+        + _table([column.name for column in columns], body)
+        + f'<dl class="legend">{legend}</dl>'
+        + _difficulties(group)
+    )
+
+
+def _points(group: Sequence[Row], metric: str) -> tuple[tuple[int, float, float, float], ...]:
+    present = [row for row in group if metric in row]
+    bounds = (f"{metric}_low", f"{metric}_high")
+    return tuple((row["iteration"], row[metric], *(row.get(bound, row[metric]) for bound in bounds)) for row in present)
+
+
+def _headline(group: Sequence[Row], metric: str) -> str:
+    present = [row for row in group if metric in row]
+    first, last = present[0], present[-1]
+    count = f"on {last['n_problems']:,} problems"
+    if first is last:
+        return f"{metric} is {percent(first, metric)} % {count} at iteration {first['iteration']}."
+    test = change(last, "vs_start", metric)
+    went = f"from {percent(first, metric)} % at iteration {first['iteration']} to {percent(last, metric)} %"
+    return f"{metric} went {went} at iteration {last['iteration']} {count}{f' ({test})' if test else ''}."
+
+
+def _difficulties(group: Sequence[Row]) -> str:
+    first, last = group[0].get("by_difficulty") or {}, group[-1].get("by_difficulty") or {}
+    metrics = [name for name in next(iter(last.values()), {}) if name != "n"]
+    if not metrics:
+        return ""
+    ends = [(group[0]["iteration"], first)] if len(group) > 1 else []
+    ends.append((group[-1]["iteration"], last))
+    header = ["difficulty", "problems", *(f"{metric} %, iteration {at}" for metric in metrics for at, _ in ends)]
+    body = [
+        [
+            level,
+            f"{cell['n']:,}",
+            *(percent(table.get(level, {}), metric) or "-" for metric in metrics for _, table in ends),
+        ]
+        for level, cell in last.items()
+    ]
+    return "<h3>By difficulty</h3>" + _table(header, body)
+
+
+def _selection(selection: Mapping[int, Mapping[str, int]], acceptance: Mapping[int, float]) -> str:
+    if not selection and not acceptance:
+        return ""
+    reasons = list(dict.fromkeys(name for counts in selection.values() for name in counts if name != "kept"))
+    accepted = ["right %"] if acceptance else []
+    header = ["iteration", "samples", *accepted, "kept", "kept %", *(f"dropped: {reason}" for reason in reasons)]
+    body = []
+    for iteration in sorted({*selection, *acceptance}):
+        counts = selection.get(iteration, {})
+        total, kept = sum(counts.values()), counts.get("kept", 0)
+        right = [percent({"right": acceptance.get(iteration)}, "right") or "-"] if acceptance else []
+        share = f"{100 * kept / total:.1f}" if total else "-"
+        dropped = [f"{counts.get(reason, 0):,}" for reason in reasons]
+        body.append([str(iteration), f"{total:,}", *right, f"{kept:,}", share, *dropped])
+    note = '<p class="note">What Grow sampled, how much of it was trained on, and why the rest was not.</p>'
+    return f"<h2>Selection</h2>{note}{_table(header, body)}"
+
+
+def _sample(sample: Mapping[str, Any]) -> str:
+    status = str(sample.get("status", ""))
+    css = f' class="{status}"' if status in STATUSES else ""
+    parts = [f"iteration {sample['iteration']}"] if "iteration" in sample else []
+    parts += [str(sample["problem_id"])] if "problem_id" in sample else []
+    head = escape(", ".join(parts) or "sample") + (f" <span{css}>{escape(status)}</span>" if status else "")
+    others = {key: value for key, value in sample.items() if key not in ("iteration", "problem_id", "status")}
+    shown = "".join(
+        f"<dt>{escape(str(key))}</dt><dd><pre>{escape(str(value))}</pre></dd>"
+        for key, value in others.items()
+        if value is not None
+    )
+    return f"<article><h3>{head}</h3><dl>{shown}</dl></article>"
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'

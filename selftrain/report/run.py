@@ -1,0 +1,136 @@
+"""What a person reads of a run directory: closing table, report.html, status, comparison of two runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from selftrain import records
+from selftrain.artifacts import RunDir, read_json
+from selftrain.evaluation import Outcome, compare
+from selftrain.report.html import write_report
+from selftrain.report.tables import compare_table, iterations_table
+from selftrain.stages.evaluate import read_outcomes
+
+SHOWN_SAMPLES = 6
+
+
+def rows_of(run: RunDir) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, or of the finished iterations where the run has not written it yet."""
+    if run.metrics.exists():
+        return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    found = [run.iteration(number) / "metrics.json" for number in run.iterations()]
+    return [row for path in found if path.exists() for row in read_json(path)]
+
+
+def closing(run: RunDir) -> str:
+    """The table of iterations, where things lie and what to try next; writes report.html."""
+    rows = rows_of(run)
+    if not rows:
+        return f"{run.root}: nothing is evaluated yet; run the same command again to go on"
+    path = run.root / "report.html"
+    write_report(
+        path,
+        title=f"selftrain: {run.root.name}",
+        rows=rows,
+        selection=selections(run),
+        acceptance=acceptances(run),
+        config_text=run.config.read_text(),
+        samples=shown_samples(run),
+    )
+    last = max(row["iteration"] for row in rows)
+    checkpoint = run.iteration(last) / "policy" / "checkpoint" if last else run.root
+    places = [
+        f"checkpoint  {checkpoint}",
+        f"report      {path}",
+        f"metrics     {run.metrics}",
+        f"samples     {run.iteration(max(1, last)) / 'samples'}",
+        "",
+        "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
+        "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=path/to/file.py:name",
+    ]
+    return "\n".join([iterations_table(rows), "", *places])
+
+
+def selections(run: RunDir) -> dict[int, dict[str, int]]:
+    """Samples kept and left out, by iteration and reason, over all learners."""
+    found: dict[int, dict[str, int]] = {}
+    for number in run.iterations():
+        counts: Counter[str] = Counter()
+        for path in sorted(run.iteration(number).glob("selection-*.json")):
+            counts.update(read_json(path)["own"])
+        if counts:
+            found[number] = dict(counts)
+    return found
+
+
+def acceptances(run: RunDir) -> dict[int, float]:
+    """Share of right samples by iteration."""
+    found = {}
+    for number in run.iterations():
+        statuses = [
+            s for part in records.parts(run.iteration(number) / "verdicts") for s in records.column(part, "status")
+        ]
+        if statuses:
+            found[number] = statuses.count("right") / len(statuses)
+    return found
+
+
+def shown_samples(run: RunDir) -> list[Mapping[str, Any]]:
+    """A few samples of the last Grow."""
+    for number in reversed(run.iterations()):
+        for part in records.parts(run.iteration(number) / "samples")[:1]:
+            verdicts = run.iteration(number) / "verdicts" / part.name
+            if not verdicts.exists():
+                continue
+            columns = {name: records.column(part, name) for name in ("problem_id", "index", "text", "finish_reason")}
+            judged = {name: records.column(verdicts, name) for name in ("status", "answer", "reason")}
+            count = len(columns["text"])
+            step = max(1, count // SHOWN_SAMPLES)
+            return [
+                {name: values[i] for name, values in {**columns, **judged}.items()} | {"iteration": number}
+                for i in range(0, count, step)
+            ][:SHOWN_SAMPLES]
+    return []
+
+
+def stages_done(run: RunDir) -> dict[int, dict[str, str]]:
+    """By iteration: which stages have their mark, and how far the open one is."""
+    found: dict[int, dict[str, str]] = {}
+    marks = [*run.root.glob("start/*.done"), *run.warmup.glob("*/*.done")]
+    if marks:
+        found[0] = {mark.stem: "done" for mark in marks}
+    for number in run.iterations():
+        folder = run.iteration(number)
+        stages = {mark.stem: "done" for mark in sorted(folder.glob("*.done"), key=lambda path: path.stat().st_mtime)}
+        if "grow" not in stages and (folder / "samples").exists():
+            stages["grow"] = f"{len(records.parts(folder / 'samples'))} parts"
+        found[number] = {**found.get(number, {}), **stages}
+    return found
+
+
+def compare_runs(a: RunDir, b: RunDir) -> str:
+    """The last iterations of two runs, with paired tests where both evaluated the same problems."""
+    rows_a, rows_b = rows_of(a), rows_of(b)
+    tests: dict[str, Any] = {}
+    for row in _last(rows_a):
+        key = f"{row['task']}/{row['split']}"
+        other = [r for r in _last(rows_b) if (r["task"], r["split"]) == (row["task"], row["split"])]
+        if other:
+            before, after = (outcomes(run, r) for run, r in ((a, row), (b, other[0])))
+            if {o.problem_id for o in before[0] + before[1]} == {o.problem_id for o in after[0] + after[1]}:
+                tests[key] = compare(before, after)
+    return compare_table(rows_a, rows_b, names=(a.root.name, b.root.name), tests=tests)
+
+
+def outcomes(run: RunDir, row: Mapping[str, Any]) -> tuple[list[Outcome], list[Outcome]]:
+    """The judged answers behind a line of metrics, greedy and sampled."""
+    path = run.iteration(row["iteration"]) / "evaluation" / f"{row['task']}-{row['split']}.parquet"
+    return read_outcomes(path, {})
+
+
+def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    last = max((row["iteration"] for row in rows), default=0)
+    return [row for row in rows if row["iteration"] == last]

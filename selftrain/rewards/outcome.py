@@ -1,0 +1,24 @@
+"""The verdict as a reward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selftrain.types import Score, Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A right answer earns ``right``, any other judged one ``wrong``; partial credit lies between.
+
+    A sample that could not be judged (``error``, ``timeout``) gets no reward at all, never a low one.
+    """
+
+    right: float = 1.0
+    wrong: float = 0.0
+
+    def score(self, sample_id: str, verdict: Verdict, source: str) -> Score:
+        if verdict.status in ("error", "timeout"):
+            return Score(sample_id, source, valid=False)
+        value = verdict.value or 0.0
+        return Score(sample_id, source, valid=True, reward=self.wrong + value * (self.right - self.wrong))

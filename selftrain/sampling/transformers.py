@@ -1,0 +1,196 @@
+"""Sampling with a Hugging Face model in this process: the default where no engine is installed.
+
+Prompts are sorted by length and cut into batches over the whole work list; each prompt is read once whatever the
+number of its samples; rows that have ended leave the batch. Every row draws from its own counter-based stream of
+uniforms by the inverse of the distribution function, so a response depends on its seed and not on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain.sampling.base import Completion, Request, Settings
+from selftrain.types import FinishReason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """Options of the embedded sampler."""
+
+    batch_size: int = 512
+    """Responses that grow together."""
+    dtype: str = "auto"
+    """float32, bfloat16 or auto: bfloat16 on a GPU, float32 elsewhere."""
+    device: str = "auto"
+    logprobs: bool = False
+    """Record the log-probability of every sampled token under the distribution it was drawn from."""
+
+    name = "transformers"
+
+    def open(self, checkpoint: Path) -> TransformersSampler:
+        return TransformersSampler(self, checkpoint)
+
+
+@dataclass
+class Row:
+    """A response while it grows."""
+
+    request: int
+    index: int
+    room: int
+    """Tokens it may have at most."""
+    finish_reason: FinishReason
+    """What ended it, or will if nothing else does."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
+
+
+class TransformersSampler:
+    """One checkpoint, ready to sample."""
+
+    def __init__(self, options: Transformers, checkpoint: Path) -> None:
+        from selftrain.models.checkpoint import end_tokens, load_model, load_tokenizer
+
+        self._options = options
+        self._tokenizer: Any = load_tokenizer(checkpoint)
+        self._model: Any = load_model(checkpoint, dtype=options.dtype, device=options.device).eval()
+        self._ends = end_tokens(self._model, self._tokenizer)
+        self._context = int(getattr(self._model.config, "max_position_embeddings", 1 << 30))
+
+    def close(self) -> None:
+        del self._model
+
+    def sample(self, work: Sequence[Request], done: Container[tuple[str, str]] = ()) -> Iterator[list[Completion]]:
+        import torch
+
+        from selftrain.sampling.batching import batches
+
+        for places in batches(work, self._options.batch_size):
+            if all(work[request].key in done for request, _ in places):
+                continue
+            settings = work[places[0][0]].settings
+            with torch.inference_mode():
+                rows = self._grow(work, places, settings)
+            yield self._completions(rows, settings)
+
+    def _grow(self, work: Sequence[Request], places: list[tuple[int, int]], settings: Settings) -> list[Row]:
+        import torch
+
+        from selftrain.sampling.batching import streams
+        from selftrain.sampling.draw import draw
+
+        rows = [self._row(work[request], request, index) for request, index in places]
+        seeds = [work[row.request].seeds[row.index] for row in rows]
+        uniforms = torch.from_numpy(streams(seeds, settings.max_tokens)).to(self._model.device)
+        batch = Batch(self._model, self._tokenizer.pad_token_id or 0)
+        logits = batch.read([work[row.request].prompt_ids for row in rows])
+        alive = rows
+        for step in range(max(row.room for row in rows)):
+            tokens, scores = draw(logits, uniforms[:, step], settings)
+            for row, token, score in zip(alive, tokens.tolist(), scores.tolist(), strict=True):
+                if not row.ended:
+                    self._extend(row, token, score, settings)
+            living = [place for place, row in enumerate(alive) if not row.ended]
+            if not living:
+                break
+            # Leaving copies the cache, so ended rows stay until half of the batch has ended.
+            if len(living) <= 0.5 * len(alive):
+                index = torch.tensor(living, device=logits.device)
+                alive, tokens, uniforms = [alive[place] for place in living], tokens[index], uniforms[index]
+                batch.keep(index)
+            logits = batch.step(tokens)
+        return rows
+
+    def _row(self, request: Request, place: int, index: int) -> Row:
+        space = self._context - len(request.prompt_ids)
+        longest = request.settings.max_tokens
+        return Row(place, index, min(longest, space), "length" if longest <= space else "context")
+
+    def _extend(self, row: Row, token: int, score: float, settings: Settings) -> None:
+        from selftrain.sampling.draw import stops
+
+        row.ids.append(token)
+        row.logprobs.append(score)
+        if token in self._ends:
+            row.finish_reason = "eos"
+        elif settings.stop and stops(self._tokenizer, row.ids, settings.stop):
+            row.finish_reason = "stop"
+        row.ended = row.finish_reason in ("eos", "stop") or len(row.ids) == row.room
+
+    def _completions(self, rows: list[Row], settings: Settings) -> list[Completion]:
+        from selftrain.sampling.draw import cut, trim
+
+        texts = self._tokenizer.batch_decode([row.ids for row in rows], skip_special_tokens=True)
+        completions = []
+        for row, text in zip(rows, texts, strict=True):
+            ids, source = row.ids, "engine"
+            if row.finish_reason == "stop":
+                text = cut(text, settings.stop)
+                ids, source = trim(self._tokenizer, row.ids, text)
+            logprobs = tuple(row.logprobs[: len(ids)]) if self._options.logprobs and source == "engine" else None
+            completions.append(
+                Completion(row.request, row.index, tuple(ids), text, row.finish_reason, logprobs, source)
+            )
+        return completions
+
+
+class Batch:
+    """Model state of rows that grow together: cache, left padding, positions."""
+
+    def __init__(self, model: Any, pad: int) -> None:
+        from selftrain.sampling.cache import growing_cache
+
+        self._model = model
+        self._pad = pad
+        self._cache: Any = growing_cache(model.config)
+
+    def read(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """Read each distinct prompt once and spread it over its rows; logits after it, ``[R, V]``."""
+        import torch
+
+        distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        width, device = max(map(len, distinct)), self._model.device
+        ids = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in distinct], device=device)
+        self._padding = torch.tensor([width - len(p) for p in distinct], device=device)
+        self._length = 0
+        logits = self._forward(ids)
+        index = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
+        if len(prompts) != len(distinct):
+            self.keep(index)
+            logits = logits[index]
+        return logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token ``[R]`` to each row; logits after it, ``[R, V]``."""
+        return self._forward(tokens[:, None])
+
+    def keep(self, index: Tensor) -> None:
+        """Keep the rows of ``index``, in its order."""
+        self._cache.batch_select_indices(index)
+        self._padding = self._padding[index]
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        import torch
+
+        start, self._length = self._length, self._length + ids.shape[1]
+        places = torch.arange(self._length, device=ids.device)[None]
+        # Rows of one length need no mask, and attention without a mask is faster.
+        mask = (places >= self._padding[:, None]).long() if self._padding.any() else None
+        positions = (places[:, start:] - self._padding[:, None]).clamp(min=0)
+        out = self._model(
+            ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits

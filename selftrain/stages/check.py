@@ -1,0 +1,188 @@
+"""Everything that can be known to be wrong before a run writes its first file, and the plan of what it will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import ConfigError, RunConfig
+from selftrain.prompts import check_prompt, check_tokenizer, make_prompter
+from selftrain.registry import nearest
+from selftrain.stages.evaluate import evaluated_splits, sampling_of
+from selftrain.stages.improve import demonstrated
+from selftrain.stages.plan import POLICY
+from selftrain.stages.session import Session, verifier_spec
+from selftrain.stages.start import described_tokenizer
+from selftrain.verification import VerifierError, resolve_now
+
+
+def check(session: Session) -> None:
+    """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
+    config = session.config
+    check_names(config)
+    for name, task in config.tasks.items():
+        try:
+            resolve_now(verifier_spec(task.verifier))
+        except VerifierError as error:
+            raise ConfigError(f"tasks.{name}.verifier: {error}") from error
+    check_data(session)
+    check_model(session)
+
+
+def check_names(config: RunConfig) -> None:
+    """References from one section to another."""
+    for section in ("tasks", "grow"):
+        if not getattr(config, section):
+            raise ConfigError(f"{section}: the config names none; see configs/quickstart.yaml")
+    if POLICY not in config.learners and config.loop.iterations:
+        raise ConfigError(f"learners: none is called '{POLICY}' ({nearest(POLICY, config.learners)})")
+    for name in config.warmup:
+        if name not in config.learners:
+            raise ConfigError(f"warmup.{name}: no such learner ({nearest(name, config.learners)})")
+    for name, learner in config.learners.items():
+        _check_learner(config, name, learner)
+    for k in config.evaluate.k:
+        if not 1 <= k <= config.evaluate.n:
+            raise ConfigError(
+                f"evaluate.k: pass@{k} needs at least {k} samples per problem, evaluate.n is {config.evaluate.n}"
+            )
+    if not config.evaluate.n and not config.evaluate.greedy:
+        raise ConfigError("evaluate: nothing is evaluated; set evaluate.n or evaluate.greedy")
+    _check_stop(config)
+
+
+def _check_learner(config: RunConfig, name: str, learner: Any) -> None:
+    if learner.init not in ("base", "previous"):
+        raise ConfigError(f"learners.{name}.init: '{learner.init}' ({nearest(learner.init, ('base', 'previous'))})")
+    if not learner.examples:
+        raise ConfigError(f"learners.{name}.examples: names no selection, so there is nothing to learn")
+    for key, selection in learner.examples.items():
+        where = f"learners.{name}.examples.{key}.from"
+        if selection.source.startswith("replay:"):
+            if not Path(selection.source.removeprefix("replay:")).is_file():
+                raise ConfigError(f"{where}: no such file: {selection.source.removeprefix('replay:')}")
+        elif selection.source != "gold" and selection.source not in config.grow:
+            raise ConfigError(
+                f"{where}: no step of grow is called '{selection.source}' "
+                f"({nearest(selection.source, [*config.grow, 'gold'])})"
+            )
+
+
+def _check_stop(config: RunConfig) -> None:
+    rule = config.loop.stop
+    if rule is None:
+        return
+    known = [
+        f"avg@{config.evaluate.n}",
+        *(f"{m}@{k}" for m in ("pass", "maj") for k in (config.evaluate.n, *config.evaluate.k)),
+    ]
+    known = known if config.evaluate.n else []
+    known += ["pass@1"] if config.evaluate.greedy else []
+    if rule.metric not in known:
+        raise ConfigError(f"loop.stop.metric: '{rule.metric}' is not evaluated ({nearest(rule.metric, known)})")
+    if rule.split == "test":
+        raise ConfigError("loop.stop.split: test is only reported, it never decides; use val")
+    if rule.split not in config.evaluate.splits:
+        raise ConfigError(
+            f"loop.stop.split: '{rule.split}' is not among evaluate.splits ({', '.join(config.evaluate.splits)})"
+        )
+
+
+def check_data(session: Session) -> None:
+    """What the sections ask of the problems."""
+    config, problems = session.config, session.problems
+    if config.loop.iterations and not problems.all("train"):
+        raise ConfigError("tasks: no task has a train split to grow on")
+    if not evaluated_splits(session):
+        raise ConfigError(f"evaluate.splits: no task has any of {', '.join(config.evaluate.splits)}")
+    if config.loop.stop is not None:
+        for name in config.tasks:
+            if not problems.of(name, config.loop.stop.split):
+                raise ConfigError(
+                    f"tasks.{name}: has no split '{config.loop.stop.split}', which loop.stop decides by; "
+                    "give it one, or remove loop.stop"
+                )
+    for name, warmup in config.warmup.items():
+        if not demonstrated(session, warmup.source):
+            raise ConfigError(f"warmup.{name}.from: no problem of '{warmup.source}' has a demonstration")
+
+
+def check_model(session: Session) -> None:
+    """Tokenizer, prompts and context length."""
+    config = session.config
+    name = config.model.path or "model.architecture"
+    session.tokenizer = tokenizer = load_tokenizer(config)
+    check_tokenizer(tokenizer, name)
+    context = context_length(config)
+    for task, splits in session.problems.splits.items():
+        prompter = make_prompter(tokenizer, config.tasks[task].prompt, config.model.chat)
+        for problems in splits.values():
+            for problem in problems:
+                check_prompt(prompter.ids(problem), problem, tokenizer, context)
+
+
+def load_tokenizer(config: RunConfig) -> Any:
+    """The tokenizer a run starts from, without its model."""
+    if config.model.path is None:
+        if not config.model.architecture or not config.model.alphabet:
+            raise ConfigError("model: needs a path, or an architecture with model_type and an alphabet")
+        return described_tokenizer(config)
+    from selftrain.models.checkpoint import load_tokenizer as load
+
+    try:
+        return load(config.model.path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(missing_model(config.model.path, error)) from error
+
+
+def context_length(config: RunConfig) -> int | None:
+    """Positions the model has; None where its config does not say."""
+    from transformers import AutoConfig
+
+    if config.model.path is None:
+        fields = dict(config.model.architecture or {})
+        try:
+            found = AutoConfig.for_model(fields.pop("model_type", ""), **fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"model.architecture: {' '.join(str(error).split())[:300]}") from error
+    else:
+        try:
+            found = AutoConfig.from_pretrained(config.model.path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(missing_model(config.model.path, error)) from error
+    return getattr(found, "max_position_embeddings", None)
+
+
+def missing_model(path: str, error: Exception) -> str:
+    if not Path(path).exists():
+        return f"model.path: no folder '{path}' here, and no model of that name could be loaded from the hub"
+    return f"model.path: '{path}' is no checkpoint: {' '.join(str(error).split())[:200]}"
+
+
+def plan(session: Session) -> Iterator[str]:
+    """What the run will do, line by line."""
+    config, problems = session.config, session.problems
+    for task, splits in problems.splits.items():
+        sizes = ", ".join(f"{len(of)} {split}" for split, of in splits.items())
+        yield f"task {task}: {sizes}; judged by {config.tasks[task].verifier.kind}"
+        if problems.dropped[task]:
+            yield f"  {problems.dropped[task]} problems left out: they also occur in an evaluated split"
+    for name, warmup in config.warmup.items():
+        yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {_length(warmup.optim)}"
+    train = len(problems.all("train"))
+    for name, step in config.grow.items():
+        yield (
+            f"grow {name}: {train} problems x {step.n} samples = {train * step.n} per iteration, "
+            f"at most {train * step.n * step.max_tokens:,} tokens, by {step.sampler.kind}"
+        )
+    for name, learner in config.learners.items():
+        yield f"learner {name}: from {learner.init}, {learner.objective.kind}, {_length(learner.optim)}"
+    answers = config.evaluate.n + config.evaluate.greedy
+    count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session))
+    yield f"evaluate: {count} problems x {answers} answers per iteration, temperature {sampling_of(config).temperature:g}"
+    yield f"{config.loop.iterations} iterations, in {session.run.root}"
+
+
+def _length(optim: Any) -> str:
+    return f"{optim.steps} steps" if optim.steps else f"{optim.epochs:g} epochs"

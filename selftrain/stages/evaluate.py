@@ -1,0 +1,160 @@
+"""Evaluate: greedy and sampled answers of one checkpoint to every evaluated split, judged and summed up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from selftrain import records
+from selftrain.artifacts import read_json, write_json
+from selftrain.config import Component, RunConfig, Sampling
+from selftrain.evaluation import Outcome, compare, summarise
+from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
+from selftrain.sampling.base import Request
+from selftrain.stages.plan import POLICY, Stages
+from selftrain.stages.sampled import collect, request, samples_of, settings_of
+from selftrain.stages.session import Session
+from selftrain.types import Problem, Sample
+from selftrain.verification import ErrorBudget
+from selftrain.verification import Request as Judgement
+
+GREEDY, SAMPLED = "greedy", "sampled"
+VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier")
+OUTCOME_COLUMNS = (
+    *("step", "problem_id", "index"),
+    *("verdict_status", "verdict_value", "verdict_answer"),
+    *("finish_reason", "response_ids"),
+)
+
+
+def evaluate(session: Session, iteration: int) -> Iterator[Event]:
+    """Write ``evaluation/<task>-<split>.parquet`` and ``metrics.json``."""
+    started = time.monotonic()
+    config = session.config
+    stages = Stages(config, session.run)
+    checkpoint = stages.checkpoint(POLICY, iteration)
+    policy = stages.checkpoint_digest(POLICY, iteration)
+    folder = session.run.iteration(iteration)
+    splits = evaluated_splits(session)
+    per_problem = config.evaluate.n + config.evaluate.greedy
+    total = per_problem * sum(len(session.problems.of(task, split)) for task, split in splits)
+    yield StageStarted(iteration, "evaluate", total, "samples")
+    yield (progress := Progress(iteration, "evaluate", 0, total))
+    for task, split in splits:
+        path = folder / "evaluation" / f"{task}-{split}.parquet"
+        if not path.exists():
+            tokens = 0
+            for done, tokens in _split(session, iteration, task, split, checkpoint, policy, path):
+                yield replace(progress, done=progress.done + done, tokens=progress.tokens + tokens)
+            progress = replace(progress, tokens=progress.tokens + tokens)
+        progress = replace(progress, done=progress.done + per_problem * len(session.problems.of(task, split)))
+        session.check_stop()
+    rows = tuple(_row(session, iteration, task, split) for task, split in splits)
+    write_json(folder / "metrics.json", list(rows))
+    stages.evaluate(iteration).finish([folder / "evaluation", folder / "metrics.json"])
+    tests = {f"{r['task']}/{r['split']}": {k: r[k] for k in ("vs_start", "vs_previous") if k in r} for r in rows}
+    yield Evaluated(iteration, rows, tests)
+    yield StageFinished(iteration, "evaluate", time.monotonic() - started, f"{total} samples", False)
+
+
+def evaluated_splits(session: Session) -> list[tuple[str, str]]:
+    return [
+        (task, split)
+        for task in session.config.tasks
+        for split in session.config.evaluate.splits
+        if session.problems.of(task, split)
+    ]
+
+
+def sampling_of(config: RunConfig) -> Sampling:
+    """The settings of the sampled metrics; greedy decoding shares all but the drawing."""
+    if config.evaluate.sampling is not None:
+        return config.evaluate.sampling
+    return next(iter(config.grow.values())).sampling()
+
+
+def sampler_of(config: RunConfig) -> Component:
+    return next(iter(config.grow.values())).sampler  # type: ignore[no-any-return]
+
+
+def metrics_of(session: Session, iteration: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_json(session.run.iteration(iteration) / "metrics.json")
+    return rows
+
+
+def _split(
+    session: Session, iteration: int, task: str, split: str, checkpoint: Path, policy: str, path: Path
+) -> Iterator[tuple[int, int]]:
+    """Sample and judge one split; yields samples and tokens so far."""
+    config = session.config
+    sampling, chosen = sampling_of(config), sampler_of(config)
+    problems = session.problems.of(task, split)
+    work = _work(session, iteration, problems, sampling)
+    sampler = session.sampler(chosen, checkpoint)
+    groups = [[index] for index in range(len(work))]
+    samples: list[Sample] = []
+    tokens = 0
+    seed = config.run.seed
+    for number, answers, new in collect(sampler, work, groups, set()):
+        tokens += new
+        if number is not None:
+            samples += samples_of(
+                work[number], answers[0], seed=seed, iteration=iteration, policy=policy, sampler=chosen.kind
+            )
+        else:
+            yield len(samples), tokens
+    samples.sort(key=lambda sample: (sample.problem_id, sample.step, sample.index))
+    by_id = session.problems.by_id
+    judgements = (Judgement(task, by_id[sample.problem_id], sample.text) for sample in samples)
+    budget = ErrorBudget(config.reward.verify.max_errors)
+    verdicts = list(budget.watch(session.verifiers.judge(judgements)))
+    extra = {
+        f"verdict_{name}": [str(getattr(v, name)) if getattr(v, name) is not None else None for v in verdicts]
+        for name in VERDICT_COLUMNS
+    }
+    records.write(path, Sample, samples, **extra)
+
+
+def _work(session: Session, iteration: int, problems: Sequence[Problem], sampling: Sampling) -> list[Request]:
+    config = session.config
+    seed = config.run.seed
+    prompter = session.prompter(problems[0].task)
+    wanted = [(GREEDY, replace(sampling, temperature=0.0), 1)] if config.evaluate.greedy else []
+    if config.evaluate.n:
+        wanted.append((SAMPLED, sampling, config.evaluate.n))
+    return [
+        request(problem, prompter.ids(problem), settings_of(how), n, seed=seed, iteration=iteration, step=purpose)
+        for purpose, how, n in wanted
+        for problem in problems
+    ]
+
+
+def _row(session: Session, iteration: int, task: str, split: str) -> dict[str, Any]:
+    """One line of metrics: the numbers of this checkpoint, and paired tests against the start and the one before."""
+    config = session.config
+    now = _outcomes(session, iteration, task, split)
+    ks = sorted({*config.evaluate.k, config.evaluate.n} - {0})
+    row = summarise(*now, task=task, split=split, iteration=iteration, ks=ks)
+    if iteration > 0:
+        row["vs_start"] = compare(_outcomes(session, 0, task, split), now)
+        row["vs_previous"] = compare(_outcomes(session, iteration - 1, task, split), now)
+    return row
+
+
+def _outcomes(session: Session, iteration: int, task: str, split: str) -> tuple[list[Outcome], list[Outcome]]:
+    path = session.run.iteration(iteration) / "evaluation" / f"{task}-{split}.parquet"
+    return read_outcomes(path, {problem.id: problem.difficulty for problem in session.problems.of(task, split)})
+
+
+def read_outcomes(path: Path, difficulty: Mapping[str, float | None]) -> tuple[list[Outcome], list[Outcome]]:
+    """The judged answers of a file this stage wrote, greedy and sampled."""
+    sides: dict[str, list[Outcome]] = {GREEDY: [], SAMPLED: []}
+    for step, problem, index, status, value, answer, finish, ids in zip(
+        *(records.column(path, name) for name in OUTCOME_COLUMNS), strict=True
+    ):
+        credit = None if value is None else float(value)
+        sides[step].append(Outcome(problem, index, status, credit, answer, finish, difficulty.get(problem), len(ids)))
+    return sides[GREEDY], sides[SAMPLED]

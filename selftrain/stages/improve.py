@@ -1,0 +1,217 @@
+"""Improve: choose examples and fit a learner to them. The warm-up is the same fit, to demonstrations."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from selftrain import records
+from selftrain.artifacts import RunError, replacing, write_json
+from selftrain.config import Component, Learner, Optim, Selection, instantiate
+from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
+from selftrain.seeds import derive
+from selftrain.selection import Candidate, Chooser
+from selftrain.stages.plan import Stages
+from selftrain.stages.score import candidates
+from selftrain.stages.session import Session
+from selftrain.types import Example, Problem
+
+EXAMPLES_PER_PART = 8192
+
+
+class NothingAccepted(RunError):
+    """No learner got a single example of its own."""
+
+
+def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
+    """Write ``examples/<learner>/``, ``selection-<learner>.json`` and ``<learner>/checkpoint``.
+
+    Raises:
+        NothingAccepted: no sample of this iteration was chosen for any learner.
+    """
+    started = time.monotonic()
+    folder = session.run.iteration(iteration)
+    stages = Stages(session.config, session.run)
+    chosen = session.config.learners[learner]
+    target = folder / learner / "checkpoint"
+    yield StageStarted(iteration, f"improve-{learner}", None, "steps")
+    reasons = select(session, iteration, learner)
+    source = stages.checkpoint(learner, iteration - 1 if chosen.init == "previous" else 0)
+    summary = f"{reasons['own']['kept']} of {reasons['own'].total()} samples kept"
+    if any(reasons["own"].values()) and not reasons["own"]["kept"]:
+        if not any(_own_kept(session, iteration, name) for name in session.config.learners):
+            raise NothingAccepted(nothing_accepted(iteration, reasons["own"]))
+        keep_checkpoint(stages.checkpoint(learner, iteration - 1), target)
+        yield Notice(
+            f"iteration {iteration}: no sample for '{learner}' was accepted; it keeps its checkpoint", "warning"
+        )
+        summary += ", checkpoint kept"
+    else:
+        examples = [
+            example for part in records.parts(folder / "examples" / learner) for example in records.rows(part, Example)
+        ]
+        seed = derive(session.config.run.seed, iteration, learner, "fit")
+        objective, log = chosen.objective, folder / learner / "log.jsonl"
+        last: Progress | None = None
+        for last in run_fit(
+            session, f"improve-{learner}", iteration, examples, source, target, log, objective, chosen.optim, seed
+        ):
+            yield last
+        if last is not None:
+            summary += f", {last.done} steps, loss {last.values['loss']:.3f}"
+    outputs = [folder / "examples" / learner, folder / f"selection-{learner}.json", target]
+    stages.improve(iteration, learner).finish(outputs)
+    yield StageFinished(iteration, f"improve-{learner}", time.monotonic() - started, summary, False)
+
+
+def warmup(session: Session, learner: str) -> Iterator[Event]:
+    """Fit a learner to demonstrations: its checkpoint is what ``base`` means."""
+    started = time.monotonic()
+    chosen = session.config.warmup[learner]
+    folder = session.run.warmup / learner
+    stage = f"warmup-{learner}"
+    yield StageStarted(0, stage, None, "steps")
+    examples = demonstration_examples(session, demonstrated(session, chosen.source), "demonstrations", 1.0)
+    if not examples:
+        raise RunError(f"warmup.{learner}: there are no demonstrations in '{chosen.source}'")
+    seed = derive(session.config.run.seed, 0, learner, "fit")
+    log = folder / "log.jsonl"
+    target = folder / "checkpoint"
+    last: Progress | None = None
+    for last in run_fit(session, stage, 0, examples, session.start, target, log, Component("nll"), chosen.optim, seed):
+        yield last
+    Stages(session.config, session.run).warmup(learner).finish([target])
+    loss = f", loss {last.values['loss']:.3f}" if last else ""
+    summary = f"{len(examples)} demonstrations, {last.done if last else 0} steps{loss}"
+    yield StageFinished(0, stage, time.monotonic() - started, summary, False)
+
+
+def run_fit(
+    session: Session,
+    stage: str,
+    iteration: int,
+    examples: list[Example],
+    source: Path,
+    target: Path,
+    log: Path,
+    objective: Component,
+    optim: Optim,
+    seed: int,
+) -> Iterator[Progress]:
+    """Fit in this process and put the checkpoint in its place; one event per step."""
+    from selftrain.training.fit import fit
+
+    session.free_for_training()
+    tokens = 0
+    with replacing(log) as journal, replacing(target) as folder:
+        for state in fit(
+            examples,
+            source=source,
+            target=folder,
+            log=journal,
+            objective=instantiate("objective", objective),
+            optim=optim,
+            seed=seed,
+        ):
+            tokens += state.last.tokens
+            values = {"loss": state.last.loss}
+            if state.validation is not None:
+                values["validation loss"] = state.validation
+            yield Progress(iteration, stage, state.step, state.steps, tokens, values=values)
+            session.check_stop()
+
+
+def select(session: Session, iteration: int, learner: str) -> dict[str, Counter[str]]:
+    """Write the examples of a learner and why the rest were left out; the counts, samples of Grow as ``own``."""
+    folder = session.run.iteration(iteration)
+    counts: dict[str, Counter[str]] = {"own": Counter()}
+    with replacing(folder / "examples" / learner) as target:
+        target.mkdir(parents=True)
+        for name, selection in session.config.learners[learner].examples.items():
+            examples, reasons = chosen_examples(session, iteration, name, selection)
+            kept = records.write_parts(target, name, Example, examples, EXAMPLES_PER_PART)
+            counts[name] = reasons if reasons is not None else Counter(kept=kept)
+            if reasons is not None:
+                counts["own"] += reasons
+    write_json(folder / f"selection-{learner}.json", {name: dict(reasons) for name, reasons in counts.items()})
+    return counts
+
+
+def chosen_examples(
+    session: Session, iteration: int, name: str, selection: Selection
+) -> tuple[Iterator[Example], Counter[str] | None]:
+    """Examples of one selection; the reasons fill as they are read, None for what is not sampled."""
+    if selection.source == "gold":
+        gold = [problem for split in ("train", "demonstrations") for problem in session.problems.demonstrations(split)]
+        return iter(demonstration_examples(session, gold, name, selection.weight)), None
+    if selection.source.startswith("replay:"):
+        return replayed(session, Path(selection.source.removeprefix("replay:")), name, selection.weight), None
+    chooser = Chooser(name, selection, session.tokenizer.eos_token_id)
+    oldest = iteration if selection.history == "this" else 1
+
+    def stream() -> Iterator[Candidate]:
+        for number in range(iteration, oldest - 1, -1):
+            yield from candidates(session, number, selection.source)
+
+    return chooser.choose(stream()), chooser.reasons
+
+
+def demonstrated(session: Session, source: str) -> list[Problem]:
+    return session.problems.demonstrations("train" if source == "gold" else source)
+
+
+def demonstration_examples(session: Session, problems: list[Problem], name: str, weight: float) -> list[Example]:
+    """Worked solutions as examples, encoded here: nobody sampled them."""
+    prompters = {task: session.prompter(task) for task in session.config.tasks}
+    return [
+        Example(
+            id=f"{name}/{problem.id}",
+            problem_id=problem.id,
+            source=name,
+            prompt_ids=prompters[problem.task].ids(problem),
+            response_ids=prompters[problem.task].solution(problem.demonstration),
+            weight=weight,
+        )
+        for problem in problems
+        if problem.demonstration is not None
+    ]
+
+
+def replayed(session: Session, path: Path, name: str, weight: float) -> Iterator[Example]:
+    """Rows ``{"prompt": ..., "response": ...}`` of a JSONL file, taught as they are."""
+    encode = session.tokenizer.encode
+    with path.open() as file:
+        for number, line in enumerate(file):
+            row = json.loads(line)
+            response = (*encode(row["response"], add_special_tokens=False), session.tokenizer.eos_token_id)
+            prompt = tuple(encode(row["prompt"]))
+            yield Example(f"{name}/{number}", f"replay/{path.name}/{number}", name, prompt, response, weight)
+
+
+def keep_checkpoint(source: Path, target: Path) -> None:
+    import shutil
+
+    with replacing(target) as folder:
+        shutil.copytree(source, folder)
+
+
+def _own_kept(session: Session, iteration: int, learner: str) -> bool:
+    """Whether a learner has samples of its own this iteration; learners after this one are asked ahead."""
+    if not _samples(session.config.learners[learner]):
+        return False
+    return select(session, iteration, learner)["own"]["kept"] > 0
+
+
+def _samples(learner: Learner) -> bool:
+    return any(s.source != "gold" and not s.source.startswith("replay:") for s in learner.examples.values())
+
+
+def nothing_accepted(iteration: int, reasons: Counter[str]) -> str:
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
+    return (
+        f"iteration {iteration}: no sample was accepted for any learner ({why}); raise grow.*.n or max_tokens, warm up "
+        "longer, check the verifier on a few samples, or use easier problems, then run the same command again"
+    )

@@ -1,0 +1,56 @@
+"""The stages of a run and what does their work, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from selftrain.artifacts import Stage
+from selftrain.events import Event
+from selftrain.stages.evaluate import evaluate
+from selftrain.stages.grow import grow
+from selftrain.stages.improve import improve, warmup
+from selftrain.stages.plan import Stages
+from selftrain.stages.score import score
+from selftrain.stages.session import Session
+from selftrain.stages.start import start
+from selftrain.stages.verify import verify
+
+Work = Callable[[], Iterator[Event]]
+
+
+def preparation(session: Session) -> Iterator[tuple[Stage, Work]]:
+    """What comes before the first iteration: the model to start from, and the warm-ups."""
+    stages = Stages(session.config, session.run)
+    if session.config.model.path is None:
+        yield stages.start(), partial(start, session)
+    for learner in session.config.warmup:
+        yield stages.warmup(learner), partial(warmup, session, learner)
+
+
+def iteration_stages(session: Session, iteration: int) -> Iterator[tuple[Stage, Work]]:
+    """Grow, Verify, Score, Improve, Evaluate. Iteration 0 only evaluates the model the run starts from."""
+    stages = Stages(session.config, session.run)
+    if iteration > 0:
+        yield stages.grow(iteration), partial(grow, session, iteration)
+        yield stages.verify(iteration), partial(verify, session, iteration)
+        yield stages.score(iteration), partial(score, session, iteration)
+        for learner in session.config.learners:
+            yield stages.improve(iteration, learner), partial(improve, session, iteration, learner)
+    yield stages.evaluate(iteration), partial(evaluate, session, iteration)
+
+
+def outputs(stage: Stage) -> list[Path]:
+    """Files and folders a stage writes, its mark last."""
+    name, _, learner = stage.name.partition("-")
+    made = {
+        "start": ["."],
+        "warmup": ["checkpoint", "log.jsonl"],
+        "grow": ["samples", "verdicts", "verify.done"],
+        "verify": ["verdicts"],
+        "score": ["scores"],
+        "improve": [f"examples/{learner}", f"selection-{learner}.json", learner],
+        "evaluate": ["evaluation", "metrics.json"],
+    }[name]
+    return [*(stage.folder / path for path in made), stage.mark]

@@ -1,0 +1,77 @@
+"""The stages of a run in their order: where each lies, what it depends on, and which checkpoint it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftrain.artifacts import RunDir, Stage, file_digest
+from selftrain.config import RunConfig
+from selftrain.stages import fingerprints
+
+POLICY = "policy"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Stages by name for one run."""
+
+    config: RunConfig
+    run: RunDir
+
+    def start(self) -> Stage:
+        """The model before warm-up: made here where the config describes an architecture."""
+        return Stage("start", 0, self.run.start, fingerprints.model(self.config))
+
+    def warmup(self, learner: str) -> Stage:
+        folder = self.run.warmup / learner
+        return Stage(
+            f"warmup-{learner}", 0, folder, fingerprints.warmup(self.config, learner), self._marks(start=self.start())
+        )
+
+    def grow(self, iteration: int) -> Stage:
+        inputs = {"policy": self.checkpoint_digest(POLICY, iteration - 1)}
+        return Stage("grow", iteration, self.run.iteration(iteration), fingerprints.grow(self.config), inputs)
+
+    def verify(self, iteration: int) -> Stage:
+        inputs = self._marks(grow=self.grow(iteration))
+        return Stage("verify", iteration, self.run.iteration(iteration), fingerprints.judging(self.config), inputs)
+
+    def score(self, iteration: int) -> Stage:
+        inputs = self._marks(verify=self.verify(iteration))
+        return Stage("score", iteration, self.run.iteration(iteration), fingerprints.score(self.config), inputs)
+
+    def improve(self, iteration: int, learner: str) -> Stage:
+        init = self.config.learners[learner].init
+        inputs = self._marks(score=self.score(iteration))
+        inputs["init"] = self.checkpoint_digest(learner, iteration - 1 if init == "previous" else 0)
+        config = fingerprints.improve(self.config, learner)
+        return Stage(f"improve-{learner}", iteration, self.run.iteration(iteration), config, inputs)
+
+    def evaluate(self, iteration: int) -> Stage:
+        inputs = {"policy": self.checkpoint_digest(POLICY, iteration)}
+        config = fingerprints.evaluate(self.config)
+        return Stage("evaluate", iteration, self.run.iteration(iteration), config, inputs)
+
+    def checkpoint(self, learner: str, iteration: int) -> Path:
+        """A learner's checkpoint after an iteration; iteration 0 is the model the run starts from, warmed up."""
+        if iteration > 0:
+            return self.run.iteration(iteration) / learner / "checkpoint"
+        if learner in self.config.warmup:
+            return self.run.warmup / learner / "checkpoint"
+        return Path(self.config.model.path) if self.config.model.path else self.run.start
+
+    def checkpoint_digest(self, learner: str, iteration: int) -> str:
+        """Stands for the checkpoint: the mark of the stage that made it, or the model's own name."""
+        if iteration > 0:
+            return _digest(self.improve(iteration, learner).mark)
+        if learner in self.config.warmup:
+            return _digest(self.warmup(learner).mark)
+        return self.config.model.path or _digest(self.start().mark)
+
+    def _marks(self, **stages: Stage) -> dict[str, str]:
+        return {name: _digest(stage.mark) for name, stage in stages.items()}
+
+
+def _digest(mark: Path) -> str:
+    return file_digest(mark)[:16] if mark.exists() else "not done"

@@ -1,0 +1,97 @@
+"""What the stages of one process share: the config, the run directory, problems, tokenizer, sampler, verifiers.
+
+Nothing heavy is made before it is asked for, and one sampler lives as long as one checkpoint is used, so the
+evaluation of a checkpoint and the Grow with it share an engine.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from selftrain import registry
+from selftrain.artifacts import RunDir, value_digest
+from selftrain.config import Component, RunConfig, instantiate, to_tree
+from selftrain.prompts import Prompter, make_prompter
+from selftrain.sampling.base import Sampler
+from selftrain.stages.problems import ProblemSet, load_problems
+from selftrain.verification import VerifierPool, VerifierSpec
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and the part it was at is finished."""
+
+
+@dataclass
+class Session:
+    """A context manager; leaving it closes what was opened."""
+
+    config: RunConfig
+    run: RunDir
+    _open: ExitStack = field(default_factory=ExitStack)
+    _sampler: tuple[tuple[str, Path], Sampler] | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_sampler()
+        self._open.close()
+
+    @cached_property
+    def problems(self) -> ProblemSet:
+        return load_problems(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from selftrain.models.checkpoint import load_tokenizer
+
+        return load_tokenizer(self.start)
+
+    @property
+    def start(self) -> Path:
+        """Where the run starts from, before any warm-up."""
+        return Path(self.config.model.path) if self.config.model.path else self.run.start
+
+    def prompter(self, task: str) -> Prompter:
+        return make_prompter(self.tokenizer, self.config.tasks[task].prompt, self.config.model.chat)
+
+    def sampler(self, component: Component, checkpoint: Path) -> Sampler:
+        key = (value_digest(to_tree(component)), checkpoint)
+        if self._sampler is None or self._sampler[0] != key:
+            self._close_sampler()
+            self._sampler = (key, instantiate("sampler", component).open(checkpoint))
+        return self._sampler[1]
+
+    def _close_sampler(self) -> None:
+        if self._sampler is not None:
+            self._sampler[1].close()
+            self._sampler = None
+
+    @cached_property
+    def verifiers(self) -> VerifierPool:
+        bounds = self.config.reward.verify
+        pool = VerifierPool(
+            {name: verifier_spec(task.verifier) for name, task in self.config.tasks.items()},
+            workers=self.config.launch.verify_workers,
+            seconds=bounds.seconds,
+            memory_mb=bounds.memory_mb,
+        )
+        return self._open.enter_context(pool)
+
+    def free_for_training(self) -> None:
+        """Close the sampler: its memory is the trainer's now."""
+        self._close_sampler()
+
+    def check_stop(self) -> None:
+        """Raises Interrupted where the run was asked to stop."""
+        if self.run.stop.exists():
+            raise Interrupted
+
+
+def verifier_spec(verifier: Component) -> VerifierSpec:
+    digest = value_digest([to_tree(verifier), registry.digest("verifier", verifier.kind)])[:8]
+    return VerifierSpec(verifier.kind, verifier.options, f"{Path(verifier.kind).name}@{digest}")

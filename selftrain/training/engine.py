@@ -1,0 +1,124 @@
+"""One learner's model and optimizer in this process.
+
+Parameters and optimizer state are fp32 whatever the compute type is: bf16 weights cannot hold steps of learning rate
+1e-6. bf16 compute is autocast around the forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from selftrain.config import Optim
+from selftrain.models import checkpoint
+from selftrain.models.logprobs import batch_logprobs, check_head
+from selftrain.training.data import MicroBatch
+
+
+class Objective(Protocol):
+    """A pure function of log-probabilities; see `selftrain.objectives`."""
+
+    def loss(self, logprobs: torch.Tensor, weights: torch.Tensor, *, tokens: int, sequences: int) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+    tokens: int
+    """Real tokens read, prompts included."""
+    loss_tokens: int
+
+
+class TorchEngine:
+    """Plain PyTorch, one process."""
+
+    def __init__(self, source: Path, objective: Objective, optim: Optim, *, steps: int, device: str = "auto") -> None:
+        self.model: Any = checkpoint.load_model(source, dtype="float32", device=device)
+        self.tokenizer = checkpoint.load_tokenizer(source)
+        self.device = str(self.model.device)
+        check_head(self.model)
+        if optim.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.train()
+        self._objective = objective
+        self._clip = optim.clip
+        compute = checkpoint.pick_dtype(optim.dtype, self.device)
+        self._compute = None if compute == torch.float32 else compute
+        self._optimizer = torch.optim.AdamW(
+            decay_groups(self.model, optim.weight_decay), lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True
+        )
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: lr_factor(step, steps, optim))
+
+    def step(self, batches: Sequence[MicroBatch], sequences: int) -> Step:
+        """One optimizer step over the micro-batches of its examples."""
+        total = sum(len(batch.weights) for batch in batches)
+        loss = 0.0
+        for batch in batches:
+            part = self._loss(batch, total, sequences)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip or math.inf)
+        lr = self._schedule.get_last_lr()[0]
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return Step(loss, norm.item(), lr, sum(batch.tokens for batch in batches), total)
+
+    def evaluate(self, batches: Sequence[MicroBatch], sequences: int) -> float:
+        """The objective without a step."""
+        total = sum(len(batch.weights) for batch in batches)
+        self.model.eval()
+        with torch.no_grad():
+            loss = sum(self._loss(batch, total, sequences).item() for batch in batches)
+        self.model.train()
+        return loss
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the parameters, to come back to."""
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def restore(self, weights: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(weights)
+
+    def save(self, folder: Path) -> None:
+        checkpoint.save(self.model, self.tokenizer, folder)
+
+    def _loss(self, batch: MicroBatch, tokens: int, sequences: int) -> torch.Tensor:
+        with self._autocast():
+            logprobs = batch_logprobs(self.model, batch.input_ids, batch.position_ids, batch.positions)
+        return self._objective.loss(logprobs, batch.weights, tokens=tokens, sequences=sequences)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._compute is None:
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=self._compute)
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def lr_factor(step: int, steps: int, optim: Optim) -> float:
+    """Linear warm-up over a share of the steps, then half a cosine (or nothing) down to ``min_lr`` of the peak."""
+    warmup = math.ceil(optim.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if optim.schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return optim.min_lr + (1 - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

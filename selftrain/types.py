@@ -1,0 +1,131 @@
+"""The core records every part of selftrain speaks in.
+
+All are frozen and made of plain Python values, so they cross process borders and files unchanged;
+a changed record is made with ``dataclasses.replace``. Token sequences are tuples of vocabulary ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["eos", "stop", "length", "context", "tool_limit"]
+Status = Literal["right", "wrong", "unparsed", "timeout", "error"]
+STATUSES: tuple[Status, ...] = ("right", "wrong", "unparsed", "timeout", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One task item."""
+
+    id: str
+    """``task/split/upstream id`` (or a hash of the question); unique in a run."""
+    task: str
+    split: str
+    question: str
+    answer: Any = None
+    """Gold answer; None where there is none; a JSON-able object for code tests."""
+    demonstration: str | None = None
+    """A worked gold solution, or None."""
+    difficulty: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One response of one policy to one problem."""
+
+    id: str
+    """Known before sampling: sha256(run seed, iteration, step, problem, parent, index), 20 hex digits."""
+    problem_id: str
+    iteration: int
+    step: str
+    """The step of Grow that wrote it (``draft``), or the split it evaluates."""
+    index: int
+    """Position among the problem's samples, counted from 0 and fixed before sampling."""
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    """What followed the prompt, the end token included where the model wrote one."""
+    text: str
+    """The response decoded, without special tokens, cut before a stop string."""
+    finish_reason: FinishReason
+    policy: str
+    """Digest of the checkpoint that wrote it."""
+    sampler: str
+    origin: str = "policy"
+    ids_from: Literal["engine", "retokenised"] = "engine"
+    seed: int = 0
+    parent_id: str | None = None
+    loss_mask: tuple[bool, ...] | None = None
+    """One flag per response id, False on tokens the policy did not write; None means all True."""
+    logprobs: tuple[float, ...] | None = None
+    """Natural log-probability per response id under the distribution sampled from; None when off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says of one response. ``error`` and ``timeout`` mean: could not judge."""
+
+    status: Status
+    value: float | None = None
+    """Credit in [0, 1]; None where the response was not judged."""
+    answer: str | None = None
+    """The final answer the verifier extracted."""
+    reason: str | None = None
+    seconds: float = 0.0
+    """Wall-clock time of this one judgement."""
+    verifier: str = ""
+    """Name and digest of the verifier and its options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number a reward source gave one sample."""
+
+    sample_id: str
+    source: str
+    """Name of the source, or ``total`` after transforms and weighting."""
+    valid: bool
+    reward: float | None = None
+    step_ends: tuple[int, ...] | None = None
+    """Exclusive end of each step, as an index into the response ids."""
+    step_rewards: tuple[float, ...] | None = None
+    token_rewards: tuple[float, ...] | None = None
+    members: tuple[float, ...] | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sequence a learner is fitted to."""
+
+    id: str
+    problem_id: str
+    source: str
+    """Name of the selection it came through."""
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    """Carries loss where ``loss_mask`` allows it, the end token included."""
+    weight: float = 1.0
+    """Multiplies every token's loss."""
+    sample_id: str | None = None
+    loss_mask: tuple[bool, ...] | None = None
+    eos_added: bool = False
+    """The end token was appended here; the policy did not sample it."""
+    label: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One named number of one evaluation."""
+
+    task: str
+    split: str
+    iteration: int
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """95 % interval over problems."""
+    n: int = 0
+    """Number of problems."""

@@ -1,0 +1,390 @@
+"""Judge responses with any verifier, in worker processes that are killed when they overrun.
+
+A verifier is a callable ``(Problem, response) -> Verdict | float | bool``. Whatever it does, hang (in C code too),
+raise, exhaust memory, exit, or return nonsense, costs the one response it was judging: that one gets the status
+``timeout`` or ``error``, never a silent ``wrong``, and the worker is replaced.
+
+Responses travel in chunks. The worker writes the position it is at, and since when, on a small shared *board*, so
+that the parent can enforce the deadline of a single response without a message for each.
+"""
+
+from __future__ import annotations
+
+import inspect
+import mmap
+import numbers
+import os
+import queue
+import struct
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from selftrain import registry
+from selftrain.types import STATUSES, Problem, Status, Verdict
+from selftrain.workers import Handler, Worker, WorkerDied
+
+Verifier = Callable[[Problem, str], Verdict | float | bool]
+Judgement = tuple[Status, float | None, str | None, str | None]
+"""Status, value, answer, reason of a verdict."""
+Row = tuple[Status, float | None, str | None, str | None, float]
+"""A verdict on its way between processes: a judgement and its seconds."""
+
+START_SECONDS = 300.0
+"""Longest start-up of a worker: import and construction of all verifiers."""
+CHUNK_ITEMS = 64
+CHUNK_CHARACTERS = 1 << 20
+CHUNK_SECONDS = 0.1
+"""Chunks shrink so that one takes about this long: slow verifiers share the work evenly."""
+FLUSH_SECONDS = 0.05
+"""A worker keeps finished verdicts back for at most this long; they are judged again where it is killed meanwhile."""
+READ_SECONDS = 10.0
+"""Time a worker gets to read a chunk, beyond the deadline of one response."""
+REASON_CHARACTERS = 500
+_BOARD = struct.Struct("=dq")
+"""When the response a worker is at was begun (time.monotonic), and its position in the chunk."""
+_OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take")
+
+
+class VerifierError(ValueError):
+    """A verifier that cannot be loaded, or is none."""
+
+
+class TooManyErrors(RuntimeError):
+    """The verifier could not judge too many of the responses."""
+
+
+@dataclass(frozen=True)
+class VerifierSpec:
+    """Which verifier judges a task."""
+
+    reference: str
+    """Name in the registry, ``package.module:name`` or ``path/to/file.py:name``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """Recorded in every verdict: name and digest, e.g. ``numeric_answer@1a2b``."""
+    right_at: float = 1.0
+    """A verifier that returns a number means ``right`` from this value on."""
+
+
+class Request(NamedTuple):
+    """One response to judge, by the verifier of ``task``."""
+
+    task: str
+    problem: Problem
+    response: str
+
+
+def resolve_now(spec: VerifierSpec) -> Verifier:
+    """Load a verifier in this process.
+
+    Raises:
+        VerifierError: it does not load, refuses its options, or cannot be called with a problem and a response.
+    """
+    try:
+        verifier = registry.build("verifier", spec.reference, dict(spec.options))
+    except Exception as error:  # The user's module and constructor may raise anything.
+        raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
+    if not callable(verifier):
+        raise VerifierError(f"verifier '{spec.reference}' is a {type(verifier).__name__}; it must be callable")
+    try:
+        inspect.signature(verifier).bind(None, "")
+    except TypeError as error:
+        raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
+    return verifier  # type: ignore[no-any-return]
+
+
+class VerifierPool:
+    """Worker processes that judge responses; a context manager.
+
+    Args:
+        verifiers: the verifier of each task.
+        workers: number of processes; each loads all verifiers and keeps them until the pool is closed.
+        seconds: wall-clock deadline of one judgement; start-up is not charged to it.
+        memory_mb: address space a worker may take beyond what it has after start-up, in MiB.
+
+    Raises:
+        VerifierError: on entering, where a verifier does not load.
+    """
+
+    def __init__(
+        self,
+        verifiers: Mapping[str, VerifierSpec],
+        *,
+        workers: int = 2,
+        seconds: float = 10.0,
+        memory_mb: int = 2048,
+    ) -> None:
+        self._specs = {task: replace(spec, options=dict(spec.options)) for task, spec in verifiers.items()}
+        self._workers, self._seconds, self._memory_mb = workers, seconds, memory_mb
+        self._seats: list[_Seat] = []
+        self._free: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(workers, "verifier")
+        self._pace = CHUNK_SECONDS / 8
+        """Running mean of the seconds of one judgement."""
+
+    def __enter__(self) -> VerifierPool:
+        try:
+            for _ in range(self._workers):
+                self._seats.append(_Seat(self._specs, self._seconds, self._memory_mb))
+            for seat in self._seats:
+                seat.wait_ready()
+                self._free.put(seat)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for seat in self._seats:
+            seat.stop()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for seat in self._seats:
+            seat.close()
+
+    def judge(self, requests: Iterable[Request]) -> Iterator[Verdict]:
+        """A verdict per request, in order, as they come; memory stays bounded. From any thread, several at once."""
+        if not self._seats:
+            raise RuntimeError("the pool has no workers yet: use it as `with VerifierPool(...) as pool:`")
+        window: deque[Future[list[Verdict]]] = deque()
+        try:
+            for chunk in self._chunks(requests):
+                window.append(self._threads.submit(self._judge, chunk))
+                while window and (len(window) >= 8 * self._workers or window[0].done()):
+                    yield from window.popleft().result()
+            while window:
+                yield from window.popleft().result()
+        finally:
+            for future in window:
+                future.cancel()
+
+    def _chunks(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
+        chunk: list[Request] = []
+        characters = 0
+        for request in requests:
+            if request.task not in self._specs:
+                near = registry.nearest(request.task, self._specs)
+                raise VerifierError(f"no verifier for task '{request.task}' ({near})")
+            chunk.append(request)
+            characters += len(request.response)
+            if len(chunk) >= min(CHUNK_ITEMS, CHUNK_SECONDS / self._pace) or characters >= CHUNK_CHARACTERS:
+                yield chunk
+                chunk, characters = [], 0
+        if chunk:
+            yield chunk
+
+    def _judge(self, chunk: list[Request]) -> list[Verdict]:
+        seat = self._free.get()
+        try:
+            rows = seat.judge(chunk)
+        finally:
+            self._free.put(seat)
+        mean = sum(row[-1] for row in rows) / len(rows)
+        self._pace = max(1e-6, 0.7 * self._pace + 0.3 * mean)
+        return [Verdict(*row, self._specs[request.task].label) for request, row in zip(chunk, rows, strict=True)]
+
+
+class _Seat:
+    """The place of one worker: hands it chunks, replaces it when it dies or overruns."""
+
+    def __init__(self, specs: Mapping[str, VerifierSpec], seconds: float, memory_mb: int) -> None:
+        self._specs, self._seconds, self._memory_mb = specs, seconds, memory_mb
+        self._fd = os.memfd_create("selftrain-verifier")
+        os.ftruncate(self._fd, _BOARD.size)
+        self._board = mmap.mmap(self._fd, _BOARD.size)
+        self._stopped = False
+        self._worker = self._start()
+
+    def _start(self) -> Worker:
+        self._ready = False
+        arguments = (self._specs, self._fd, self._seconds, self._memory_mb)
+        return Worker("selftrain.verification:_work", *arguments, fds=[self._fd])
+
+    def wait_ready(self) -> None:
+        self._check_open()
+        if not self._ready:
+            self._worker.wait_ready(START_SECONDS)
+            self._ready = True
+
+    def stop(self) -> None:
+        """Kill the worker and let no other do any work; from any thread."""
+        self._stopped = True
+        self._worker.kill()
+
+    def close(self) -> None:
+        self._worker.close()
+        self._board.close()
+        os.close(self._fd)
+
+    def judge(self, requests: Sequence[Request]) -> list[Row]:
+        rows: dict[int, Row] = {}
+        failures = 0
+        while todo := [index for index in range(len(requests)) if index not in rows]:
+            judged, death = self._attempt([requests[index] for index in todo])
+            self._check_open()
+            if death is not None:
+                self._worker.close()
+                self._worker = self._start()
+                failures = 0 if judged else failures + 1
+                if failures == 3:  # It dies before it comes to any response: nothing to learn from more attempts.
+                    judged, failures = {0: ("error", None, None, death, 0.0)}, 0
+            rows |= {todo[position]: row for position, row in judged.items()}
+        return [rows[index] for index in range(len(requests))]
+
+    def _attempt(self, requests: Sequence[Request]) -> tuple[dict[int, Row], str | None]:
+        """Rows by position, and how the worker died where it did; some rows are missing then."""
+        self.wait_ready()
+        rows: list[Row] = []
+        _BOARD.pack_into(self._board, 0, time.monotonic() + READ_SECONDS, -1)
+        try:
+            self._worker.send(requests)
+            while len(rows) < len(requests):
+                if self._worker.poll(min(self._seconds, max(0.0, self._left()))):
+                    rows += self._worker.receive()
+                elif self._left() <= 0:
+                    self._worker.kill()  # The board stands still now; what was sent before can still be received.
+        except WorkerDied:
+            death = f"the worker process {self._worker.kill()}"
+            return dict(enumerate(rows)) | self._culprit(len(rows), death), death
+        return dict(enumerate(rows)), None
+
+    def _culprit(self, received: int, death: str) -> dict[int, Row]:
+        since, position = _BOARD.unpack_from(self._board)
+        if position < received:  # It died between two responses, or of an earlier one.
+            return {}
+        seconds = time.monotonic() - since
+        if seconds >= self._seconds:
+            return {position: ("timeout", None, None, f"killed after {seconds:.3g} s", seconds)}
+        return {position: ("error", None, None, death, seconds)}
+
+    def _check_open(self) -> None:
+        if self._stopped:
+            raise RuntimeError("the verifier pool was closed while it was judging")
+
+    def _left(self) -> float:
+        """Seconds until the response the worker is at overruns."""
+        since: float = _BOARD.unpack_from(self._board)[0]
+        return since + self._seconds - time.monotonic()
+
+
+def _work(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb: int) -> Handler:
+    """Start-up of a worker; the handler answers a chunk of requests by rows, in one or more lists."""
+    verifiers = {task: resolve_now(spec) for task, spec in specs.items()}
+    board = mmap.mmap(fd, _BOARD.size)
+    os.close(fd)
+    _limit(memory_mb)
+
+    def judge(requests: Sequence[Request]) -> Iterator[list[Row]]:
+        rows: list[Row] = []
+        flushed = now = time.monotonic()
+        for position, (task, problem, response) in enumerate(requests):
+            start = now
+            _BOARD.pack_into(board, 0, start, position)
+            judgement = _judgement(verifiers[task], specs[task].right_at, problem, response)
+            now = time.monotonic()
+            if now - start > seconds:
+                judgement = ("timeout", None, None, f"took {now - start:.3g} s")
+            rows.append((*judgement, now - start))
+            if now - flushed > FLUSH_SECONDS or judgement is _OUT_OF_MEMORY:
+                yield rows
+                rows, flushed = [], now
+            if judgement is _OUT_OF_MEMORY:
+                os._exit(0)  # It may hold on to what filled it; the next response gets a fresh process.
+        yield rows
+
+    return judge
+
+
+def _judgement(verifier: Verifier, right_at: float, problem: Problem, response: str) -> Judgement:
+    try:
+        return _checked(verifier(problem, response), right_at)
+    except MemoryError:
+        return _OUT_OF_MEMORY
+    except BaseException as error:  # Whatever it raises, sys.exit() too, is the verifier's failure, not the worker's.
+        return _no_judgement("".join(traceback.format_exception_only(error)).strip())
+
+
+def _checked(result: object, right_at: float) -> Judgement:
+    """The judgement a verifier's return value stands for; an ``error`` where it keeps to no contract."""
+    if isinstance(result, Verdict):
+        if result.status not in STATUSES:
+            return _no_judgement(f"the verifier returned the status {result.status!r}; known: {', '.join(STATUSES)}")
+        if not all(text is None or isinstance(text, str) for text in (result.answer, result.reason)):
+            return _no_judgement("the verifier returned an answer or a reason that is not a string")
+        if result.status in ("timeout", "error"):
+            return result.status, None, result.answer, result.reason
+        value = result.status == "right" if result.value is None else result.value
+        return _with_value(value, result.status, result.answer, result.reason)
+    if isinstance(result, numbers.Real):
+        return _with_value(result, "right" if float(result) >= right_at else "wrong")
+    return _no_judgement(f"the verifier returned a {type(result).__name__}, not a Verdict, a number or a bool")
+
+
+def _with_value(value: object, status: Status, answer: str | None = None, reason: str | None = None) -> Judgement:
+    if isinstance(value, numbers.Real) and 0.0 <= float(value) <= 1.0:
+        return status, float(value), answer, reason
+    return _no_judgement(f"the verifier returned the value {value!r}, not a number from 0 to 1")
+
+
+def _no_judgement(reason: str) -> Judgement:
+    return "error", None, None, reason[:REASON_CHARACTERS]
+
+
+def _limit(memory_mb: int) -> None:
+    """Bound the address space of this process, and have crashes leave no core dumps."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    bound = pages * resource.getpagesize() + (memory_mb << 20)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or bound < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+
+
+def count_statuses(verdicts: Iterable[Verdict]) -> dict[Status, int]:
+    """How many verdicts have each of the five statuses."""
+    counts = Counter(verdict.status for verdict in verdicts)
+    return {status: counts[status] for status in STATUSES}
+
+
+@dataclass
+class ErrorBudget:
+    """Stops a run whose verifier cannot judge too large a share of the responses."""
+
+    rate: float = 0.2
+    """Largest share of ``error`` and ``timeout`` together."""
+    after: int = 50
+    """Number of verdicts before which nothing is said."""
+    counts: Counter[Status] = field(default_factory=Counter)
+    reason: str | None = None
+    """Of the last verdict that is none."""
+
+    def watch(self, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+        """Pass verdicts on, counted.
+
+        Raises:
+            TooManyErrors: the share is above ``rate``.
+        """
+        for verdict in verdicts:
+            self.add(verdict)
+            yield verdict
+
+    def add(self, verdict: Verdict) -> None:
+        """Count one verdict; raises as ``watch`` does."""
+        self.counts[verdict.status] += 1
+        if verdict.status not in ("error", "timeout"):
+            return
+        self.reason = verdict.reason
+        failed, judged = self.counts["error"] + self.counts["timeout"], self.counts.total()
+        if judged >= self.after and failed > self.rate * judged:
+            raise TooManyErrors(
+                f"the verifier {verdict.verifier} could not judge {failed} of {judged} responses "
+                f"({self.counts['error']} errors, {self.counts['timeout']} timeouts; last: {self.reason}): "
+                f"mend it, or give it more time or memory (allowed share: {self.rate:g})"
+            )

@@ -1,0 +1,253 @@
+"""Run functions in processes that can really be killed.
+
+A worker is two processes. The one this process starts is the *keeper*: it forks the *body*, which imports and runs
+the user's function, and then only waits. When the lifeline ends (a pipe whose other end only this process holds),
+because the worker is closed or because this process is gone for whatever reason, the keeper kills the body and all it
+started, even where that hangs in C code. No thread or signal handler of the body takes part, and no parent-death
+signal, which follows the thread that started a process rather than the process. The keeper also reaps what it kills,
+so no zombies gather where nobody else would (a container without an init process).
+
+``subprocess`` rather than ``multiprocessing``: any thread may start a worker, and the user's ``__main__`` is not
+imported again. Workers take no notice of Ctrl-C and SIGTERM: when to stop is their parent's decision. POSIX only;
+what a worker started in sessions of their own is found on Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[Any], Iterable[Any]]
+
+_START = "import sys; sys.path[:] = sys.argv[3:]; from selftrain.workers import _keep; _keep(*map(int, sys.argv[1:3]))"
+_SEND_SECONDS = 60
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended, or hung, before it answered; the message says how."""
+
+
+class WorkerError(RuntimeError):
+    """Stands for what a worker raised and that cannot be raised here: its type and message."""
+
+
+class Worker:
+    """A process that answers requests.
+
+    ``reference`` (``package.module:function``) is called once in the new process, with ``args``, and returns the
+    handler; that is start-up. Each request is passed to the handler; every item it returns or yields is one reply.
+
+    Args:
+        output: let the process write to this one's stdout and stderr; else what it prints is dropped.
+        fds: file descriptors the process gets under the same numbers.
+    """
+
+    def __init__(self, reference: str, *args: Any, output: bool = False, fds: Sequence[int] = ()) -> None:
+        self.reference = reference
+        self._lock = threading.Lock()
+        ours, theirs = socket.socketpair()
+        reading, self._lifeline = os.pipe()
+        stream = None if output else subprocess.DEVNULL
+        with theirs, os.fdopen(reading):
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, str(theirs.fileno()), str(reading), *sys.path],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=(theirs.fileno(), reading, *fds),
+                start_new_session=True,
+            )
+        ours.setblocking(True)
+        # A worker that hangs before it reads must not hang the thread that writes.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+        self._channel = Connection(ours.detach())
+        self.send((reference, args))
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Return when start-up is over; raise what it raised, or WorkerDied (also after ``timeout`` seconds)."""
+        if not self.poll(timeout):
+            self.kill()
+            raise WorkerDied(f"{self.reference}: the worker was not ready within {timeout:g} s")
+        self.receive()
+
+    def send(self, request: Any) -> None:
+        """Hand over a request; raise WorkerDied where the process is gone or does not take it."""
+        message = pickle.dumps(request, protocol=5)
+        try:
+            self._channel.send_bytes(message)
+        except OSError as error:
+            raise WorkerDied(f"{self.reference}: the worker process {self.kill()}") from error
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether ``receive`` would return (or raise) now, or within ``timeout`` seconds (None: wait)."""
+        return self._channel.poll(timeout)
+
+    def receive(self) -> Any:
+        """The next reply; raises what the function raised, or WorkerDied."""
+        try:
+            message = self._channel.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise WorkerDied(f"{self.reference}: the worker process {self.kill()}") from error
+        reply, failure = pickle.loads(message)
+        if failure is None:
+            return reply
+        raise _revive(*failure)
+
+    def kill(self) -> str:
+        """End the process and all it started, from any thread; says how it ended: ``was killed by SIGKILL``."""
+        with self._lock:
+            if self._lifeline >= 0:
+                os.close(self._lifeline)
+                self._lifeline = -1
+        status = self._process.wait()
+        try:  # The keeper ends as the body did, a signal shown as 128 + its number, as in a shell.
+            return f"was killed by {signal.Signals(-status if status < 0 else status - 128).name}"
+        except ValueError:
+            return f"ended with exit status {status}"
+
+    def close(self) -> None:
+        """Kill, and free the channel; only the thread that receives may call this."""
+        self.kill()
+        self._channel.close()
+
+
+def call(reference: str, *args: Any) -> Any:
+    """Run ``package.module:function`` on ``args`` in a fresh process, whose output goes through; its result.
+
+    Raises:
+        WorkerDied: the process died; the message holds its exit status or signal.
+        Exception: what the function raised, with the traceback as a note.
+    """
+    with Worker("selftrain.workers:_once", reference, output=True) as worker:
+        worker.wait_ready()
+        worker.send(args)
+        return worker.receive()
+
+
+def _once(reference: str) -> Handler:
+    function = _resolve(reference)
+    return lambda args: iter([function(*args)])
+
+
+def _resolve(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _keep(channel: int, lifeline: int) -> None:
+    """The keeper: fork the body before anything heavy is imported, wait for it, end as it did."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _ignore)  # Not SIG_IGN, which programs started by the body would inherit.
+    body = os.fork()
+    if body == 0:
+        os.close(lifeline)
+        os.setpgid(0, 0)
+        os.set_inheritable(channel, False)
+        _serve(Connection(channel))
+        os._exit(0)
+    os.close(channel)
+    _adopt_orphans()
+    threading.Thread(target=_kill_at_end, args=(lifeline, body), daemon=True).start()
+    os.waitid(os.P_PID, body, os.WEXITED | os.WNOWAIT)
+    _kill(os.killpg, body)  # Its group; not reaped yet, so the number still is its own.
+    status = os.waitstatus_to_exitcode(os.waitpid(body, 0)[1])
+    for child in _children():
+        _kill(os.kill, child)
+        os.waitpid(child, 0)
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Take no notice of a signal."""
+
+
+def _adopt_orphans() -> None:
+    import ctypes
+
+    if hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children() -> Iterator[int]:
+    """Children of this process until there are none: those of a killed one become ours in turn."""
+    while True:
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == os.getpid():
+                yield int(stat.parent.name)
+
+
+def _kill_at_end(lifeline: int, body: int) -> None:
+    os.read(lifeline, 1)
+    _kill(os.kill, body)
+
+
+def _kill(how: Callable[[int, int], None], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        how(number, signal.SIGKILL)
+
+
+def _serve(channel: Connection) -> None:
+    """The body: make the handler, say ready, answer requests until the parent is gone."""
+    try:
+        reference, args = pickle.loads(channel.recv_bytes())
+        handler = _resolve(reference)(*args)
+        channel.send_bytes(pickle.dumps((None, None)))
+        while True:
+            for reply in handler(pickle.loads(channel.recv_bytes())):
+                _flush()  # The parent may kill this process as soon as it has the reply.
+                channel.send_bytes(pickle.dumps((reply, None), protocol=5))
+    except (EOFError, ConnectionError):
+        return
+    except BaseException as error:  # A failure is an answer too: it is raised again in the parent.
+        _flush()
+        channel.send_bytes(pickle.dumps((None, _packed(error))))
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _packed(error: BaseException) -> tuple[bytes, str]:
+    error.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
+    text = f"{type(error).__name__}: {error}"
+    try:
+        return pickle.dumps(error), text
+    except Exception:  # Whatever pickling a foreign class raises, the text is left.
+        return b"", text
+
+
+def _revive(pickled: bytes, text: str) -> Exception:
+    try:
+        error = pickle.loads(pickled)
+    except Exception:  # As above: a class this process has not imported, or that does not survive the trip.
+        return WorkerError(text)
+    return error if isinstance(error, Exception) else WorkerError(text)

@@ -1,0 +1,124 @@
+"""Chained arithmetic with written steps: a generated task whose every step can be checked.
+
+A problem is a chain of single-digit operations, evaluated from left to right modulo a number::
+
+    question       7+5*3-2=
+    demonstration  7+5=12 12*3=36 36-2=34 #34
+
+The difficulty of a problem is its number of operations. ``demonstrations`` and ``train`` are different problems:
+only the former carry worked solutions, so what a model gains on ``train`` it found itself. ``transfer`` holds chains
+longer than any of the other splits.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from selftrain.types import Problem
+
+SPLITS = ("test", "val", "demonstrations", "train", "transfer")
+STEP = re.compile(r"(\d+)([+\-*])(\d+)=(\d+)")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Options of the task; sizes are numbers of problems."""
+
+    sizes: dict[str, int] = field(
+        default_factory=lambda: {"demonstrations": 500, "train": 4000, "val": 200, "test": 500, "transfer": 200}
+    )
+    operations: str = "+-*"
+    lengths: tuple[int, int] = (2, 6)
+    """Smallest and largest number of operations, both included."""
+    transfer_lengths: tuple[int, int] = (7, 8)
+    modulus: int = 100
+    seed: int = 0
+    """Seed of the problems themselves; runs with different run seeds share them."""
+
+    verifier = "numeric_answer"
+
+    def __post_init__(self) -> None:
+        unknown = set(self.sizes) - set(SPLITS)
+        if unknown:
+            raise ValueError(f"sizes: unknown split {', '.join(sorted(unknown))}; known: {', '.join(SPLITS)}")
+        if not self.operations or set(self.operations) - set("+-*"):
+            raise ValueError(f"operations must be made of + - *, got '{self.operations}'")
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(name for name in SPLITS if self.sizes.get(name))
+
+    def problems(self, split: str) -> list[Problem]:
+        """The problems of a split. No question occurs in two splits, whatever their sizes."""
+        seen: set[str] = set()
+        for name in SPLITS:
+            lengths = self.transfer_lengths if name == "transfer" else self.lengths
+            questions = list(self._fresh(name, lengths, seen))
+            if name == split:
+                return [self._problem(name, index, *chain) for index, chain in enumerate(questions)]
+        raise ValueError(f"arithmetic has no split '{split}'; known: {', '.join(SPLITS)}")
+
+    def _fresh(self, split: str, lengths: tuple[int, int], seen: set[str]) -> Iterator[tuple[list[int], list[str]]]:
+        rng = random.Random(f"arithmetic/{self.seed}/{split}")
+        wanted, misses = self.sizes.get(split, 0), 0
+        while wanted:
+            length = rng.randint(*lengths)
+            numbers = [rng.randint(1, 9) for _ in range(length + 1)]
+            operators = [rng.choice(self.operations) for _ in range(length)]
+            question = render(numbers, operators)
+            if question in seen:
+                misses += 1
+                if misses > 1000 * self.sizes[split]:
+                    raise ValueError(
+                        f"arithmetic: there are too few different problems of {lengths[0]}-{lengths[1]} operations for "
+                        f"{self.sizes[split]} in '{split}'; make sizes smaller or lengths larger"
+                    )
+                continue
+            seen.add(question)
+            wanted -= 1
+            yield numbers, operators
+
+    def _problem(self, split: str, index: int, numbers: list[int], operators: list[str]) -> Problem:
+        steps, value = [], numbers[0]
+        for operator, number in zip(operators, numbers[1:], strict=True):
+            result = apply(value, operator, number, self.modulus)
+            steps.append(f"{value}{operator}{number}={result}")
+            value = result
+        worked = " ".join([*steps, f"#{value}"])
+        return Problem(
+            id=f"arithmetic/{split}/{index:06d}",
+            task="arithmetic",
+            split=split,
+            question=render(numbers, operators),
+            answer=str(value),
+            demonstration=worked if split == "demonstrations" else None,
+            difficulty=len(operators),
+        )
+
+
+def render(numbers: list[int], operators: list[str]) -> str:
+    return str(numbers[0]) + "".join(f"{o}{n}" for o, n in zip(operators, numbers[1:], strict=True)) + "="
+
+
+def apply(value: int, operator: str, number: int, modulus: int) -> int:
+    result = {"+": value + number, "-": value - number, "*": value * number}[operator]
+    return result % modulus
+
+
+def first_wrong_step(question: str, response: str, modulus: int = 100) -> int | None:
+    """Index of the first step of a response that is not the right one; None where all steps are right.
+
+    A missing step counts as wrong at its index, a superfluous one likewise.
+    """
+    numbers = [int(n) for n in re.findall(r"\d+", question)]
+    operators = re.findall(r"[+\-*]", question)
+    written = STEP.findall(response)
+    value = numbers[0]
+    for index, (operator, number) in enumerate(zip(operators, numbers[1:], strict=True)):
+        result = apply(value, operator, number, modulus)
+        if index >= len(written) or written[index] != (str(value), operator, str(number), str(result)):
+            return index
+        value = result
+    return len(operators) if len(written) > len(operators) else None

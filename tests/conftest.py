@@ -1,0 +1,39 @@
+"""What several test files share: a tiny language model on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ALPHABET = "0123456789+-*= #"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two layers with random weights, spread enough that its distributions are far from uniform.
+
+    It knows the characters of the arithmetic task and reads 64 tokens.
+    """
+    import torch
+
+    from selftrain.models.checkpoint import save
+    from selftrain.models.small import character_tokenizer, random_model
+
+    torch.set_num_threads(1)
+    tokenizer = character_tokenizer(ALPHABET, context=64)
+    architecture = {
+        "model_type": "qwen3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.08,
+        "tie_word_embeddings": True,
+    }
+    folder = tmp_path_factory.mktemp("tiny")
+    save(random_model(architecture, tokenizer, seed=0), tokenizer, folder)
+    return folder
