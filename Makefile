@@ -14,7 +14,7 @@ export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/dat
 export HF_HUB_OFFLINE ?=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install quickstart test check control bench clean
+.PHONY: install quickstart test check control kills bench clean
 
 install: $(DONE)
 
@@ -39,8 +39,13 @@ check: $(DONE)
 	$(BIN)/mypy
 
 # The quickstart against the same number of optimizer steps on its demonstrations alone.
-control: $(DONE)
-	$(BIN)/python benchmarks/control.py $(ARGS)
+control: quickstart
+	$(BIN)/selftrain run configs/quickstart_control.yaml $(ARGS)
+	$(BIN)/selftrain compare runs/quickstart-control runs/quickstart
+
+# Kill the loop at 30 places and compare what the rerun ends with: an hour.
+kills: $(DONE)
+	$(BIN)/python benchmarks/kill_study.py $(ARGS)
 
 bench: $(DONE)
 	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'

@@ -16,7 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+TEMPORARY = ".*.tmp"
+"""What files are called until they are whole; a killed process leaves some behind."""
 
 
 class RunError(RuntimeError):
@@ -27,6 +33,19 @@ class StaleStage(RunError):
     """A finished stage does not fit the config it is resumed with."""
 
 
+def failing_as_run_error(items: Iterator[Item], who: str) -> Iterator[Item]:
+    """What an iterator yields; what engines, devices and servers fail with becomes a `RunError` that names who."""
+    try:
+        yield from items
+    except RunError:
+        raise
+    except (RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
+        raise RunError(
+            f"{who} failed: {type(error).__name__}: {error}; when it is mended, the same command goes on from here "
+            "(--debug shows where it failed)"
+        ) from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place, whole and synced, when the block ends well.
@@ -34,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Works for files and for folders; a folder that stood there before is removed at the last moment.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # Matches TEMPORARY.
     remove(temporary)
     try:
         yield temporary
@@ -126,8 +145,8 @@ class Stage:
         ]
         if differing:
             raise StaleStage(
-                f"iteration {self.iteration}, stage '{self.name}' was done with other settings: {', '.join(differing)}; "
-                f"set them back, choose another run.name, or redo it with --redo {self.label}"
+                f"iteration {self.iteration}, stage '{self.name}' was done with other settings: "
+                f"{', '.join(differing)}; set them back, choose another run.name, or redo it with --redo {self.label}"
             )
         for name, (size, _) in written["outputs"].items():
             file = self.folder / name
@@ -144,16 +163,53 @@ class Stage:
         listed = {
             file.relative_to(self.folder).as_posix(): (file.stat().st_size, file_digest(file))
             for file in files
-            if file.is_file()
+            if file.is_file() and not file.match(TEMPORARY)
         }
         write_json(
             self.mark,
             {"stage": self.label, "config": _plain(self.config), "inputs": dict(self.inputs), "outputs": listed},
         )
 
+    def begin(self, folder: Path, leave_out: Sequence[str] = ()) -> None:
+        """Note in ``folder`` what its files depend on, so that a resumed stage goes on with the same.
+
+        Args:
+            leave_out: keys of the config these files do not depend on.
+
+        Raises:
+            StaleStage: they were begun with other settings.
+        """
+        differing = begun_otherwise(folder, self._depends(leave_out))
+        if differing:
+            raise StaleStage(
+                f"iteration {self.iteration}, stage '{self.name}' was begun with other settings: "
+                f"{', '.join(differing)}; set them back, choose another run.name, or redo it with --redo {self.label}"
+            )
+
+    def begin_afresh(self, run: RunDir, folder: Path) -> None:
+        """As ``begin``; what was begun with other settings is set aside and the stage starts over."""
+        if begun_otherwise(folder, self._depends()):
+            run.set_aside([folder])
+            begun_otherwise(folder, self._depends())
+
+    def _depends(self, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+        config = {key: value for key, value in self.config.items() if key not in leave_out}
+        return {**_plain(config), **{f"input '{name}'": digest for name, digest in self.inputs.items()}}
+
     def digest(self) -> str:
         """Stands for what the stage made, in the marks of later ones."""
         return file_digest(self.mark)[:16]
+
+
+def begun_otherwise(folder: Path, depends: Mapping[str, Any]) -> list[str]:
+    """Keys by which what the files of a folder depend on differs from what they were begun with.
+
+    A folder that does not exist is begun now.
+    """
+    note = folder / "begun.json"
+    if not note.exists():
+        write_json(note, depends)
+    return differences(read_json(note), depends)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -228,15 +284,20 @@ class RunDir:
                 ) from None
             yield
 
+    def remove_temporaries(self) -> None:
+        """Remove what a killed process left half-written; only who holds the lock may."""
+        for path in list(self.root.rglob(TEMPORARY)):
+            remove(path)
+
     def set_aside(self, paths: Sequence[Path]) -> Path | None:
-        """Move what exists of ``paths`` to a numbered folder of ``redone/``; nothing is ever deleted."""
-        existing = [path for path in paths if path.exists()]
-        if not existing:
+        """Move what exists of ``paths``, in order, to a numbered folder of ``redone/``; nothing is ever deleted."""
+        if not any(path.exists() for path in paths):
             return None
         shelf = self.root / "redone"
         target = shelf / f"{len(list(shelf.glob('*'))) if shelf.exists() else 0:03d}"
-        for path in existing:
-            place = target / path.relative_to(self.root)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, place)
+        for path in paths:
+            if path.exists():  # One path may lie inside an earlier one.
+                place = target / path.relative_to(self.root)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, place)
         return target

@@ -17,6 +17,7 @@ from typing import Any
 
 from selftrain.artifacts import RunDir, RunError, StaleStage, write_json, write_text
 from selftrain.config import ConfigError, RunConfig, check_tree, load_config, to_yaml
+from selftrain.workers import WorkerDied, WorkerError
 
 TERMINATED = 143
 
@@ -27,7 +28,7 @@ def guarded(options: argparse.Namespace) -> int:
         return COMMANDS[options.command](options)
     except ConfigError as error:
         return _fail(error, 2, options.debug)
-    except (RunError, OSError) as error:
+    except (RunError, OSError, WorkerDied, WorkerError) as error:
         return _fail(error, 2 if isinstance(error, StaleStage) else 1, options.debug)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -44,16 +45,19 @@ def _fail(error: Exception, status: int, debug: bool) -> int:
 def explain(error: Exception) -> str:
     import errno
 
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"the disk is full ({error.filename or error}); make room and run the same command again: nothing is lost"
-        )
-    return str(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = error.filename or text
+        return f"the disk or a quota is full ({where}); make room and run the same command again: nothing is lost"
+    if isinstance(error, (WorkerDied, WorkerError)):
+        return f"{text}; the same command goes on from here (too little memory is the usual cause)"
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides)
     _quiet()
+    from selftrain.loop import check_marks
     from selftrain.stages.check import plan
     from selftrain.stages.session import Session
 
@@ -64,9 +68,10 @@ def run(options: argparse.Namespace) -> int:
             print("\n".join(plan(session)))
             return 0
         with folder.lock(), _stop_on_sigterm(folder):
-            _begin(folder, config)
             if options.redo:
                 _redo(session, options.redo)
+            check_marks(session)
+            _begin(folder, config)
             return _follow(session, options.until)
 
 
@@ -81,8 +86,8 @@ def _check(session: Any) -> None:
 
 
 def _begin(folder: RunDir, config: RunConfig) -> None:
+    folder.remove_temporaries()
     write_text(folder.config, to_yaml(config))
-    folder.stop.unlink(missing_ok=True)
     if not (folder.root / "environment.json").exists():
         write_json(folder.root / "environment.json", environment())
 
@@ -92,7 +97,7 @@ def _redo(session: Any, label: str) -> None:
     from selftrain.stages.order import outputs
 
     stages = dependants(session, label)
-    aside = session.run.set_aside([path for stage in stages for path in outputs(stage)])
+    aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage)), session.run.metrics])
     print(f"set aside: {aside}" if aside else "nothing to redo yet")
 
 
@@ -102,8 +107,10 @@ def _follow(session: Any, until: str | None) -> int:
     from selftrain.report.live import LiveView
     from selftrain.stages.session import Interrupted
 
-    stream = open(os.devnull, "w") if session.config.track.live == "none" else None
-    with session.run.events.open("a") as journal, LiveView(stream) as view:
+    with contextlib.ExitStack() as open_files:
+        journal = open_files.enter_context(session.run.events.open("a"))
+        silent = session.config.track.live == "none"
+        view = open_files.enter_context(LiveView(open_files.enter_context(open(os.devnull, "w")) if silent else None))
         try:
             for event in loop(session, until):
                 journal.write(_journal_line(event))
@@ -139,6 +146,7 @@ def _stop_on_sigterm(folder: RunDir) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         folder.stop.touch()
 
+    folder.stop.unlink(missing_ok=True)
     before = signal.signal(signal.SIGTERM, ask)
     try:
         yield

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from selftrain import registry
 
@@ -291,7 +292,7 @@ def check_tree(tree: Mapping[str, Any]) -> RunConfig:
     tree = dict(_without_nulls(tree))
     tasks = {name: _task(name, entry) for name, entry in _mapping(tree.pop("tasks", {}), "tasks").items()}
     config = _fill(RunConfig, tree, "")
-    return dataclasses.replace(
+    complete: RunConfig = dataclasses.replace(
         config,
         tasks=tasks,
         grow={name: _grow_step(f"grow.{name}", step) for name, step in config.grow.items()},
@@ -304,6 +305,7 @@ def check_tree(tree: Mapping[str, Any]) -> RunConfig:
             },
         ),
     )
+    return complete
 
 
 def instantiate(table: str, component: Component) -> Any:
@@ -341,20 +343,14 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Any:
         raise ConfigError(f"{path} includes itself")
     try:
         tree = OmegaConf.load(path)
-    except (OSError, ValueError, *_yaml_errors()) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    if not OmegaConf.is_dict(tree):
+    if not isinstance(tree, DictConfig):
         raise ConfigError(f"{path}: a config is a mapping of sections")
     includes = tree.pop("include", [])
     parts = [includes] if isinstance(includes, str) else list(includes)
     below = [_read_file(path.parent / part, (*above, path.resolve())) for part in parts]
     return OmegaConf.merge(*below, tree)
-
-
-def _yaml_errors() -> tuple[type[Exception], ...]:
-    from yaml import YAMLError
-
-    return (YAMLError, OmegaConfBaseException)
 
 
 def _without_nulls(tree: Any) -> Any:
@@ -438,7 +434,8 @@ def _task(name: str, entry: Any) -> Task:
     if verifier is None:
         raise ConfigError(f"{where}: needs a verifier ({registry.nearest('', registry.TABLES['verifier'])})")
     checked = _component("verifier", verifier, f"{where}.verifier")
-    return dataclasses.replace(generic, verifier=checked, options=options)
+    task: Task = dataclasses.replace(generic, verifier=checked, options=options)
+    return task
 
 
 def _grow_step(where: str, step: Grow) -> Grow:

@@ -55,13 +55,16 @@ def finish(session: Session, stage: Stage, work: Work) -> Iterator[Event]:
 
 
 def append_metrics(session: Session, iteration: int) -> None:
-    """``metrics.jsonl``: the lines of all iterations so far, written as a whole, so that no kill can tear it."""
+    """``metrics.jsonl``: the lines of all iterations so far, written as a whole, so that no kill can tear it.
+
+    Lines of later iterations, done before this command, stay.
+    """
     lines = [
         json.dumps(row, sort_keys=True) + "\n" for number in range(iteration + 1) for row in metrics_of(session, number)
     ]
     text = "".join(lines)
     path = session.run.metrics
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or not path.read_text().startswith(text):
         write_text(path, text)
 
 
@@ -87,16 +90,31 @@ def validation(session: Session, iteration: int) -> float:
     return float(sum(values) / len(values))
 
 
+def check_marks(session: Session) -> None:
+    """Whether what is done fits the config.
+
+    Raises:
+        StaleStage: for the first stage that does not.
+    """
+    for stage in _every_stage(session):
+        stage.done()
+
+
 def dependants(session: Session, label: str) -> list[Stage]:
     """A stage and all that come after it, for ``--redo``.
 
     Raises:
         RunError: no such stage.
     """
-    every = [stage for stage, _ in preparation(session)]
-    for iteration in range(session.config.loop.iterations + 1):
-        every += [stage for stage, _ in iteration_stages(session, iteration)]
+    every = _every_stage(session)
     labels = [stage.label for stage in every]
     if label not in labels:
         raise RunError(f"--redo {label}: no such stage; this run has {', '.join(dict.fromkeys(labels))}")
     return every[labels.index(label) :]
+
+
+def _every_stage(session: Session) -> list[Stage]:
+    every = [stage for stage, _ in preparation(session)]
+    for iteration in range(session.config.loop.iterations + 1):
+        every += [stage for stage, _ in iteration_stages(session, iteration)]
+    return every

@@ -21,7 +21,7 @@ class Prompter:
     def text(self, problem: Problem) -> str:
         """The prompt as text, chat template applied."""
         try:
-            body = self.prompt.template.format(question=problem.question, **problem.metadata)
+            body = self.prompt.template.format(**{**problem.metadata, "question": problem.question})
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(
                 f"tasks.{problem.task}.prompt.template: cannot fill {error} for problem {problem.id}; known: question"

@@ -90,10 +90,8 @@ def read(path: Path, kind: type) -> list[Any]:
 
 
 def rows(path: Path, kind: type) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
     names = [field.name for field in dataclasses.fields(kind) if field.name in COLUMNS[kind]]
-    table = pq.read_table(path, columns=names, memory_map=False)
+    table = _read(path, names)
     nested = {name for name in names if COLUMNS[kind][name].startswith("list")}
     columns = [table.column(name).to_pylist() for name in names]
     for values in zip(*columns, strict=True):
@@ -105,9 +103,15 @@ def rows(path: Path, kind: type) -> Iterator[Any]:
 
 
 def column(path: Path, name: str) -> list[Any]:
-    import pyarrow.parquet as pq
+    return _read(path, [name]).column(name).to_pylist()  # type: ignore[no-any-return]
 
-    return pq.read_table(path, columns=[name]).column(name).to_pylist()  # type: ignore[no-any-return]
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a part; pyarrow's own ``read_table`` imports pandas, which a command must not wait for."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        return file.read(columns=list(columns))
 
 
 def parts(folder: Path, prefix: str = "") -> list[Path]:

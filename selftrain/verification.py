@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selftrain import registry
+from selftrain.artifacts import RunError
 from selftrain.types import STATUSES, Problem, Status, Verdict
 from selftrain.workers import Handler, Worker, WorkerDied
 
@@ -51,11 +52,11 @@ _BOARD = struct.Struct("=dq")
 _OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take")
 
 
-class VerifierError(ValueError):
+class VerifierError(RunError):
     """A verifier that cannot be loaded, or is none."""
 
 
-class TooManyErrors(RuntimeError):
+class TooManyErrors(RunError):
     """The verifier could not judge too many of the responses."""
 
 

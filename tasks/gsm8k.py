@@ -97,9 +97,9 @@ class GSM8K:
         return set(sorted(rows, key=places.__getitem__)[: self.val_size])
 
     def _problem(self, split: str, row: int, record: dict[str, Any]) -> Problem:
-        solution, mark, answer = record["answer"].rpartition("####")
+        _, mark, answer = record["answer"].rpartition("####")
         if not mark:
-            raise ValueError(f"gsm8k: the answer of row {row} has no '####': {solution[:60]!r}")
+            raise ValueError(f"gsm8k: the answer of row {row} has no '####': {answer[:60]!r}")
         worked = record["answer"] if self.keep_marks else MARKS.sub("", record["answer"])
         return Problem(
             id=f"gsm8k/{split}/{row}",

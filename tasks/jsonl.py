@@ -131,7 +131,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield f"{path}:{number}", _parse(line, path, number)
+                yield f"{path}:{number}", _parse(line.strip(), path, number)
 
 
 def _read_list(path: Path) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from scipy import stats
 
 from selftrain.models.checkpoint import load_model, load_tokenizer
 from selftrain.sampling.base import Completion, Request, Sampler, Settings
+from selftrain.sampling.draw import draw
 from selftrain.sampling.scripted import Characters, Scripted, ScriptedSampler
 from selftrain.sampling.transformers import Transformers, TransformersSampler
 from selftrain.seeds import derive
@@ -27,7 +28,10 @@ Key = tuple[int, int]
 @pytest.fixture(params=["scripted", "transformers"])
 def sampler(request: pytest.FixtureRequest, tiny: Path) -> Any:
     """Each sampler, open with the tiny checkpoint."""
-    options = {"scripted": Scripted(length=12, unparsed=0.1), "transformers": Transformers(batch_size=7)}
+    options: dict[str, Any] = {
+        "scripted": Scripted(length=12, unparsed=0.1),
+        "transformers": Transformers(batch_size=7),
+    }
     opened = options[request.param].open(tiny)
     yield opened
     opened.close()
@@ -58,9 +62,7 @@ def work_list(tokenizer: Any, settings: Settings = SAMPLED, n: int = 4) -> list[
     return [request(tokenizer, prompt, n, settings) for prompt in PROMPTS]
 
 
-def collect(
-    sampler: Sampler, work: list[Request], done: Container[tuple[str, str]] = ()
-) -> dict[Key, Completion]:
+def collect(sampler: Sampler, work: list[Request], done: Container[tuple[str, str]] = ()) -> dict[Key, Completion]:
     found: dict[Key, Completion] = {}
     for completions in sampler.sample(work, done):
         for completion in completions:
@@ -152,7 +154,7 @@ def test_scripted_streams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"accuracy": 0.9, "unparsed": 0.2}, {"accuracy": -0.1}, {"length": 0}])
 def test_scripted_refuses_options_that_make_no_sense(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="accuracy|length"):
+    with pytest.raises(ValueError, match=r"accuracy|length"):
         Scripted(**options)
 
 
@@ -221,9 +223,7 @@ FIRST_TOKEN = [
 
 
 @pytest.mark.parametrize("settings", FIRST_TOKEN, ids=str)
-def test_tokens_are_drawn_from_the_distribution(
-    tiny: Path, tokenizer: Any, model: Any, settings: Settings
-) -> None:
+def test_tokens_are_drawn_from_the_distribution(tiny: Path, tokenizer: Any, model: Any, settings: Settings) -> None:
     n = 4000
     opened = Transformers(batch_size=n, dtype="float32", device="cpu").open(tiny)
     item = request(tokenizer, "7+5*3-2=", n, settings)
@@ -272,3 +272,28 @@ def test_the_context_ends_a_response(engine: TransformersSampler, tokenizer: Any
             assert completion.finish_reason == ("eos" if ended else "context")
             assert len(completion.ids) <= room if ended else len(completion.ids) == room
     assert {found[1, index].finish_reason for index in range(8)} == {"eos", "context"}
+
+
+def test_learnt_positions_are_never_left(tmp_path: Path, tokenizer: Any) -> None:
+    """Rows that have ended stay in their batch for a while, but are not read beyond the last position there is."""
+    from selftrain.models.checkpoint import save
+    from selftrain.models.small import random_model
+
+    shape = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    save(random_model(shape, tokenizer, seed=0), tokenizer, tmp_path)
+    opened = Transformers(batch_size=64, dtype="float32", device="cpu").open(tmp_path)
+    work = [request(tokenizer, "1" * size, n, Settings(max_tokens=80)) for size, n in ((2, 40), (12, 8))]
+    found = collect(opened, work)
+    longest = [max(len(found[place, index].ids) for index in range(n)) for place, n in enumerate((40, 8))]
+    assert longest == [14, 4]
+    alone = collect(opened, work[1:])
+    assert [found[1, index].ids for index in range(8)] == [alone[0, index].ids for index in range(8)]
+
+
+def test_no_uniform_lands_on_a_token_that_cannot_be() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]]).expand(3, -1)
+    tokens, logprobs = draw(logits, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64), Settings())
+    assert tokens.tolist() == [1, 3, 3]
+    assert logprobs.exp().tolist() == pytest.approx([0.268941, 0.731059, 0.731059], abs=1e-6)
+    tokens, _ = draw(logits, torch.zeros(3, dtype=torch.float64), Settings(top_p=0.0))
+    assert tokens.tolist() == [3, 3, 3], "the likeliest token is never cut"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(path))  # type: ignore[no-any-return]
+    return AutoTokenizer.from_pretrained(str(path))
 
 
 def quiet() -> None:
@@ -71,7 +72,9 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
     Raises:
         ValueError: what was written does not load back equal.
+        OSError: the disk is full, or cannot be written.
     """
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
     quiet()
@@ -81,7 +84,11 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     model.generation_config = GenerationConfig(
         eos_token_id=ends if len(ends) > 1 else end, pad_token_id=pad, bos_token_id=tokenizer.bos_token_id
     )
-    model.save_pretrained(folder)
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # Rust's own kind, with the number of the system's error in its text.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else 0, str(error), str(folder)) from error
     tokenizer.save_pretrained(folder)
     _check_reload(model, folder)
 

@@ -47,7 +47,7 @@ def read_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     cap = getattr(config, "final_logit_softcapping", None)
 
     def logits(hidden: Tensor) -> Tensor:
-        out = head(hidden).float()
+        out: Tensor = head(hidden).float()
         if divide:
             out = out / divide
         if multiply:
@@ -75,6 +75,24 @@ def check_head(model: PreTrainedModel) -> None:
             f"{type(model).__name__} computes its logits in a way selftrain does not know; "
             "report the architecture, or use another model"
         )
+
+
+def check_packing(model: PreTrainedModel) -> None:
+    """Compare a sequence packed behind another with the same sequence alone.
+
+    Raises:
+        ValueError: this architecture carries something from one packed sequence into the next.
+    """
+    ids = torch.arange(8, device=model.device)[None] % int(model.config.vocab_size)
+    positions = torch.arange(4, device=model.device).repeat(2)[None]
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        packed = model.base_model(ids, position_ids=positions, use_cache=False).last_hidden_state[:, 4:]
+        alone = model.base_model(ids[:, 4:], use_cache=False).last_hidden_state
+    model.train(training)
+    if not torch.allclose(packed, alone, rtol=1e-2, atol=1e-2):
+        raise ValueError(f"{type(model).__name__} does not keep packed sequences apart; set optim.batching to bucketed")
 
 
 def token_logprobs(hidden: Tensor, logits: Callable[[Tensor], Tensor], targets: Tensor, vocabulary: int) -> Tensor:

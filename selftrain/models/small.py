@@ -50,4 +50,5 @@ def random_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFas
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return model

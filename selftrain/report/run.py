@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain import records
@@ -49,7 +49,7 @@ def closing(run: RunDir) -> str:
         f"samples     {run.iteration(max(1, last)) / 'samples'}",
         "",
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
-        "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=path/to/file.py:name",
+        "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
     return "\n".join([iterations_table(rows), "", *places])
 
@@ -60,7 +60,7 @@ def selections(run: RunDir) -> dict[int, dict[str, int]]:
     for number in run.iterations():
         counts: Counter[str] = Counter()
         for path in sorted(run.iteration(number).glob("selection-*.json")):
-            counts.update(read_json(path)["own"])
+            counts.update(read_json(path)["sampled"])
         if counts:
             found[number] = dict(counts)
     return found
@@ -78,7 +78,7 @@ def acceptances(run: RunDir) -> dict[int, float]:
     return found
 
 
-def shown_samples(run: RunDir) -> list[Mapping[str, Any]]:
+def shown_samples(run: RunDir) -> Sequence[Mapping[str, Any]]:
     """A few samples of the last Grow."""
     for number in reversed(run.iterations()):
         for part in records.parts(run.iteration(number) / "samples")[:1]:

@@ -18,13 +18,13 @@ class GrowingLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._buffers = (key_states, value_states)
+            self._buffers = (key_states[:, :, :0], value_states[:, :, :0])
         length = self.get_seq_length()
         after = length + key_states.shape[-2]
-        if after > self._buffers[0].shape[-2] or not length:
+        if after > self._buffers[0].shape[-2]:
             self._buffers = (
-                _enlarged(self.keys, key_states, length, after),
-                _enlarged(self.values, value_states, length, after),
+                _enlarged(self._buffers[0][:, :, :length], key_states, after),
+                _enlarged(self._buffers[1][:, :, :length], value_states, after),
             )
         keys, values = self._buffers
         keys[:, :, length:after] = key_states
@@ -32,23 +32,26 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys[:, :, :after], values[:, :, :after]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         length = self.get_seq_length()
-        kept = [tensor.index_select(0, indices) for tensor in (self.keys, self.values)]
-        self._buffers = (_enlarged(kept[0], kept[0], length, length), _enlarged(kept[1], kept[1], length, length))
+        kept = [buffer[:, :, :length].index_select(0, beam_idx) for buffer in self._buffers]
+        self._buffers = (_enlarged(kept[0], kept[0], length), _enlarged(kept[1], kept[1], length))
         self.keys, self.values = self._buffers[0][:, :, :length], self._buffers[1][:, :, :length]
 
 
-def _enlarged(old: Tensor, new: Tensor, length: int, after: int) -> Tensor:
+def _enlarged(old: Tensor, new: Tensor, after: int) -> Tensor:
+    """A buffer like ``new`` with room beyond ``after`` positions, ``old`` at its beginning."""
     rows, heads, _, dim = new.shape
     buffer = new.new_empty(rows, heads, after + max(HEADROOM, after // 2), dim)
-    if length:
-        buffer[:, :, :length] = old
+    buffer[:, :, : old.shape[2]] = old
     return buffer
 
 
 def growing_cache(config: Any) -> DynamicCache:
     """A cache for a model of this config; layers with a state of another kind keep transformers' own class."""
     cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [
+        GrowingLayer() if type(layer) is DynamicLayer else layer  # type: ignore[no-untyped-call]
+        for layer in cache.layers
+    ]
     return cache

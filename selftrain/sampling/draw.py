@@ -43,13 +43,14 @@ def restricted(logits: Tensor, settings: Settings) -> Tensor:
         mass = ordered.softmax(dim=-1)
         # A token stays where the mass before it is below top_p: the one that crosses the bound stays too.
         outside = mass.cumsum(dim=-1) - mass >= settings.top_p
+        outside[..., 0] = False
         logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)
     return logits
 
 
 def stops(tokenizer: Any, ids: Sequence[int], stop: Sequence[str]) -> bool:
     """Whether the text of the newest tokens completes a stop string."""
-    window = max(map(len, stop)) + 8
+    window = max(len(s.encode()) for s in stop) + 8
     tail = tokenizer.decode(ids[-window:], skip_special_tokens=True)
     return any(s in tail for s in stop)
 
@@ -65,6 +66,9 @@ def trim(tokenizer: Any, ids: list[int], text: str) -> tuple[list[int], str]:
     The engine's own ids where the cut falls between two tokens, else the text encoded again.
     """
     for end in range(len(ids), -1, -1):
-        if tokenizer.decode(ids[:end], skip_special_tokens=True) == text:
+        shorter = tokenizer.decode(ids[:end], skip_special_tokens=True)
+        if shorter == text:
             return ids[:end], "engine"
+        if len(shorter) < len(text):
+            break
     return tokenizer.encode(text, add_special_tokens=False), "retokenised"

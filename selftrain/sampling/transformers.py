@@ -32,6 +32,7 @@ class Transformers:
     """Record the log-probability of every sampled token under the distribution it was drawn from."""
 
     name = "transformers"
+    speed = ("batch_size", "device")
 
     def open(self, checkpoint: Path) -> TransformersSampler:
         return TransformersSampler(self, checkpoint)
@@ -89,7 +90,7 @@ class TransformersSampler:
         rows = [self._row(work[request], request, index) for request, index in places]
         seeds = [work[row.request].seeds[row.index] for row in rows]
         uniforms = torch.from_numpy(streams(seeds, settings.max_tokens)).to(self._model.device)
-        batch = Batch(self._model, self._tokenizer.pad_token_id or 0)
+        batch = Batch(self._model, self._tokenizer.pad_token_id or 0, self._context)
         logits = batch.read([work[row.request].prompt_ids for row in rows])
         alive = rows
         for step in range(max(row.room for row in rows)):
@@ -111,7 +112,8 @@ class TransformersSampler:
     def _row(self, request: Request, place: int, index: int) -> Row:
         space = self._context - len(request.prompt_ids)
         longest = request.settings.max_tokens
-        return Row(place, index, min(longest, space), "length" if longest <= space else "context")
+        room = max(0, min(longest, space))
+        return Row(place, index, room, "length" if longest <= space else "context", ended=not room)
 
     def _extend(self, row: Row, token: int, score: float, settings: Settings) -> None:
         from selftrain.sampling.draw import stops
@@ -144,11 +146,12 @@ class TransformersSampler:
 class Batch:
     """Model state of rows that grow together: cache, left padding, positions."""
 
-    def __init__(self, model: Any, pad: int) -> None:
+    def __init__(self, model: Any, pad: int, context: int) -> None:
         from selftrain.sampling.cache import growing_cache
 
         self._model = model
         self._pad = pad
+        self._last = context - 1
         self._cache: Any = growing_cache(model.config)
 
     def read(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
@@ -173,7 +176,7 @@ class Batch:
 
     def keep(self, index: Tensor) -> None:
         """Keep the rows of ``index``, in its order."""
-        self._cache.batch_select_indices(index)
+        self._cache.reorder_cache(index)
         self._padding = self._padding[index]
 
     def _forward(self, ids: Tensor) -> Tensor:
@@ -183,7 +186,8 @@ class Batch:
         places = torch.arange(self._length, device=ids.device)[None]
         # Rows of one length need no mask, and attention without a mask is faster.
         mask = (places >= self._padding[:, None]).long() if self._padding.any() else None
-        positions = (places[:, start:] - self._padding[:, None]).clamp(min=0)
+        # Rows that have ended may be fed on beyond the context, where learnt positions have no vector.
+        positions = (places[:, start:] - self._padding[:, None]).clamp(min=0, max=self._last)
         out = self._model(
             ids,
             attention_mask=mask,

@@ -23,7 +23,7 @@ def check(session: Session) -> None:
     check_names(config)
     for name, task in config.tasks.items():
         try:
-            resolve_now(verifier_spec(task.verifier))
+            resolve_now(verifier_spec(task.verifier, config.reward.verify))
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
     check_data(session)
@@ -180,7 +180,8 @@ def plan(session: Session) -> Iterator[str]:
         yield f"learner {name}: from {learner.init}, {learner.objective.kind}, {_length(learner.optim)}"
     answers = config.evaluate.n + config.evaluate.greedy
     count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session))
-    yield f"evaluate: {count} problems x {answers} answers per iteration, temperature {sampling_of(config).temperature:g}"
+    temperature = sampling_of(config).temperature
+    yield f"evaluate: {count} problems x {answers} answers per iteration, temperature {temperature:g}"
     yield f"{config.loop.iterations} iterations, in {session.run.root}"
 
 

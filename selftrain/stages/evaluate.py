@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
-from selftrain.artifacts import read_json, write_json
+from selftrain.artifacts import read_json, remove, write_json
 from selftrain.config import Component, RunConfig, Sampling
 from selftrain.evaluation import Outcome, compare, summarise
 from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.stages.plan import POLICY, Stages
-from selftrain.stages.sampled import collect, request, samples_of, settings_of
+from selftrain.stages.sampled import collect, cut, part_size, request, samples_of, settings_of
 from selftrain.stages.session import Session
 from selftrain.types import Problem, Sample
 from selftrain.verification import ErrorBudget
 from selftrain.verification import Request as Judgement
 
 GREEDY, SAMPLED = "greedy", "sampled"
+UNJUDGED = "unjudged"
+"""Folder of parts that are sampled but not judged yet."""
+JUDGING = ("judging.tasks", "judging.reward")
+"""Keys of the stage's config that answers do not depend on."""
 VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier")
 OUTCOME_COLUMNS = (
     *("step", "problem_id", "index"),
@@ -38,6 +42,8 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     checkpoint = stages.checkpoint(POLICY, iteration)
     policy = stages.checkpoint_digest(POLICY, iteration)
     folder = session.run.iteration(iteration)
+    stage = stages.evaluate(iteration)
+    stage.begin(folder / "evaluation", leave_out=JUDGING)
     splits = evaluated_splits(session)
     per_problem = config.evaluate.n + config.evaluate.greedy
     total = per_problem * sum(len(session.problems.of(task, split)) for task, split in splits)
@@ -45,7 +51,7 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     yield (progress := Progress(iteration, "evaluate", 0, total))
     for task, split in splits:
         path = folder / "evaluation" / f"{task}-{split}.parquet"
-        if not path.exists():
+        if not _judged(session, path):
             tokens = 0
             for done, tokens in _split(session, iteration, task, split, checkpoint, policy, path):
                 yield replace(progress, done=progress.done + done, tokens=progress.tokens + tokens)
@@ -54,7 +60,8 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
         session.check_stop()
     rows = tuple(_row(session, iteration, task, split) for task, split in splits)
     write_json(folder / "metrics.json", list(rows))
-    stages.evaluate(iteration).finish([folder / "evaluation", folder / "metrics.json"])
+    remove(folder / "evaluation" / UNJUDGED)
+    stage.finish([folder / "evaluation", folder / "metrics.json"])
     tests = {f"{r['task']}/{r['split']}": {k: r[k] for k in ("vs_start", "vs_previous") if k in r} for r in rows}
     yield Evaluated(iteration, rows, tests)
     yield StageFinished(iteration, "evaluate", time.monotonic() - started, f"{total} samples", False)
@@ -88,34 +95,54 @@ def metrics_of(session: Session, iteration: int) -> list[dict[str, Any]]:
 def _split(
     session: Session, iteration: int, task: str, split: str, checkpoint: Path, policy: str, path: Path
 ) -> Iterator[tuple[int, int]]:
-    """Sample and judge one split; yields samples and tokens so far."""
+    """Sample one split, in parts until it is judged, and judge it; yields samples and tokens so far."""
     config = session.config
     sampling, chosen = sampling_of(config), sampler_of(config)
-    problems = session.problems.of(task, split)
-    work = _work(session, iteration, problems, sampling)
-    sampler = session.sampler(chosen, checkpoint)
-    groups = [[index] for index in range(len(work))]
-    samples: list[Sample] = []
+    work = _work(session, iteration, session.problems.of(task, split), sampling)
+    folder = path.parent / UNJUDGED
+    groups = cut(work, part_size(folder / "plan.json", config.run.part_size))
+    parts = [folder / f"{path.stem}-{number:05d}.parquet" for number in range(len(groups))]
+    done = set(range(len(groups))) if path.exists() else {n for n, part in enumerate(parts) if part.exists()}
+    finished = sum(len(work[i].seeds) for number in done for i in groups[number])
     tokens = 0
     seed = config.run.seed
-    for number, answers, new in collect(sampler, work, groups, set()):
-        tokens += new
-        if number is not None:
-            samples += samples_of(
-                work[number], answers[0], seed=seed, iteration=iteration, policy=policy, sampler=chosen.kind
-            )
-        else:
-            yield len(samples), tokens
+    if len(done) < len(groups):
+        for number, answers, new in collect(session.sampler(chosen, checkpoint), work, groups, done):
+            tokens += new
+            if number is not None:
+                part = [
+                    sample
+                    for index, completions in zip(groups[number], answers, strict=True)
+                    for sample in samples_of(
+                        work[index], completions, seed=seed, iteration=iteration, policy=policy, sampler=chosen.kind
+                    )
+                ]
+                records.write(parts[number], Sample, part)
+                finished += len(part)
+                session.check_stop()
+            else:
+                yield finished, tokens
+    judge_split(session, task, [path] if path.exists() else parts, path)
+
+
+def judge_split(session: Session, task: str, parts: Sequence[Path], path: Path) -> None:
+    """Put the samples of parts into one file, with their verdicts."""
+    samples = [sample for part in parts for sample in records.rows(part, Sample)]
     samples.sort(key=lambda sample: (sample.problem_id, sample.step, sample.index))
     by_id = session.problems.by_id
     judgements = (Judgement(task, by_id[sample.problem_id], sample.text) for sample in samples)
-    budget = ErrorBudget(config.reward.verify.max_errors)
+    budget = ErrorBudget(session.config.reward.verify.max_errors)
     verdicts = list(budget.watch(session.verifiers.judge(judgements)))
     extra = {
         f"verdict_{name}": [str(getattr(v, name)) if getattr(v, name) is not None else None for v in verdicts]
         for name in VERDICT_COLUMNS
     }
     records.write(path, Sample, samples, **extra)
+
+
+def _judged(session: Session, path: Path) -> bool:
+    """Whether a split is sampled and judged, by the verifiers of the config."""
+    return path.exists() and session.judges.issuperset(records.column(path, "verdict_verifier"))
 
 
 def _work(session: Session, iteration: int, problems: Sequence[Problem], sampling: Sampling) -> list[Request]:

@@ -6,14 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from selftrain import records
-from selftrain.artifacts import read_json, write_json
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.stages.plan import POLICY, Stages
-from selftrain.stages.sampled import collect, request, samples_of, settings_of
+from selftrain.stages.sampled import collect, cut, part_size, request, samples_of, settings_of
 from selftrain.stages.session import Session
 from selftrain.stages.verify import judge_part, verdicts_folder
 from selftrain.types import Sample
@@ -29,11 +29,12 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     stages = Stages(session.config, session.run)
     stage = stages.grow(iteration)
     folder = samples_folder(session, iteration)
+    stage.begin(folder)
     work = {step: work_list(session, iteration, step) for step in session.config.grow}
     total = sum(len(r.seeds) for requests in work.values() for r in requests)
     yield StageStarted(iteration, "grow", total, "samples")
     tally = Tally(iteration, total)
-    with ThreadPoolExecutor(1, "judge") as judge:
+    with _judge() as judge:
         judging: list[Future[Counter[str]]] = []
         for step, requests in work.items():
             size = part_size(folder / f"{step}.plan.json", session.config.run.part_size)
@@ -61,6 +62,16 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     stages.verify(iteration).finish([verdicts_folder(session, iteration)])
     yield tally.progress(judging)
     yield StageFinished(iteration, "grow", time.monotonic() - started, tally.summary(judging), False)
+
+
+@contextmanager
+def _judge() -> Iterator[ThreadPoolExecutor]:
+    """A thread for the judging; where sampling ends early, the part it is at is the last."""
+    judge = ThreadPoolExecutor(1, "judge")
+    try:
+        yield judge
+    finally:
+        judge.shutdown(cancel_futures=True)
 
 
 class Tally:
@@ -105,26 +116,6 @@ def work_list(session: Session, iteration: int, step: str) -> list[Request]:
         for problem in session.problems.all("train")
     ]
     return sorted(requests, key=lambda r: len(r.prompt_ids))
-
-
-def part_size(plan: Path, configured: int) -> int:
-    """Samples per part: what the stage was begun with, also where the config has changed since."""
-    if not plan.exists():
-        write_json(plan, {"part_size": configured})
-    return int(read_json(plan)["part_size"])
-
-
-def cut(requests: Sequence[Request], size: int) -> list[list[int]]:
-    """Groups of whole problems, of about ``size`` samples each; they follow from the whole work list."""
-    groups: list[list[int]] = [[]]
-    filled = 0
-    for index, wanted in enumerate(requests):
-        if filled and filled + len(wanted.seeds) > size:
-            groups.append([])
-            filled = 0
-        groups[-1].append(index)
-        filled += len(wanted.seeds)
-    return groups
 
 
 def _part(

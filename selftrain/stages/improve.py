@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selftrain import records
-from selftrain.artifacts import RunError, replacing, write_json
+from selftrain.artifacts import RunError, failing_as_run_error, read_json, replacing, write_json
 from selftrain.config import Component, Learner, Optim, Selection, instantiate
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.seeds import derive
@@ -40,10 +40,10 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
     yield StageStarted(iteration, f"improve-{learner}", None, "steps")
     reasons = select(session, iteration, learner)
     source = stages.checkpoint(learner, iteration - 1 if chosen.init == "previous" else 0)
-    summary = f"{reasons['own']['kept']} of {reasons['own'].total()} samples kept"
-    if any(reasons["own"].values()) and not reasons["own"]["kept"]:
+    summary = f"{reasons['kept']} of {reasons.total()} samples kept"
+    if reasons and not reasons["kept"]:
         if not any(_own_kept(session, iteration, name) for name in session.config.learners):
-            raise NothingAccepted(nothing_accepted(iteration, reasons["own"]))
+            raise NothingAccepted(nothing_accepted(iteration, reasons))
         keep_checkpoint(stages.checkpoint(learner, iteration - 1), target)
         yield Notice(
             f"iteration {iteration}: no sample for '{learner}' was accepted; it keeps its checkpoint", "warning"
@@ -62,7 +62,7 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
             yield last
         if last is not None:
             summary += f", {last.done} steps, loss {last.values['loss']:.3f}"
-    outputs = [folder / "examples" / learner, folder / f"selection-{learner}.json", target]
+    outputs = [folder / "examples" / learner, selection_file(session, iteration, learner), target]
     stages.improve(iteration, learner).finish(outputs)
     yield StageFinished(iteration, f"improve-{learner}", time.monotonic() - started, summary, False)
 
@@ -101,21 +101,19 @@ def run_fit(
     optim: Optim,
     seed: int,
 ) -> Iterator[Progress]:
-    """Fit in this process and put the checkpoint in its place; one event per step."""
+    """Fit in this process and put the checkpoint in its place; one event per step.
+
+    Raises:
+        RunError: the fit failed, for lack of memory for instance.
+    """
     from selftrain.training.fit import fit
 
     session.free_for_training()
+    chosen = instantiate("objective", objective)
     tokens = 0
     with replacing(log) as journal, replacing(target) as folder:
-        for state in fit(
-            examples,
-            source=source,
-            target=folder,
-            log=journal,
-            objective=instantiate("objective", objective),
-            optim=optim,
-            seed=seed,
-        ):
+        states = fit(examples, source=source, target=folder, log=journal, objective=chosen, optim=optim, seed=seed)
+        for state in failing_as_run_error(states, f"iteration {iteration}, stage '{stage}'"):
             tokens += state.last.tokens
             values = {"loss": state.last.loss}
             if state.validation is not None:
@@ -124,20 +122,24 @@ def run_fit(
             session.check_stop()
 
 
-def select(session: Session, iteration: int, learner: str) -> dict[str, Counter[str]]:
-    """Write the examples of a learner and why the rest were left out; the counts, samples of Grow as ``own``."""
+def selection_file(session: Session, iteration: int, learner: str) -> Path:
+    return session.run.iteration(iteration) / f"selection-{learner}.json"
+
+
+def select(session: Session, iteration: int, learner: str) -> Counter[str]:
+    """Write the examples of a learner; how many samples of Grow were kept, or left out for which reason."""
     folder = session.run.iteration(iteration)
-    counts: dict[str, Counter[str]] = {"own": Counter()}
+    sampled: Counter[str] = Counter()
+    counts: dict[str, dict[str, int]] = {}
     with replacing(folder / "examples" / learner) as target:
         target.mkdir(parents=True)
         for name, selection in session.config.learners[learner].examples.items():
             examples, reasons = chosen_examples(session, iteration, name, selection)
             kept = records.write_parts(target, name, Example, examples, EXAMPLES_PER_PART)
-            counts[name] = reasons if reasons is not None else Counter(kept=kept)
-            if reasons is not None:
-                counts["own"] += reasons
-    write_json(folder / f"selection-{learner}.json", {name: dict(reasons) for name, reasons in counts.items()})
-    return counts
+            counts[name] = {"kept": kept} if reasons is None else dict(reasons)
+            sampled.update(reasons or {})
+    write_json(selection_file(session, iteration, learner), {"sampled": dict(sampled), "selections": counts})
+    return sampled
 
 
 def chosen_examples(
@@ -202,7 +204,10 @@ def _own_kept(session: Session, iteration: int, learner: str) -> bool:
     """Whether a learner has samples of its own this iteration; learners after this one are asked ahead."""
     if not _samples(session.config.learners[learner]):
         return False
-    return select(session, iteration, learner)["own"]["kept"] > 0
+    if Stages(session.config, session.run).improve(iteration, learner).mark.exists():
+        # Its examples are what its checkpoint was made of: they are not written again.
+        return int(read_json(selection_file(session, iteration, learner))["sampled"].get("kept", 0)) > 0
+    return select(session, iteration, learner)["kept"] > 0
 
 
 def _samples(learner: Learner) -> bool:

@@ -39,9 +39,8 @@ def serve(tree: dict[str, Any], root: str) -> Callable[[tuple[str, int]], Iterat
 def _events(tree: dict[str, Any], root: str, wanted: tuple[str, int]) -> Iterator[Any]:
     from selftrain.stages.order import iteration_stages, preparation
 
-    name, iteration = wanted
     with Session(check_tree(tree), RunDir(Path(root))) as session:
-        listed = [*preparation(session), *iteration_stages(session, iteration)]
+        listed = [*preparation(session), *iteration_stages(session, wanted[1])]
         work = next(work for stage, work in listed if (stage.name, stage.iteration) == wanted)
         try:
             yield from work()

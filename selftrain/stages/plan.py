@@ -26,7 +26,7 @@ class Stages:
     def warmup(self, learner: str) -> Stage:
         folder = self.run.warmup / learner
         return Stage(
-            f"warmup-{learner}", 0, folder, fingerprints.warmup(self.config, learner), self._marks(start=self.start())
+            f"warmup-{learner}", 0, folder, fingerprints.warmup(self.config, learner), {"start": self._start_digest()}
         )
 
     def grow(self, iteration: int) -> Stage:
@@ -34,17 +34,19 @@ class Stages:
         return Stage("grow", iteration, self.run.iteration(iteration), fingerprints.grow(self.config), inputs)
 
     def verify(self, iteration: int) -> Stage:
-        inputs = self._marks(grow=self.grow(iteration))
+        inputs = {"grow": self._digest(iteration, "grow")}
         return Stage("verify", iteration, self.run.iteration(iteration), fingerprints.judging(self.config), inputs)
 
     def score(self, iteration: int) -> Stage:
-        inputs = self._marks(verify=self.verify(iteration))
+        inputs = {"verify": self._digest(iteration, "verify")}
         return Stage("score", iteration, self.run.iteration(iteration), fingerprints.score(self.config), inputs)
 
     def improve(self, iteration: int, learner: str) -> Stage:
         init = self.config.learners[learner].init
-        inputs = self._marks(score=self.score(iteration))
-        inputs["init"] = self.checkpoint_digest(learner, iteration - 1 if init == "previous" else 0)
+        inputs = {
+            "score": self._digest(iteration, "score"),
+            "init": self.checkpoint_digest(learner, iteration - 1 if init == "previous" else 0),
+        }
         config = fingerprints.improve(self.config, learner)
         return Stage(f"improve-{learner}", iteration, self.run.iteration(iteration), config, inputs)
 
@@ -64,13 +66,17 @@ class Stages:
     def checkpoint_digest(self, learner: str, iteration: int) -> str:
         """Stands for the checkpoint: the mark of the stage that made it, or the model's own name."""
         if iteration > 0:
-            return _digest(self.improve(iteration, learner).mark)
+            return self._digest(iteration, f"improve-{learner}")
         if learner in self.config.warmup:
             return _digest(self.warmup(learner).mark)
+        return self._start_digest()
+
+    def _start_digest(self) -> str:
         return self.config.model.path or _digest(self.start().mark)
 
-    def _marks(self, **stages: Stage) -> dict[str, str]:
-        return {name: _digest(stage.mark) for name, stage in stages.items()}
+    def _digest(self, iteration: int, stage: str) -> str:
+        """By the place of the mark alone: building the stages before it would lead back to the first iteration."""
+        return _digest(self.run.iteration(iteration) / f"{stage}.done")
 
 
 def _digest(mark: Path) -> str:

@@ -60,11 +60,11 @@ def _load(config: RunConfig, name: str) -> dict[str, list[Problem]]:
     task = config.tasks[name]
     source = instantiate("task", Component(task.kind, task.options))
     loaded = {}
-    for split in source.splits():
-        try:
-            problems = source.problems(split)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"tasks.{name}: {error}") from error
+    try:
+        every = {split: source.problems(split) for split in source.splits()}
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"tasks.{name}: {error}") from error
+    for split, problems in every.items():
         if not problems:
             raise ConfigError(f"tasks.{name}: the split '{split}' is empty")
         kept = problems[: task.limit.get(split, len(problems))]

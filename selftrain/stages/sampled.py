@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from selftrain.artifacts import failing_as_run_error, read_json, write_json
 from selftrain.config import Sampling
 from selftrain.sampling.base import Completion, Request, Sampler, Settings
 from selftrain.seeds import derive, sample_id
@@ -22,6 +24,26 @@ def request(
     return Request(problem, prompt_ids, seeds, settings, step)
 
 
+def part_size(plan: Path, configured: int) -> int:
+    """Samples per part: what the stage was begun with, also where the config has changed since."""
+    if not plan.exists():
+        write_json(plan, {"part_size": configured})
+    return int(read_json(plan)["part_size"])
+
+
+def cut(requests: Sequence[Request], size: int) -> list[list[int]]:
+    """Groups of whole problems, of about ``size`` samples each; they follow from the whole work list."""
+    groups: list[list[int]] = [[]]
+    filled = 0
+    for index, wanted in enumerate(requests):
+        if filled and filled + len(wanted.seeds) > size:
+            groups.append([])
+            filled = 0
+        groups[-1].append(index)
+        filled += len(wanted.seeds)
+    return groups
+
+
 def collect(
     sampler: Sampler, work: Sequence[Request], groups: Sequence[Sequence[int]], done: set[int]
 ) -> Iterator[tuple[int | None, list[list[Completion]], int]]:
@@ -34,12 +56,15 @@ def collect(
     Yields:
         After every answer of the sampler: a finished group or None, its completions by request in order of index,
         and the tokens the answer held.
+
+    Raises:
+        RunError: the sampler failed; the groups it finished have been yielded.
     """
     group_of = {index: number for number, group in enumerate(groups) for index in group}
     keys = {work[index].key for number in done for index in groups[number]}
     missing = {n: sum(len(work[i].seeds) for i in group) for n, group in enumerate(groups) if n not in done}
     held: dict[int, dict[int, Completion]] = {}
-    for completions in sampler.sample(work, keys):
+    for completions in failing_as_run_error(sampler.sample(work, keys), "the sampler"):
         finished = []
         for completion in completions:
             number = group_of[completion.request]

@@ -22,6 +22,8 @@ def scores_folder(session: Session, iteration: int) -> Path:
 def score(session: Session, iteration: int) -> Iterator[Event]:
     started = time.monotonic()
     folder = session.run.iteration(iteration)
+    stage = Stages(session.config, session.run).score(iteration)
+    stage.begin_afresh(session.run, scores_folder(session, iteration))
     parts = records.parts(folder / "verdicts")
     sources = {name: instantiate("reward", source) for name, source in session.config.reward.sources.items()}
     yield StageStarted(iteration, "score", len(parts), "parts")
@@ -36,7 +38,7 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
                 rows += [*single, total(single, session.config.reward)]
             records.write(target, Score, rows)
         yield Progress(iteration, "score", number, len(parts))
-    Stages(session.config, session.run).score(iteration).finish([scores_folder(session, iteration)])
+    stage.finish([scores_folder(session, iteration)])
     yield StageFinished(iteration, "score", time.monotonic() - started, f"{len(parts)} parts", False)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from selftrain import registry
 from selftrain.artifacts import RunDir, value_digest
-from selftrain.config import Component, RunConfig, instantiate, to_tree
+from selftrain.config import Component, RunConfig, Verify, instantiate, to_tree
 from selftrain.prompts import Prompter, make_prompter
 from selftrain.sampling.base import Sampler
 from selftrain.stages.problems import ProblemSet, load_problems
@@ -75,7 +75,7 @@ class Session:
     def verifiers(self) -> VerifierPool:
         bounds = self.config.reward.verify
         pool = VerifierPool(
-            {name: verifier_spec(task.verifier) for name, task in self.config.tasks.items()},
+            {name: verifier_spec(task.verifier, bounds) for name, task in self.config.tasks.items()},
             workers=self.config.launch.verify_workers,
             seconds=bounds.seconds,
             memory_mb=bounds.memory_mb,
@@ -91,7 +91,13 @@ class Session:
         if self.run.stop.exists():
             raise Interrupted
 
+    @cached_property
+    def judges(self) -> set[str]:
+        """Labels of the verifiers, as verdicts record them."""
+        return {verifier_spec(task.verifier, self.config.reward.verify).label for task in self.config.tasks.values()}
 
-def verifier_spec(verifier: Component) -> VerifierSpec:
-    digest = value_digest([to_tree(verifier), registry.digest("verifier", verifier.kind)])[:8]
-    return VerifierSpec(verifier.kind, verifier.options, f"{Path(verifier.kind).name}@{digest}")
+
+def verifier_spec(verifier: Component, bounds: Verify) -> VerifierSpec:
+    """Its label stands for all a verdict depends on: options, file and bounds."""
+    depends = [to_tree(verifier), registry.digest("verifier", verifier.kind), bounds.seconds, bounds.memory_mb]
+    return VerifierSpec(verifier.kind, verifier.options, f"{Path(verifier.kind).name}@{value_digest(depends)[:8]}")

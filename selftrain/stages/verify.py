@@ -20,13 +20,13 @@ def verdicts_folder(session: Session, iteration: int) -> Path:
 
 
 def judge_part(session: Session, iteration: int, part: Path) -> Counter[str]:
-    """Write the verdicts of a part of samples, unless they are there; counts by status.
+    """Write the verdicts of a part of samples, unless these verifiers did; counts by status.
 
     Raises:
         TooManyErrors: the verifier could not judge too large a share of them.
     """
     target = verdicts_folder(session, iteration) / part.name
-    if not target.exists():
+    if not target.exists() or not session.judges.issuperset(records.column(target, "verifier")):
         ids: list[str] = []
 
         def requests() -> Iterator[Request]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -51,20 +52,26 @@ def schedule(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> 
     """Indices of the examples of each step; every example comes once before any comes again.
 
     Within a pool of steps examples are sorted by length, so that a step pads little; the steps of a pool come in
-    random order, so that lengths do not drift.
+    random order, so that lengths do not drift. A pool never reaches into the next epoch.
     """
-    rng = np.random.default_rng(seed)
-    queue: list[int] = []
-    made = 0
-    while made < steps:
-        while len(queue) < min(POOL, steps - made) * batch_size:
-            queue.extend(rng.permutation(len(lengths)).tolist())
-        pool, queue = queue[: POOL * batch_size], queue[POOL * batch_size :]
-        pool.sort(key=lambda i: lengths[i])
-        batches = [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
-        for place in rng.permutation(len(batches)).tolist()[: steps - made]:
-            made += 1
-            yield batches[place]
+    return islice(_steps(lengths, batch_size, np.random.default_rng(seed)), steps)
+
+
+def _steps(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    rest: list[int] = []
+    while True:
+        epoch = rng.permutation(len(lengths)).tolist()
+        missing = -len(rest) % batch_size
+        rest, epoch = [*rest, *epoch[:missing]], epoch[missing:]
+        if len(rest) == batch_size:
+            yield rest
+            rest = []
+        whole = len(epoch) - len(epoch) % batch_size
+        for start in range(0, whole, POOL * batch_size):
+            pool = sorted(epoch[start : min(whole, start + POOL * batch_size)], key=lambda i: lengths[i])
+            batches = [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
+            yield from (batches[place] for place in rng.permutation(len(batches)).tolist())
+        rest.extend(epoch[whole:])
 
 
 def epochs_to_steps(examples: int, batch_size: int, epochs: float) -> int:
@@ -127,8 +134,13 @@ def _micro_batch(
     return MicroBatch(
         ids,
         position_ids,
-        Positions(torch.tensor(index, device=device), torch.tensor(targets, device=device)),
-        torch.tensor(weights, device=device),
-        torch.tensor(sequences, device=device),
+        Positions(_ids(index, device), _ids(targets, device)),
+        torch.tensor(weights, dtype=torch.float32, device=device),
+        _ids(sequences, device),
         sum(length(examples[i]) for i in group),
     )
+
+
+def _ids(values: list[int], device: torch.device) -> Tensor:
+    """Whole numbers also where there are none: a list of nothing would become floats."""
+    return torch.tensor(values, dtype=torch.long, device=device)

@@ -17,7 +17,7 @@ import torch
 
 from selftrain.config import Optim
 from selftrain.models import checkpoint
-from selftrain.models.logprobs import batch_logprobs, check_head
+from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
 from selftrain.training.data import MicroBatch
 
 
@@ -47,6 +47,8 @@ class TorchEngine:
         self.tokenizer = checkpoint.load_tokenizer(source)
         self.device = str(self.model.device)
         check_head(self.model)
+        if optim.batching == "packed":
+            check_packing(self.model)
         if optim.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
@@ -65,21 +67,21 @@ class TorchEngine:
         loss = 0.0
         for batch in batches:
             part = self._loss(batch, total, sequences)
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.item()
+            part.backward()
+            loss += float(part.item())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip or math.inf)
         lr = self._schedule.get_last_lr()[0]
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return Step(loss, norm.item(), lr, sum(batch.tokens for batch in batches), total)
+        return Step(loss, float(norm.item()), float(lr), sum(batch.tokens for batch in batches), total)
 
     def evaluate(self, batches: Sequence[MicroBatch], sequences: int) -> float:
         """The objective without a step."""
         total = sum(len(batch.weights) for batch in batches)
         self.model.eval()
         with torch.no_grad():
-            loss = sum(self._loss(batch, total, sequences).item() for batch in batches)
+            loss = sum(float(self._loss(batch, total, sequences).item()) for batch in batches)
         self.model.train()
         return loss
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from selftrain.config import Optim
 from selftrain.training.data import MicroBatch, epochs_to_steps, length, micro_batches, schedule
 from selftrain.training.engine import Objective, Step, TorchEngine
@@ -52,6 +54,7 @@ def fit(
     if not training:
         raise ValueError("there are no examples to fit")
     steps = optim.steps or epochs_to_steps(len(training), optim.batch_size, optim.epochs)
+    torch.manual_seed(seed)
     engine = TorchEngine(source, objective, optim, steps=steps)
     best = Best()
     with log.open("w") as journal:

@@ -1,0 +1,71 @@
+"""How much of the quickstart is not sampling, verifying, training or evaluating?
+
+Imports, model loading and saving, process starts, reading and writing count as overhead. The run is the real command in
+a process of its own; four functions are timed from outside, and what they do not cover is the overhead. Judging that
+runs beside sampling is hidden by it and counted nowhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import fresh, save
+
+CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+
+
+def timed(spent: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[name] += time.perf_counter() - began
+
+    return wrapper
+
+
+def measure(overrides: list[str]) -> dict[str, Any]:
+    spent: Counter[str] = Counter()
+    began = time.time()
+    from selftrain import cli
+
+    after_cli = time.time()
+    from selftrain.sampling.transformers import TransformersSampler
+    from selftrain.stages import evaluate
+
+    for name in ("_grow", "_completions"):
+        setattr(TransformersSampler, name, timed(spent, "sampling", getattr(TransformersSampler, name)))
+    evaluate.judge_split = timed(spent, "verifying", evaluate.judge_split)
+    evaluate._row = timed(spent, "evaluating", evaluate._row)
+    _time_training(spent)
+    imports = time.time() - after_cli
+    with tempfile.TemporaryDirectory() as folder:
+        assert cli.main(["run", str(CONFIG), f"run.folder={folder}", "track.live=none", *overrides]) == 0
+    total = time.time() - began
+    busy = sum(spent.values())
+    return {"seconds": total, "imports": imports, **spent, "overhead": total - busy, "share": (total - busy) / total}
+
+
+def _time_training(spent: Counter[str]) -> None:
+    from selftrain.training import fit
+    from selftrain.training.engine import TorchEngine
+
+    TorchEngine.step = timed(spent, "training", TorchEngine.step)  # type: ignore[method-assign]
+    fit._lay_out = timed(spent, "training", fit._lay_out)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] == "--measure":
+        print(json.dumps(measure(sys.argv[2:])))
+    else:
+        save("overhead", fresh(__file__, "--measure", *sys.argv[1:]))

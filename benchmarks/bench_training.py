@@ -1,0 +1,137 @@
+"""NLL training of the quickstart's model: real tokens per second against TRL's SFTTrainer at its best setting.
+
+Same weights, data, batch size, fp32 and completion-only loss; optimizer step included, start-up and the first steps
+excluded. Real tokens are prompt and response tokens without padding. Runs are interleaved.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import torch
+from common import save
+
+from selftrain.artifacts import RunDir
+from selftrain.config import load_config
+from selftrain.models.checkpoint import load_model, load_tokenizer, quiet
+from selftrain.objectives.nll import NLL
+from selftrain.stages.improve import demonstration_examples
+from selftrain.stages.session import Session
+from selftrain.stages.start import start
+from selftrain.training.fit import fit
+from selftrain.types import Example
+
+STEPS, SKIPPED, RUNS = 40, 10, 1
+CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+
+
+def ours(folder: Path, examples: list[Example], optim: Any) -> float:
+    tokens, began = 0, 0.0
+    states = fit(
+        examples, source=folder / "start", target=folder / "ours", log=folder / "log.jsonl", objective=NLL(),
+        optim=replace(optim, steps=STEPS), seed=0,
+    )  # fmt: skip
+    for state in states:
+        if state.step == SKIPPED:
+            began = time.perf_counter()
+        elif state.step > SKIPPED:
+            tokens += state.last.tokens
+        if state.step == STEPS:
+            return tokens / (time.perf_counter() - began)
+    raise AssertionError("the fit ended early")
+
+
+def trl(folder: Path, examples: list[Example], optim: Any, **setting: Any) -> float:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [
+        {
+            "input_ids": [*e.prompt_ids, *e.response_ids],
+            "completion_mask": [0] * len(e.prompt_ids) + [1] * len(e.response_ids),
+        }
+        for e in examples
+    ]
+    clock = {"tokens": 0, "began": 0.0, "ended": 0.0}
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == SKIPPED:
+                clock["tokens"], clock["began"] = 0, time.perf_counter()
+            if state.global_step == STEPS:
+                clock["ended"] = time.perf_counter()
+
+    class Counted(SFTTrainer):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            pad = self.processing_class.pad_token_id
+            clock["tokens"] += int((inputs["input_ids"] != pad).sum())
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    packing = setting.get("packing", False)
+    mean = statistics.mean(len(row["input_ids"]) for row in rows)
+    config = SFTConfig(
+        output_dir=str(folder / "trl"), max_steps=STEPS, use_cpu=True, bf16=False, report_to="none", save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, completion_only_loss=True, gradient_checkpointing=False,
+        learning_rate=optim.lr, weight_decay=optim.weight_decay, max_grad_norm=optim.clip, lr_scheduler_type="cosine",
+        dataloader_pin_memory=False, max_length=128,
+        # Packed rows hold several examples, so that a step reads as many tokens as without packing.
+        per_device_train_batch_size=max(1, round(optim.batch_size * mean / 128)) if packing else optim.batch_size,
+        **setting,
+    )  # fmt: skip
+    trainer = Counted(
+        model=load_model(folder / "start", dtype="float32"), args=config, train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(folder / "start"), callbacks=[Clock()],
+    )  # fmt: skip
+    trainer.train()
+    return clock["tokens"] / (clock["ended"] - clock["began"])
+
+
+def main() -> None:
+    quiet()
+    config = load_config(CONFIG)
+    optim = config.warmup["policy"].optim
+    with tempfile.TemporaryDirectory() as name, Session(config, RunDir(Path(name))) as session:
+        folder = Path(name)
+        for _ in start(session):
+            pass
+        examples = demonstration_examples(session, session.problems.demonstrations("demonstrations"), "gold", 1.0)
+        sides: dict[str, Callable[[], float]] = {
+            "selftrain": lambda: ours(folder, examples, optim),
+            "trl": lambda: trl(folder, examples, optim),
+            "trl, grouped by length": lambda: trl(folder, examples, optim, train_sampling_strategy="group_by_length"),
+            "trl, grouped, chunked loss": lambda: trl(
+                folder, examples, optim, train_sampling_strategy="group_by_length", loss_type="chunked_nll"
+            ),
+            "trl, packing": lambda: trl(folder, examples, optim, packing=True),
+        }
+        speeds: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in range(RUNS):
+            for side, run in sides.items():
+                torch.manual_seed(0)
+                speeds[side].append(run())
+    medians = {side: statistics.median(values) for side, values in speeds.items()}
+    best = max((side for side in medians if side != "selftrain"), key=lambda side: medians[side])
+    ratios = [a / b for a, b in zip(speeds["selftrain"], speeds[best], strict=True)]
+    save(
+        "training",
+        {
+            "tokens_per_second": {side: [round(v) for v in values] for side, values in speeds.items()},
+            "best_trl_setting": best,
+            "ratio_by_run": [round(ratio, 3) for ratio in ratios],
+            "ratio": round(statistics.median(ratios), 3),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
