@@ -57,12 +57,13 @@ def explain(error: Exception) -> str:
 def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides)
     _quiet()
-    from selftrain.loop import check_marks
+    from selftrain.loop import check_labels, check_marks
     from selftrain.stages.check import plan
     from selftrain.stages.session import Session
 
     folder = RunDir(Path(config.run.folder) / config.run.name)
     with Session(config, folder) as session:
+        check_labels(session, options.until, options.redo)
         _check(session)
         if options.dry_run:
             print("\n".join(plan(session)))

@@ -276,11 +276,14 @@ def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain tree of a file with its includes and the overrides applied, unchecked."""
     merged = _read_file(path, ())
     for override in overrides:
-        if "=" not in override:
+        if not override.partition("=")[0].strip() or "=" not in override:
             raise ConfigError(f"'{override}' is no override; write key=value, such as run.seed=1")
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"'{override}': {' '.join(str(error).split())}; quote a value with braces") from error
     try:
-        tree = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(tree, resolve=True)
+        plain = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     assert isinstance(plain, dict)

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 
 from selftrain.artifacts import RunError, Stage, write_text
+from selftrain.config import ConfigError
 from selftrain.events import Evaluated, Event, Finished, Notice, StageFinished
+from selftrain.registry import nearest
 from selftrain.stages.evaluate import metrics_of
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
@@ -101,16 +103,20 @@ def check_marks(session: Session) -> None:
 
 
 def dependants(session: Session, label: str) -> list[Stage]:
-    """A stage and all that come after it, for ``--redo``.
-
-    Raises:
-        RunError: no such stage.
-    """
+    """A stage and all that come after it, for ``--redo``."""
     every = _every_stage(session)
-    labels = [stage.label for stage in every]
-    if label not in labels:
-        raise RunError(f"--redo {label}: no such stage; this run has {', '.join(dict.fromkeys(labels))}")
-    return every[labels.index(label) :]
+    return every[[stage.label for stage in every].index(label) :]
+
+
+def check_labels(session: Session, until: str | None, redo: str | None) -> None:
+    """Raises ConfigError for a stage the run does not have."""
+    every = _every_stage(session)
+    labels = list(dict.fromkeys(stage.label for stage in every))
+    if redo is not None and redo not in labels:
+        raise ConfigError(f"--redo {redo}: no such stage ({nearest(redo, labels)})")
+    names = [*labels, *(stage.name for stage in every)]
+    if until is not None and until not in names:
+        raise ConfigError(f"--until {until}: no such stage ({nearest(until, names)})")
 
 
 def _every_stage(session: Session) -> list[Stage]:

@@ -20,6 +20,8 @@ class Prompter:
 
     def text(self, problem: Problem) -> str:
         """The prompt as text, chat template applied."""
+        from jinja2 import TemplateError
+
         try:
             body = self.prompt.template.format(**{**problem.metadata, "question": problem.question})
         except (KeyError, IndexError, ValueError) as error:
@@ -31,7 +33,13 @@ class Prompter:
             return body
         messages = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         messages.append({"role": "user", "content": body})
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            raise ConfigError(
+                f"model: the chat template of the tokenizer fails on problem {problem.id}: {error}; "
+                "mend the template, or set model.chat=none"
+            ) from error
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Prompt ids. A chat template writes the special tokens itself; else the tokenizer adds its own, less an end

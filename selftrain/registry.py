@@ -72,7 +72,7 @@ def resolve(kind: str, reference: str) -> Any:
         )
     try:
         module = _load_file(Path(location)) if location.endswith(".py") else importlib.import_module(location)
-    except (ImportError, OSError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # The user's module may raise anything when it is imported.
         raise UnknownComponent(f"cannot load {kind} '{reference}': {type(error).__name__}: {error}") from error
     return _attribute(kind, reference, module)
 
@@ -97,8 +97,10 @@ def digest(kind: str, reference: str) -> str | None:
     """sha256 of the source file of a component from outside the tables; None for our own."""
     if reference in TABLES[kind]:
         return None
-    module = sys.modules[resolve(kind, reference).__module__]
-    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
+    resolve(kind, reference)
+    location = (_entry_point(kind, reference) or reference).rpartition(":")[0]
+    path = location if location.endswith(".py") else str(sys.modules[location].__file__)
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
 
 
 def _entry_point(kind: str, name: str) -> str | None:

@@ -46,6 +46,11 @@ class Arithmetic:
             raise ValueError(f"sizes: unknown split {', '.join(sorted(unknown))}; known: {', '.join(SPLITS)}")
         if not self.operations or set(self.operations) - set("+-*"):
             raise ValueError(f"operations must be made of + - *, got '{self.operations}'")
+        if min(self.sizes.values(), default=0) < 0:
+            raise ValueError(f"sizes must not be negative, got {min(self.sizes.values())}")
+        for low, high in (self.lengths, self.transfer_lengths):
+            if not 1 <= low <= high:
+                raise ValueError(f"lengths must be a smallest and a largest number from 1 on, got [{low}, {high}]")
 
     def splits(self) -> tuple[str, ...]:
         return tuple(name for name in SPLITS if self.sizes.get(name))

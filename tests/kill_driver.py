@@ -19,8 +19,10 @@ A trap with ``fail`` raises "no space left on device" there instead.
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
+import pkgutil
 import resource
 import signal
 import subprocess
@@ -134,20 +136,14 @@ def serve() -> None:
 
 def preload() -> None:
     """Import what a run needs, and start no thread."""
-    import pyarrow.parquet
-    import scipy.stats
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3ForCausalLM
 
-    import selftrain.commands
-    import selftrain.report.live
-    import selftrain.report.run
-    import selftrain.sampling.transformers
-    import selftrain.stages.order
-    import selftrain.training.fit
+    import selftrain
 
-    assert all((pyarrow.parquet, scipy.stats, AutoModelForCausalLM, GenerationConfig, Qwen3ForCausalLM))
-    assert all((selftrain.commands, selftrain.report, selftrain.sampling, selftrain.stages, selftrain.training))
+    for name in ("pyarrow.parquet", "scipy.stats", "rich.live", "transformers.models.qwen3.modeling_qwen3"):
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(selftrain.__path__, "selftrain."):
+        importlib.import_module(module.name)
     torch.set_num_threads(1)
 
 

@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain.config import ConfigError, RunConfig
+from selftrain.config import (
+    ConfigError,
+    Evaluate,
+    Grow,
+    Launch,
+    Loop,
+    Optim,
+    Run,
+    RunConfig,
+    Sampling,
+    Selection,
+    Stop,
+    Validation,
+    Verify,
+)
 from selftrain.prompts import check_prompt, check_tokenizer, make_prompter
 from selftrain.registry import nearest
 from selftrain.stages.evaluate import evaluated_splits, sampling_of
-from selftrain.stages.improve import demonstrated
+from selftrain.stages.improve import demonstrated, replay_rows
 from selftrain.stages.plan import POLICY
 from selftrain.stages.session import Session, verifier_spec
 from selftrain.stages.start import described_tokenizer
 from selftrain.verification import VerifierError, resolve_now
 
 
+AT_LEAST: dict[type, dict[str, float]] = {
+    Run: {"part_size": 1},
+    Grow: {"n": 1, "max_tokens": 1, "temperature": 0, "top_k": 0},
+    Sampling: {"max_tokens": 1, "temperature": 0, "top_k": 0},
+    Optim: {"batch_size": 1, "micro_tokens": 1, "steps": 1, "weight_decay": 0, "clip": 0},
+    Validation: {"every": 1, "patience": 1},
+    Selection: {"cap": 1},
+    Evaluate: {"n": 0},
+    Stop: {"patience": 1},
+    Loop: {"iterations": 0},
+    Launch: {"verify_workers": 1},
+    Verify: {"memory_mb": 1},
+}
+MORE_THAN_0: dict[type, tuple[str, ...]] = {Optim: ("lr", "eps", "epochs"), Verify: ("seconds",)}
+SHARES: dict[type, tuple[str, ...]] = {
+    Grow: ("top_p",),
+    Sampling: ("top_p",),
+    Optim: ("warmup", "min_lr"),
+    Validation: ("fraction",),
+    Verify: ("max_errors",),
+}
+"""Numbers from 0 to 1."""
+
+
 def check(session: Session) -> None:
     """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
     config = session.config
+    check_numbers(config)
     check_names(config)
     for name, task in config.tasks.items():
         try:
@@ -28,6 +68,32 @@ def check(session: Session) -> None:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
     check_data(session)
     check_model(session)
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Numbers outside the range in which they mean something."""
+    for place, owner, name, value in _numbers(config):
+        least = AT_LEAST.get(owner, {}).get(name)
+        if least is not None and value < least:
+            raise ConfigError(f"{place}: must be at least {least:g}, got {value:g}")
+        if name in MORE_THAN_0.get(owner, ()) and value <= 0:
+            raise ConfigError(f"{place}: must be more than 0, got {value:g}")
+        if name in SHARES.get(owner, ()) and not 0 <= value <= 1:
+            raise ConfigError(f"{place}: is a share, from 0 to 1, got {value:g}")
+
+
+def _numbers(config: Any, place: str = "") -> Iterator[tuple[str, type, str, float]]:
+    """Every number of a config with its dotted place, the class it belongs to and its name there."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from _numbers(value, f"{place}.{key}")
+    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
+        for field in dataclasses.fields(config):
+            value, below = getattr(config, field.name), f"{place}.{field.name}".lstrip(".")
+            if isinstance(value, (int, float)):
+                yield below, type(config), field.name, value
+            else:
+                yield from _numbers(value, below)
 
 
 def check_names(config: RunConfig) -> None:
@@ -60,8 +126,8 @@ def _check_learner(config: RunConfig, name: str, learner: Any) -> None:
     for key, selection in learner.examples.items():
         where = f"learners.{name}.examples.{key}.from"
         if selection.source.startswith("replay:"):
-            if not Path(selection.source.removeprefix("replay:")).is_file():
-                raise ConfigError(f"{where}: no such file: {selection.source.removeprefix('replay:')}")
+            if not list(replay_rows(Path(selection.source.removeprefix("replay:")), where)):
+                raise ConfigError(f"{where}: the file is empty")
         elif selection.source != "gold" and selection.source not in config.grow:
             raise ConfigError(
                 f"{where}: no step of grow is called '{selection.source}' "
@@ -95,7 +161,10 @@ def check_data(session: Session) -> None:
     if config.loop.iterations and not problems.all("train"):
         raise ConfigError("tasks: no task has a train split to grow on")
     if not evaluated_splits(session):
-        raise ConfigError(f"evaluate.splits: no task has any of {', '.join(config.evaluate.splits)}")
+        known = sorted({split for splits in problems.splits.values() for split in splits})
+        raise ConfigError(
+            f"evaluate.splits: no task has any of {', '.join(config.evaluate.splits)}; there are {', '.join(known)}"
+        )
     if config.loop.stop is not None:
         for name in config.tasks:
             if not problems.of(name, config.loop.stop.split):
@@ -149,9 +218,16 @@ def context_length(config: RunConfig) -> int | None:
     else:
         try:
             found = AutoConfig.from_pretrained(config.model.path)
+            _check_weights(Path(config.model.path))
         except (OSError, ValueError) as error:
             raise ConfigError(missing_model(config.model.path, error)) from error
     return getattr(found, "max_position_embeddings", None)
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises OSError for a local folder that has none."""
+    if folder.is_dir() and not any(path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")):
+        raise OSError("it holds no weights (*.safetensors or *.bin)")
 
 
 def missing_model(path: str, error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,13 +9,14 @@ from pathlib import Path
 
 from selftrain import records
 from selftrain.artifacts import RunError, failing_as_run_error, read_json, replacing, write_json
-from selftrain.config import Component, Learner, Optim, Selection, instantiate
+from selftrain.config import Component, ConfigError, Learner, Optim, Selection, instantiate
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.seeds import derive
 from selftrain.selection import Candidate, Chooser
 from selftrain.stages.plan import Stages
 from selftrain.stages.score import candidates
 from selftrain.stages.session import Session
+from selftrain.tasks.jsonl import read_records
 from selftrain.types import Example, Problem
 
 EXAMPLES_PER_PART = 8192
@@ -185,12 +185,27 @@ def demonstration_examples(session: Session, problems: list[Problem], name: str,
 def replayed(session: Session, path: Path, name: str, weight: float) -> Iterator[Example]:
     """Rows ``{"prompt": ..., "response": ...}`` of a JSONL file, taught as they are."""
     encode = session.tokenizer.encode
-    with path.open() as file:
-        for number, line in enumerate(file):
-            row = json.loads(line)
-            response = (*encode(row["response"], add_special_tokens=False), session.tokenizer.eos_token_id)
-            prompt = tuple(encode(row["prompt"]))
-            yield Example(f"{name}/{number}", f"replay/{path.name}/{number}", name, prompt, response, weight)
+    for number, (prompt, text) in enumerate(replay_rows(path, name)):
+        response = (*encode(text, add_special_tokens=False), session.tokenizer.eos_token_id)
+        yield Example(f"{name}/{number}", f"replay/{path.name}/{number}", name, tuple(encode(prompt)), response, weight)
+
+
+def replay_rows(path: Path, where: str) -> Iterator[tuple[str, str]]:
+    """Prompts and responses of a file.
+
+    Raises:
+        ConfigError: it cannot be read, or a row lacks one of them.
+    """
+    try:
+        for place, row in read_records(path):
+            prompt, response = row.get("prompt"), row.get("response")
+            if not isinstance(prompt, str) or not isinstance(response, str):
+                raise ValueError(
+                    f"{place}: a row needs the texts 'prompt' and 'response', this one has {', '.join(row)}"
+                )
+            yield prompt, response
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def keep_checkpoint(source: Path, target: Path) -> None:
