@@ -21,10 +21,15 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    options = parser().parse_args(arguments)
+    # Overrides may stand behind flags, where argparse does not look for them.
+    options, late = parser().parse_known_args(arguments)
+    if late and (not hasattr(options, "overrides") or any(word.startswith("-") for word in late)):
+        parser().error(f"unrecognized arguments: {' '.join(late)}")
     if options.command is None:
         parser().print_help()
         return 2
+    if late:
+        options.overrides += late
     from selftrain import commands
 
     return commands.guarded(options)

@@ -56,7 +56,7 @@ def explain(error: Exception) -> str:
 
 def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides)
-    _quiet()
+    _prepare_libraries()
     from selftrain.loop import check_labels, check_marks
     from selftrain.stages.check import plan
     from selftrain.stages.session import Session
@@ -158,7 +158,7 @@ def _stop_on_sigterm(folder: RunDir) -> Iterator[None]:
 
 def evaluate(options: argparse.Namespace) -> int:
 
-    _quiet()
+    _prepare_libraries()
     name = Path(options.model).name or "model"
     task = Path(options.task.partition(":")[0]).stem
     base = {
@@ -248,8 +248,8 @@ def environment() -> dict[str, Any]:
     return found
 
 
-def _quiet() -> None:
-    """Progress bars and advice of the libraries below would drown our own."""
+def _prepare_libraries() -> None:
+    """Settings of the libraries below, made before they are loaded: no bars or advice that would drown our own."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -89,7 +89,9 @@ def resolve_now(spec: VerifierSpec) -> Verifier:
     """
     try:
         verifier = registry.build("verifier", spec.reference, dict(spec.options))
-    except Exception as error:  # The user's module and constructor may raise anything.
+    except registry.UnknownComponent as error:
+        raise VerifierError(str(error)) from error
+    except Exception as error:  # The user's constructor may raise anything.
         raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
     if not callable(verifier):
         raise VerifierError(f"verifier '{spec.reference}' is a {type(verifier).__name__}; it must be callable")
@@ -364,7 +366,7 @@ class ErrorBudget:
     """Number of verdicts before which nothing is said."""
     counts: Counter[Status] = field(default_factory=Counter)
     reason: str | None = None
-    """Of the last verdict that is none."""
+    """Of the last verdict that is none, and by whom."""
 
     def watch(self, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
         """Pass verdicts on, counted.
@@ -381,11 +383,17 @@ class ErrorBudget:
         self.counts[verdict.status] += 1
         if verdict.status not in ("error", "timeout"):
             return
-        self.reason = verdict.reason
+        self.reason = f"{verdict.verifier}: {verdict.reason}"
+        if self.counts.total() >= self.after:
+            self.check()
+
+    def check(self) -> None:
+        """Look at the share whatever the number of verdicts; raises as ``watch`` does."""
         failed, judged = self.counts["error"] + self.counts["timeout"], self.counts.total()
-        if judged >= self.after and failed > self.rate * judged:
+        if failed > self.rate * judged:
             raise TooManyErrors(
-                f"the verifier {verdict.verifier} could not judge {failed} of {judged} responses "
+                f"the verifier could not judge {failed} of {judged} responses "
                 f"({self.counts['error']} errors, {self.counts['timeout']} timeouts; last: {self.reason}): "
-                f"mend it, or give it more time or memory (allowed share: {self.rate:g})"
+                f"mend it, or give it more time or memory (reward.verify), then run the same command again: no sample "
+                f"is lost (allowed share: {self.rate:g})"
             )

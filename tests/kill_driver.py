@@ -92,9 +92,8 @@ def lay(trap: Trap) -> None:
     os.replace = trap.after("replaced", replace, lambda source, target: target)
     os.fsync = trap.before("fsync", os.fsync, lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
     TorchEngine.step = trap.after("step", TorchEngine.step, lambda *_: "")  # type: ignore[method-assign]
-    PreTrainedModel.save_pretrained = trap.after(
-        "weights", PreTrainedModel.save_pretrained, lambda model, folder: folder
-    )
+    saved = trap.after("weights", PreTrainedModel.save_pretrained, lambda model, folder: folder)
+    PreTrainedModel.save_pretrained = saved  # type: ignore[method-assign]
     write_table, write_text, sample = pyarrow.parquet.write_table, Path.write_text, TransformersSampler.sample
 
     def half_table(table: Any, where: Any, *args: Any, **kwargs: Any) -> None:
@@ -117,7 +116,7 @@ def lay(trap: Trap) -> None:
 
     pyarrow.parquet.write_table = half_table
     Path.write_text = half_text  # type: ignore[method-assign,assignment]
-    TransformersSampler.sample = batches  # type: ignore[method-assign]
+    TransformersSampler.sample = batches  # type: ignore[method-assign,assignment]
 
 
 def serve() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.sampling.base import Completion, Request, Settings
 from selftrain.types import FinishReason
@@ -25,8 +25,8 @@ class Transformers:
 
     batch_size: int = 512
     """Responses that grow together."""
-    dtype: str = "auto"
-    """float32, bfloat16 or auto: bfloat16 on a GPU, float32 elsewhere."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on a GPU, float32 elsewhere."""
     device: str = "auto"
     logprobs: bool = False
     """Record the log-probability of every sampled token under the distribution it was drawn from."""

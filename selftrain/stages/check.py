@@ -31,7 +31,6 @@ from selftrain.stages.session import Session, verifier_spec
 from selftrain.stages.start import described_tokenizer
 from selftrain.verification import VerifierError, resolve_now
 
-
 AT_LEAST: dict[type, dict[str, float]] = {
     Run: {"part_size": 1},
     Grow: {"n": 1, "max_tokens": 1, "temperature": 0, "top_k": 0},

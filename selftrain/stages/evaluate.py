@@ -133,6 +133,7 @@ def judge_split(session: Session, task: str, parts: Sequence[Path], path: Path) 
     judgements = (Judgement(task, by_id[sample.problem_id], sample.text) for sample in samples)
     budget = ErrorBudget(session.config.reward.verify.max_errors)
     verdicts = list(budget.watch(session.verifiers.judge(judgements)))
+    budget.check()
     extra = {
         f"verdict_{name}": [str(getattr(v, name)) if getattr(v, name) is not None else None for v in verdicts]
         for name in VERDICT_COLUMNS

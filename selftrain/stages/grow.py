@@ -17,6 +17,7 @@ from selftrain.stages.sampled import collect, cut, part_size, request, samples_o
 from selftrain.stages.session import Session
 from selftrain.stages.verify import judge_part, verdicts_folder
 from selftrain.types import Sample
+from selftrain.verification import ErrorBudget
 
 
 def samples_folder(session: Session, iteration: int) -> Path:
@@ -34,6 +35,7 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     total = sum(len(r.seeds) for requests in work.values() for r in requests)
     yield StageStarted(iteration, "grow", total, "samples")
     tally = Tally(iteration, total)
+    budget = ErrorBudget(session.config.reward.verify.max_errors)
     with _judge() as judge:
         judging: list[Future[Counter[str]]] = []
         for step, requests in work.items():
@@ -42,7 +44,7 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
             paths = [folder / f"{step}-{number:05d}.parquet" for number in range(len(groups))]
             done = {number for number, path in enumerate(paths) if path.exists()}
             tally.kept(requests, groups, done)
-            judging += [judge.submit(judge_part, session, iteration, paths[number]) for number in sorted(done)]
+            judging += [judge.submit(judge_part, session, iteration, paths[number], budget) for number in sorted(done)]
             yield tally.progress(judging)
             if len(done) == len(groups):
                 continue
@@ -53,11 +55,12 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
                     part = _part(session, iteration, [requests[i] for i in groups[number]], answers)
                     records.write(paths[number], Sample, part)
                     tally.done += len(part)
-                    judging.append(judge.submit(judge_part, session, iteration, paths[number]))
+                    judging.append(judge.submit(judge_part, session, iteration, paths[number], budget))
                     session.check_stop()
                 yield tally.progress(judging)
         for future in judging:
             future.result()
+    budget.check()
     stage.finish([folder])
     stages.verify(iteration).finish([verdicts_folder(session, iteration)])
     yield tally.progress(judging)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from selftrain import records
 from selftrain.events import Event, Progress, StageFinished, StageStarted
@@ -19,26 +20,32 @@ def verdicts_folder(session: Session, iteration: int) -> Path:
     return session.run.iteration(iteration) / "verdicts"
 
 
-def judge_part(session: Session, iteration: int, part: Path) -> Counter[str]:
-    """Write the verdicts of a part of samples, unless these verifiers did; counts by status.
+def judge_part(session: Session, iteration: int, part: Path, budget: ErrorBudget) -> Counter[str]:
+    """Write the verdicts of a part of samples, unless these verifiers could do it before; counts by status.
+
+    Args:
+        budget: of the whole stage; the part is counted there.
 
     Raises:
         TooManyErrors: the verifier could not judge too large a share of them.
     """
     target = verdicts_folder(session, iteration) / part.name
-    if not target.exists() or not session.judges.issuperset(records.column(target, "verifier")):
-        ids: list[str] = []
+    if target.exists() and session.judges.issuperset(records.column(target, "verifier")):
+        counts: Counter[Any] = Counter(records.column(target, "status"))
+        if counts["error"] + counts["timeout"] <= budget.rate * counts.total():
+            budget.counts.update(counts)
+            return counts
+    ids: list[str] = []
 
-        def requests() -> Iterator[Request]:
-            for sample in records.rows(part, Sample):
-                ids.append(sample.id)
-                problem = session.problems.by_id[sample.problem_id]
-                yield Request(problem.task, problem, sample.text)
+    def requests() -> Iterator[Request]:
+        for sample in records.rows(part, Sample):
+            ids.append(sample.id)
+            problem = session.problems.by_id[sample.problem_id]
+            yield Request(problem.task, problem, sample.text)
 
-        budget = ErrorBudget(session.config.reward.verify.max_errors)
-        verdicts = list(budget.watch(session.verifiers.judge(requests())))
-        records.write(target, Verdict, verdicts, sample_id=ids)
-    return Counter(records.column(target, "status"))
+    verdicts = list(budget.watch(session.verifiers.judge(requests())))
+    records.write(target, Verdict, verdicts, sample_id=ids)
+    return Counter(verdict.status for verdict in verdicts)
 
 
 def verify(session: Session, iteration: int) -> Iterator[Event]:
@@ -47,10 +54,12 @@ def verify(session: Session, iteration: int) -> Iterator[Event]:
     parts = records.parts(session.run.iteration(iteration) / "samples")
     yield StageStarted(iteration, "verify", len(parts), "parts")
     counts: Counter[str] = Counter()
+    budget = ErrorBudget(session.config.reward.verify.max_errors)
     for number, part in enumerate(parts, 1):
-        counts += judge_part(session, iteration, part)
+        counts += judge_part(session, iteration, part, budget)
         yield Progress(iteration, "verify", number, len(parts), counts=dict(counts))
         session.check_stop()
+    budget.check()
     Stages(session.config, session.run).verify(iteration).finish([verdicts_folder(session, iteration)])
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     yield StageFinished(iteration, "verify", time.monotonic() - started, summary, False)
