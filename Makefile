@@ -13,6 +13,7 @@ endif
 export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 export HF_HUB_OFFLINE ?=
 export TOKENIZERS_PARALLELISM = false
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: install quickstart test check control kills bench clean
 
