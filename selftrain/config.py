@@ -293,6 +293,10 @@ def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def check_tree(tree: Mapping[str, Any]) -> RunConfig:
     """Both passes over a plain tree."""
     tree = dict(_without_nulls(tree))
+    for section in {entry.name for entry in dataclasses.fields(RunConfig)} & tree.keys():
+        below = _mapping(tree[section], section)
+        for name, entry in below.items() if section in ("warmup", "grow", "learners") else ():
+            _mapping(entry, f"{section}.{name}")
     tasks = {name: _task(name, entry) for name, entry in _mapping(tree.pop("tasks", {}), "tasks").items()}
     config = _fill(RunConfig, tree, "")
     complete: RunConfig = dataclasses.replace(

@@ -1,10 +1,12 @@
-"""What several test files share: a tiny language model on disk."""
+"""What several test files share: a tiny language model on disk, and runs of the command line as processes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kill_driver import Driver, driving
 
 ALPHABET = "0123456789+-*= #"
 
@@ -37,3 +39,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save(random_model(architecture, tokenizer, seed=0), tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Runs in forked processes, which can be killed at an exact moment."""
+    with driving(tmp_path_factory.mktemp("driver")) as made:
+        yield made

@@ -143,7 +143,7 @@ def preload() -> None:
         importlib.import_module(name)
     for module in pkgutil.walk_packages(selftrain.__path__, "selftrain."):
         importlib.import_module(module.name)
-    torch.set_num_threads(1)
+    assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])
 
 
 def _run(request: Mapping[str, Any]) -> int:
@@ -197,7 +197,7 @@ class Running:
 class Driver:
     """The forking process, seen from outside."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, threads: int = 1) -> None:
         self._folder = folder
         self._count = 0
         self._process = subprocess.Popen(
@@ -206,7 +206,10 @@ class Driver:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+            env={
+                **os.environ,
+                **{"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+            },
         )
 
     def ask(self, request: Mapping[str, Any]) -> int:
@@ -246,8 +249,8 @@ class Driver:
 
 
 @contextmanager
-def driving(folder: Path) -> Iterator[Driver]:
-    driver = Driver(folder)
+def driving(folder: Path, threads: int = 1) -> Iterator[Driver]:
+    driver = Driver(folder, threads)
     try:
         yield driver
     finally:

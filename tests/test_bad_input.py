@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_driver import Driver, Ended, driving
+from kill_driver import Driver, Ended
 
 from selftrain import records
 from selftrain.cli import main
@@ -308,10 +308,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    folder = tmp_path_factory.mktemp("running")
-    with driving(folder / "output") as driver:
-        yield Runs(driver, folder)
+def runs(tmp_path_factory: pytest.TempPathFactory, driver: Driver) -> Runs:
+    return Runs(driver, tmp_path_factory.mktemp("running"))
 
 
 def check_stopped(ended: Ended, *told: str) -> None:

@@ -1,0 +1,222 @@
+"""The grammar of configs: composition, overrides, components, and what a mistake says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from selftrain.config import Component, ConfigError, RunConfig, check_tree, instantiate, load_config, to_tree, to_yaml
+from selftrain.rewards.outcome import Outcome
+from selftrain.sampling.scripted import Scripted
+
+
+def load(folder: Path, text: str, *overrides: str) -> RunConfig:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return load_config(path, overrides)
+
+
+def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
+    config = load(tmp_path, "run: {name: mine}\ngrow: {draft: {n: 3}}")
+    assert (config.run.name, config.run.seed, config.run.part_size) == ("mine", 0, 1024)
+    assert config.grow["draft"].n == 3
+    assert config.grow["draft"].sampler == Component("transformers", to_tree(instantiate_default("transformers")))
+    assert config.loop.stop is None
+    assert config == check_tree(to_tree(config))
+
+
+def instantiate_default(name: str) -> object:
+    return instantiate("sampler", Component(name))
+
+
+def test_include_is_below_the_file_and_overrides_are_above(tmp_path: Path) -> None:
+    (tmp_path / "pieces").mkdir()
+    (tmp_path / "pieces" / "base.yaml").write_text("run: {seed: 1, name: base}\ngrow: {draft: {n: 1, top_k: 5}}")
+    (tmp_path / "pieces" / "more.yaml").write_text("include: base.yaml\nrun: {seed: 2}\ngrow: {draft: {n: 2}}")
+    text = "include: [pieces/more.yaml]\ngrow: {draft: {n: 3}, second: {n: 9}}"
+    config = load(tmp_path, text, "grow.draft.n=4", "run.name=mine")
+    assert (config.run.name, config.run.seed) == ("mine", 2)
+    assert list(config.grow) == ["draft", "second"]
+    assert (config.grow["draft"].n, config.grow["draft"].top_k, config.grow["second"].n) == (4, 5, 9)
+
+
+def test_later_include_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("run: {seed: 1, name: a}")
+    (tmp_path / "b.yaml").write_text("run: {seed: 2}")
+    config = load(tmp_path, "include: [a.yaml, b.yaml]")
+    assert (config.run.name, config.run.seed) == ("a", 2)
+
+
+@pytest.mark.parametrize(("text", "override"), [("draft: null", ""), ("other: {}", "grow.draft=null")])
+def test_null_removes_an_entry(tmp_path: Path, text: str, override: str) -> None:
+    (tmp_path / "base.yaml").write_text("grow: {draft: {n: 1}, again: {n: 2}}")
+    config = load(tmp_path, f"include: base.yaml\ngrow: {{{text}}}", *filter(None, [override]))
+    assert "draft" not in config.grow and config.grow["again"].n == 2
+
+
+def test_override_reaches_into_what_no_file_names(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, "run: {}", "learners.policy.examples.own.from=draft", "learners.policy.optim.betas=[0.8,0.9]"
+    )
+    policy = config.learners["policy"]
+    assert policy.examples["own"].source == "draft"
+    assert policy.optim.betas == (0.8, 0.9)
+
+
+def test_from_is_written_from_wherever_it_is_told(tmp_path: Path) -> None:
+    config = load(tmp_path, "learners: {policy: {examples: {own: {from: draft}}}}\nwarmup: {policy: {from: gold}}")
+    assert config.learners["policy"].examples["own"].source == "draft"
+    assert config.warmup["policy"].source == "gold"
+    tree = to_tree(config)
+    assert tree["learners"]["policy"]["examples"]["own"]["from"] == "draft"
+    assert "source" not in tree["warmup"]["policy"]
+    with pytest.raises(
+        ConfigError, match=r"learners\.policy\.examples\.own\.fron: unknown key \(did you mean 'from'\?\)"
+    ):
+        load(tmp_path, "learners: {policy: {examples: {own: {fron: draft}}}}")
+
+
+def test_component_is_a_name_or_a_mapping(tmp_path: Path) -> None:
+    bare = load(tmp_path, "grow: {draft: {sampler: scripted}}")
+    full = load(tmp_path, "grow: {draft: {sampler: {kind: scripted, accuracy: 0.25}}}")
+    assert bare.grow["draft"].sampler.options == {"accuracy": 0.5, "unparsed": 0.0, "length": 8}
+    assert instantiate("sampler", full.grow["draft"].sampler) == Scripted(accuracy=0.25)
+    config = load(tmp_path, "reward: {sources: {a: outcome, b: {kind: outcome, wrong: -1}}}")
+    assert instantiate("reward", config.reward.sources["b"]) == Outcome(wrong=-1.0)
+    assert list(config.reward.sources) == ["verdict", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{kind: scripted, accurcy: 1}", r"grow\.draft\.sampler\.accurcy: unknown key \(did you mean 'accuracy'\?\)"),
+        ("{kind: scripted, accuracy: high}", r"grow\.draft\.sampler\.accuracy: .*'high'.*Float"),
+        ("{kind: scripted, accuracy: 2}", r"grow\.draft\.sampler: accuracy 2\.0 and unparsed 0\.0 must be shares"),
+        ("{accuracy: 1}", r"grow\.draft\.sampler: needs a kind \(known: scripted, transformers\)"),
+        ("[scripted]", r"grow\.draft\.sampler: expected a mapping of names, got \['scripted'\]"),
+        ("scriptd", r"grow\.draft\.sampler: unknown sampler 'scriptd' \(did you mean 'scripted'\?"),
+    ],
+)
+def test_second_pass_names_the_place_of_a_mistake(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(tmp_path, f"grow: {{draft: {{sampler: {text}}}}}")
+    assert "\n" not in str(caught.value)
+
+
+def test_task_is_named_by_its_kind_and_brings_its_verifier(tmp_path: Path) -> None:
+    text = "tasks: {arithmetic: {modulus: 7}, mine: {kind: arithmetic, verifier: exact_answer, prompt: {template: x}}}"
+    config = load(tmp_path, text)
+    named, mine = config.tasks["arithmetic"], config.tasks["mine"]
+    assert (named.kind, named.options["modulus"], named.verifier.kind) == ("arithmetic", 7, "numeric_answer")
+    assert (mine.kind, mine.options["modulus"], mine.verifier.kind) == ("arithmetic", 100, "exact_answer")
+    assert mine.prompt.template == "x"
+    assert to_tree(config)["tasks"]["mine"]["modulus"] == 100  # Options stand beside the generic keys.
+
+
+def test_unknown_key_of_a_task_may_mean_either_kind_of_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tasks\.arithmetic\.modulos: unknown key \(did you mean 'modulus'\?\)"):
+        load(tmp_path, "tasks: {arithmetic: {modulos: 7}}")
+    with pytest.raises(ConfigError, match=r"tasks\.arithmetic\.verifyer: unknown key \(did you mean 'verifier'\?\)"):
+        load(tmp_path, "tasks: {arithmetic: {verifyer: exact_answer}}")
+
+
+COMPONENT = '''
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Near:
+    """A verifier with an option."""
+
+    within: float = 0.5
+
+    def __call__(self, problem, response):
+        return abs(float(response) - float(problem.answer)) <= self.within
+
+
+def judge(problem, response):
+    return response == problem.answer
+'''
+
+
+def test_component_of_your_own_by_file_has_its_options_checked(tmp_path: Path) -> None:
+    file = tmp_path / "near.py"
+    file.write_text(COMPONENT)
+    config = load(tmp_path, "tasks: {arithmetic: {}}", f"tasks.arithmetic.verifier={{kind: '{file}:Near', within: 2}}")
+    chosen = config.tasks["arithmetic"].verifier
+    assert chosen == Component(f"{file}:Near", {"within": 2.0})
+    assert instantiate("verifier", chosen).within == 2.0
+    plain = load(tmp_path, f"tasks: {{arithmetic: {{verifier: '{file}:judge'}}}}")
+    assert plain.tasks["arithmetic"].verifier == Component(f"{file}:judge")
+    with pytest.raises(
+        ConfigError, match=r"tasks\.arithmetic\.verifier\.wihtin: unknown key \(did you mean 'within'\?\)"
+    ):
+        load(tmp_path, f"tasks: {{arithmetic: {{verifier: {{kind: '{file}:Near', wihtin: 2}}}}}}")
+    with pytest.raises(ConfigError, match=r"verifier: '.*:judge' is a plain function and takes no options: within"):
+        load(tmp_path, f"tasks: {{arithmetic: {{verifier: {{kind: '{file}:judge', within: 2}}}}}}")
+
+
+def test_component_by_dotted_path(tmp_path: Path) -> None:
+    config = load(tmp_path, "grow: {draft: {sampler: 'selftrain.sampling.scripted:Scripted'}}")
+    assert isinstance(instantiate("sampler", config.grow["draft"].sampler), Scripted)
+
+
+def test_resolved_yaml_reads_back_as_the_same_config(tmp_path: Path) -> None:
+    text = """
+tasks: {arithmetic: {sizes: {train: 5}, limit: {val: 3}}}
+warmup: {policy: {from: gold, optim: {steps: 3}}}
+grow: {draft: {stop: ["\\n\\n", "Q:"], sampler: scripted}}
+learners: {policy: {init: previous, examples: {own: {from: draft, cap: 2}, gold: {from: gold, weight: 0.5}}}}
+evaluate: {k: [1, 2], sampling: {temperature: 0.5}}
+loop: {stop: {patience: 2}}
+"""
+    config = load(tmp_path, text)
+    resolved = to_yaml(config)
+    assert load(tmp_path, resolved) == config
+    assert "from: gold" in resolved and config.grow["draft"].stop == ("\n\n", "Q:")
+
+
+def test_interpolation_resolves(tmp_path: Path) -> None:
+    config = load(tmp_path, "run: {seed: 5, name: 'seed-${run.seed}'}")
+    assert config.run.name == "seed-5"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runn: {}", r"^runn: unknown key \(did you mean 'run'\?\)$"),
+        ("run: {seed: 1.5}", r"^run\.seed: .*1\.5.*Integer"),
+        ("run: {seed: [1]}", r"^run\.seed: "),
+        ("grow: {draft: {stop: 3}}", r"^grow\.draft\.stop: "),
+        ("learners: [policy]", r"^learners: expected a mapping of names, got \['policy'\]$"),
+        ("grow: {draft: 3}", r"^grow\.draft: expected a mapping of names, got 3$"),
+        ("run: mine", r"^run: expected a mapping of names, got 'mine'$"),
+        ("run: {name: '${nothing}'}", r"nothing"),
+        ("include: none.yaml", r"no such config file: .*none\.yaml"),
+        ("launch: {place: elsewhere}", r"^launch\.place: .*'inline', 'processes'"),
+    ],
+)
+def test_mistakes_are_one_line_with_their_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A component whose options depend on each other."""
+
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+
+
+def test_what_a_component_refuses_is_a_config_error(tmp_path: Path) -> None:
+    reference = f"{__file__}:Bounded"
+    with pytest.raises(ConfigError, match=r"^grow\.draft\.sampler: low 3 is above high 1$"):
+        load(tmp_path, f"grow: {{draft: {{sampler: {{kind: '{reference}', low: 3}}}}}}")

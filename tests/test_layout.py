@@ -1,0 +1,118 @@
+"""The shape of the package: layers, light imports, tables and configs that hold what they name."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from selftrain import registry
+from selftrain.config import check_tree, load_config, to_tree
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "selftrain"
+
+LAYERS = [
+    {"types", "events", "seeds", "__init__"},
+    {"registry"},
+    {"config"},
+    {"artifacts", "workers", "prompts", "models"},
+    {"records"},
+    {"tasks", "verifiers", "sampling", "rewards", "objectives"},
+    {"verification", "selection", "evaluation", "training"},
+    {"stages"},
+    {"report", "loop"},
+    {"commands"},
+    {"cli"},
+]
+"""From the bottom up; what stands in one layer does not import what stands beside it."""
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+
+HEAVY = {"torch", "transformers", "vllm", "deepspeed", "datasets", "scipy", "pyarrow"}
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Top part of the name and file of every module; ``tasks`` and ``verifiers`` are links."""
+    files = [path for folder in (PACKAGE, PACKAGE / "tasks", PACKAGE / "verifiers") for path in folder.rglob("*.py")]
+    return sorted({(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in files})
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    """Line and top part of everything of ours a file imports, inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            inside = [f"selftrain.{alias.name}" for alias in node.names]
+            names = inside if node.module == "selftrain" else [node.module or ""]
+        else:
+            continue
+        found += [(node.lineno, name.split(".")[1]) for name in names if name.startswith("selftrain.")]
+    return found
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {name for name, _ in modules()} == set(LEVEL)
+
+
+def test_imports_only_point_down() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name} imports {other}"
+        for name, path in modules()
+        for line, other in imported(path)
+        if other in LEVEL and other != name and LEVEL[other] >= LEVEL[name]
+    ]
+    assert wrong == []
+    assert sum(len(imported(path)) for _, path in modules()) > 100  # The walk sees imports at all.
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import selftrain.cli",
+        "import selftrain.cli; selftrain.cli.main(['config', 'configs/quickstart.yaml'])",
+        "import selftrain.cli; selftrain.cli.main(['run', 'configs/quickstart.yaml', 'grow.draft.nn=1'])",
+    ],
+)
+def test_light_commands_load_nothing_heavy(code: str) -> None:
+    script = f"{code}\nimport sys; print(sorted(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "selftrain.cli", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        seconds.append(time.monotonic() - began)
+    assert "selftrain run configs/quickstart.yaml" in done.stdout
+    assert min(seconds) < 0.3, seconds
+
+
+@pytest.mark.parametrize("table", registry.TABLES)
+def test_every_entry_of_a_table_resolves_to_a_dataclass(table: str) -> None:
+    for name in registry.TABLES[table]:
+        assert registry.options_class(table, name) is not None
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_loads_and_comes_back_from_its_own_tree(path: Path) -> None:
+    config = load_config(path)
+    assert config.tasks and config.grow and config.learners
+    assert check_tree(to_tree(config)) == config
+
+
+def test_tasks_and_verifiers_are_links_without_init() -> None:
+    for name in ("tasks", "verifiers"):
+        assert (PACKAGE / name).is_symlink() and (PACKAGE / name).readlink() == Path("..") / name
+        assert not (ROOT / name / "__init__.py").exists()
