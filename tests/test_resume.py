@@ -31,11 +31,11 @@ model:
 tasks:
   arithmetic:
     sizes: {demonstrations: 40, train: 24, val: 8, test: 12, transfer: 0}
-    lengths: [1, 1]
+    lengths: [1, 2]
     operations: "+-"
     modulus: 10
 warmup: {policy: {optim: {lr: 2.0e-2, steps: 40, batch_size: 16}}}
-grow: {draft: {n: 4, max_tokens: 12, sampler: {kind: transformers, batch_size: 32}}}
+grow: {draft: {n: 4, max_tokens: 18, sampler: {kind: transformers, batch_size: 32}}}
 learners:
   policy:
     examples: {own: {from: draft, verdict: right, cap: 2}, gold: {from: gold}}

@@ -53,6 +53,8 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
         examples = [
             example for part in records.parts(folder / "examples" / learner) for example in records.rows(part, Example)
         ]
+        # Parts follow from run.part_size, and batches from this order: what a learner becomes must not.
+        examples.sort(key=lambda example: (example.source, example.problem_id, example.id))
         seed = derive(session.config.run.seed, iteration, learner, "fit")
         objective, log = chosen.objective, folder / learner / "log.jsonl"
         last: Progress | None = None
