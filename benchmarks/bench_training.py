@@ -30,7 +30,7 @@ from selftrain.stages.start import start
 from selftrain.training.fit import fit
 from selftrain.types import Example
 
-STEPS, SKIPPED, RUNS = 40, 10, 1
+STEPS, SKIPPED, RUNS = 120, 20, 3
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 
