@@ -13,7 +13,6 @@ endif
 export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 export HF_HUB_OFFLINE ?=
 export TOKENIZERS_PARALLELISM = false
-export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: install quickstart test check control kills bench clean
 
@@ -31,6 +30,8 @@ $(DONE): pyproject.toml constraints.txt
 quickstart: $(DONE)
 	$(BIN)/selftrain run configs/quickstart.yaml $(ARGS)
 
+# Tests run beside the processes they start: threads that spin while they wait would take the cores from each other.
+test: export GOMP_SPINCOUNT ?= 1000
 test: $(DONE)
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -40,9 +41,11 @@ check: $(DONE)
 	$(BIN)/mypy
 
 # The quickstart against the same number of optimizer steps on its demonstrations alone.
-control: quickstart
-	$(BIN)/selftrain run configs/quickstart_control.yaml $(ARGS)
-	$(BIN)/selftrain compare runs/quickstart-control runs/quickstart
+# `make control SEED=1` does both with another seed.
+control: $(DONE)
+	$(BIN)/selftrain run configs/quickstart.yaml $(if $(SEED),run.seed=$(SEED) run.name=quickstart-$(SEED))
+	$(BIN)/selftrain run configs/quickstart_control.yaml $(if $(SEED),run.seed=$(SEED) run.name=quickstart-control-$(SEED))
+	$(BIN)/selftrain compare runs/quickstart-control$(if $(SEED),-$(SEED)) runs/quickstart$(if $(SEED),-$(SEED))
 
 # Kill the loop at 30 places and compare what the rerun ends with: an hour.
 kills: $(DONE)

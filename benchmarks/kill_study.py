@@ -102,8 +102,8 @@ class Study:
 
 
 def fitting(trap: Trap, part_size: int) -> Trap:
-    """With large parts there is one of each."""
-    return replace(trap, n=1) if part_size > 240 and trap.event in ("write", "replace", "fsync") else trap
+    """With parts larger than the work there is one of each."""
+    return replace(trap, n=1) if part_size >= 1600 and trap.event in ("write", "replace", "fsync") else trap
 
 
 def main() -> None:

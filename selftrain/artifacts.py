@@ -15,11 +15,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
+WHOLE_BYTES = 1 << 28
+"""Files up to this size are digested whole; model weights beyond it would take longer to read than a stage to skip."""
 
 TEMPORARY = ".*.tmp"
 """What files are called until they are whole; a killed process leaves some behind."""
@@ -89,6 +92,22 @@ def remove(path: Path) -> None:
 def file_digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def contents_digest(path: Path) -> str:
+    """Stands for a file, or for all files of a folder by name; of files above `WHOLE_BYTES` only the size counts."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    looks = ((file, file.stat()) for file in files)
+    return _contents_digest(path, tuple((file, look.st_size, look.st_mtime_ns) for file, look in looks))
+
+
+@lru_cache
+def _contents_digest(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Asked for by every stage; read once."""
+    names = ((file.relative_to(root).as_posix(), file, size) for file, size, _ in files)
+    return value_digest(
+        [[name, size, file_digest(file) if size <= WHOLE_BYTES else None] for name, file, size in names]
+    )
 
 
 def value_digest(value: Any) -> str:

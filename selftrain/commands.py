@@ -15,8 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from selftrain.artifacts import RunDir, RunError, StaleStage, write_json, write_text
-from selftrain.config import ConfigError, RunConfig, check_tree, load_config, to_yaml
+from selftrain.artifacts import RunDir, RunError, StaleStage, value_digest, write_json, write_text
+from selftrain.config import ConfigError, check_tree, load_config, to_yaml
+from selftrain.schema import RunConfig
 from selftrain.workers import WorkerDied, WorkerError
 
 TERMINATED = 143
@@ -157,12 +158,13 @@ def _stop_on_sigterm(folder: RunDir) -> Iterator[None]:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-
     _prepare_libraries()
     name = Path(options.model).name or "model"
     task = Path(options.task.partition(":")[0]).stem
+    # Checkpoints are all called alike, and other settings are another evaluation: each gets a folder of its own.
+    place = value_digest([str(Path(options.model).absolute()), options.task, sorted(options.overrides)])[:6]
     base = {
-        "run": {"name": f"evaluate-{name}-{task}-{options.split}"},
+        "run": {"name": f"evaluate-{name}-{task}-{options.split}-{place}"},
         "model": {"path": options.model},
         "tasks": {task: {"kind": options.task}},
         "grow": {"draft": {}},
@@ -253,9 +255,6 @@ def _prepare_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Idle OpenMP threads spin by default; beside another busy process (a verifier, a second run) that makes training
-    # several times slower (measured: 1,100-2,700 tokens/s against 7,400-8,500 on two shared cores).
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 COMMANDS = {

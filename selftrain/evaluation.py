@@ -3,10 +3,7 @@
 The unit is always the problem: samples of one problem are not independent, so they are averaged first, and intervals
 and tests run over problems (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640).
 
-Sources: pass@k is Chen et al. 2021, arXiv:2107.03374, equation 1; maj@k is Wang et al. 2022, arXiv:2203.11171; the
-interval of a proportion is Wilson 1927; the exact test of paired 0/1 values is McNemar 1947, the interval of their
-difference Bonett and Price 2012 (adjusted Wald). What is not 0/1 (averages over samples) gets Student's t, paired
-for tests.
+Sources: pass@k is Chen et al. 2021, arXiv:2107.03374, equation 1; maj@k is Wang et al. 2022, arXiv:2203.11171.
 
 A response the verifier could not judge (``error``, ``timeout``) stays in every denominator and counts as not right: a
 failing verifier lowers pass@k and avg@N, never raises them. Its share stands beside them as ``errors``.
@@ -18,12 +15,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from selftrain.intervals import mean, mean_interval, paired_test
 from selftrain.types import FinishReason, Status
-
-Z95 = 1.959963984540054
-"""97.5 % quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +41,6 @@ class Outcome:
 
 Evaluation = tuple[Sequence[Outcome], Sequence[Outcome]]
 """``(greedy, sampled)`` responses of one checkpoint to one split; either may be empty."""
-
-
-class Estimate(NamedTuple):
-    """A mean over problems and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class PairedTest(NamedTuple):
-    """Mean of ``after - before`` over problems, its 95 % interval and the two-sided p-value of "no difference"."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -100,45 +78,7 @@ def majority_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) 
             f"maj@{k} needs at least {max(k, 1)} samples per problem, there are {len(answers)}: sample more or lower k"
         )
     starts = range(0, len(answers) - k + 1, k)
-    return _mean([_majority(answers[start : start + k], right[start : start + k]) for start in starts])
-
-
-def mean_interval(values: Sequence[float]) -> Estimate:
-    """Mean of one value per problem, with its 95 % interval over problems, inside [0, 1].
-
-    Wilson's score interval where every value is 0 or 1, Student's t otherwise. No value: mean NaN, interval [0, 1]. One
-    value that is neither 0 nor 1 has no spread to go by: interval [0, 1].
-    """
-    n = len(values)
-    if n == 0:
-        return Estimate(math.nan, 0.0, 1.0)
-    mean = _mean(values)
-    if all(value in (0, 1) for value in values):
-        return _wilson(mean, n)
-    margin = _t_quantile(n - 1) * _standard_error(values) if n > 1 else 1.0
-    return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin))
-
-
-def paired_test(before: Mapping[str, float], after: Mapping[str, float]) -> PairedTest:
-    """Did the values of the same problems change? ``before`` and ``after`` map problem id to a value in [0, 1].
-
-    Exact McNemar test where all values are 0 or 1, paired t-test otherwise. Identical values give p = 1.
-
-    Raises:
-        ValueError: the two sides are not about the same problems, or about none.
-    """
-    if before.keys() != after.keys():
-        shared = len(before.keys() & after.keys())
-        raise ValueError(
-            f"a paired test needs the same problems on both sides: {len(before)} and {len(after)}, {shared} shared; "
-            "evaluate both checkpoints on the same split with the same limit"
-        )
-    if not before:
-        raise ValueError("a paired test needs at least one problem")
-    differences = [after[key] - before[key] for key in before]
-    if all(value in (0, 1) for value in (*before.values(), *after.values())):
-        return _mcnemar(differences.count(1), differences.count(-1), len(differences))
-    return _paired_t(differences)
+    return mean([_majority(answers[start : start + k], right[start : start + k]) for start in starts])
 
 
 def accuracy_by_problem(outcomes: Sequence[Outcome]) -> dict[str, float]:
@@ -147,7 +87,7 @@ def accuracy_by_problem(outcomes: Sequence[Outcome]) -> dict[str, float]:
     Raises:
         ValueError: a response given twice, or problems with different numbers of responses.
     """
-    return {key: _mean([o.status == "right" for o in group]) for key, group in _by_problem(outcomes).items()}
+    return {key: mean([o.status == "right" for o in group]) for key, group in _by_problem(outcomes).items()}
 
 
 def summarise(
@@ -212,50 +152,9 @@ def compare(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]
 def _majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)
-    return _mean(
+    return mean(
         [good for answer, good in zip(answers, right, strict=True) if answer is not None and votes[answer] == most]
     )
-
-
-def _wilson(mean: float, n: int) -> Estimate:
-    """(p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
-    centre = mean + Z95**2 / (2 * n)
-    margin = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n))
-    scale = 1 + Z95**2 / n
-    # At 0 and 1 the bound is exact; rounding must not put the mean outside its own interval.
-    low = 0.0 if mean == 0 else (centre - margin) / scale
-    return Estimate(mean, low, 1.0 if mean == 1 else (centre + margin) / scale)
-
-
-def _mcnemar(gained: int, lost: int, n: int) -> PairedTest:
-    """Exact two-sided binomial test on the discordant pairs; interval: Wald on counts with one added to each kind."""
-    discordant = gained + lost
-    tail = sum(math.comb(discordant, i) for i in range(min(gained, lost) + 1))
-    p = min(1.0, 2 * tail / 2**discordant)
-    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    margin = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    return PairedTest((gained - lost) / n, max(-1.0, up - down - margin), min(1.0, up - down + margin), p)
-
-
-def _paired_t(differences: Sequence[float]) -> PairedTest:
-    from scipy.special import stdtr
-
-    n, mean = len(differences), _mean(differences)
-    if n == 1:
-        return PairedTest(mean, -1.0, 1.0, 1.0)
-    error = _standard_error(differences)
-    if error < 1e-12:
-        # All equal: t is infinite, which claims too much for few problems; the exact sign-flip test gives 2 of 2^n.
-        return PairedTest(mean, mean, mean, 2.0 ** (1 - n) if mean else 1.0)
-    margin = _t_quantile(n - 1) * error
-    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
-    return PairedTest(mean, max(-1.0, mean - margin), min(1.0, mean + margin), p)
-
-
-def _t_quantile(degrees: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.975))
 
 
 def _at_k(groups: Mapping[str, Sequence[Outcome]], ks: Sequence[int]) -> dict[str, Any]:
@@ -273,10 +172,10 @@ def _at_k(groups: Mapping[str, Sequence[Outcome]], ks: Sequence[int]) -> dict[st
 
 def _rates(outcomes: Sequence[Outcome]) -> dict[str, float]:
     return {
-        "truncated": _round(_mean([o.finish_reason in ("length", "context") for o in outcomes])),
+        "truncated": _round(mean([o.finish_reason in ("length", "context") for o in outcomes])),
         "unparsed": _share(outcomes, "unparsed"),
-        "mean_tokens": _round(_mean([o.n_tokens for o in outcomes])),
-        "mean_value": _round(_mean([o.value or 0.0 for o in outcomes])),
+        "mean_tokens": _round(mean([o.n_tokens for o in outcomes])),
+        "mean_value": _round(mean([o.value or 0.0 for o in outcomes])),
     }
 
 
@@ -324,16 +223,7 @@ def _named(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def _share(outcomes: Sequence[Outcome], *statuses: Status) -> float:
-    return _round(_mean([outcome.status in statuses for outcome in outcomes]))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    return _round(mean([outcome.status in statuses for outcome in outcomes]))
 
 
 def _round(value: float) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from selftrain.config import ConfigError, Prompt
+from selftrain.config import ConfigError
+from selftrain.schema import Prompt
 from selftrain.types import Problem
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from selftrain.config import Selection
+from selftrain.schema import Selection
 from selftrain.types import Example, Sample, Score, Verdict
 
 

@@ -10,31 +10,20 @@ that the parent can enforce the deadline of a single response without a message 
 
 from __future__ import annotations
 
-import inspect
 import mmap
-import numbers
 import os
 import queue
-import struct
 import time
-import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from selftrain import registry
 from selftrain.artifacts import RunError
-from selftrain.types import STATUSES, Problem, Status, Verdict
-from selftrain.workers import Handler, Worker, WorkerDied
-
-Verifier = Callable[[Problem, str], Verdict | float | bool]
-Judgement = tuple[Status, float | None, str | None, str | None]
-"""Status, value, answer, reason of a verdict."""
-Row = tuple[Status, float | None, str | None, str | None, float]
-"""A verdict on its way between processes: a judgement and its seconds."""
+from selftrain.judging import BOARD, Request, Row, VerifierError, VerifierSpec
+from selftrain.types import STATUSES, Status, Verdict
+from selftrain.workers import Worker, WorkerDied
 
 START_SECONDS = 300.0
 """Longest start-up of a worker: import and construction of all verifiers."""
@@ -42,64 +31,12 @@ CHUNK_ITEMS = 64
 CHUNK_CHARACTERS = 1 << 20
 CHUNK_SECONDS = 0.1
 """Chunks shrink so that one takes about this long: slow verifiers share the work evenly."""
-FLUSH_SECONDS = 0.05
-"""A worker keeps finished verdicts back for at most this long; they are judged again where it is killed meanwhile."""
 READ_SECONDS = 10.0
 """Time a worker gets to read a chunk, beyond the deadline of one response."""
-REASON_CHARACTERS = 500
-_BOARD = struct.Struct("=dq")
-"""When the response a worker is at was begun (time.monotonic), and its position in the chunk."""
-_OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take")
-
-
-class VerifierError(RunError):
-    """A verifier that cannot be loaded, or is none."""
 
 
 class TooManyErrors(RunError):
     """The verifier could not judge too many of the responses."""
-
-
-@dataclass(frozen=True)
-class VerifierSpec:
-    """Which verifier judges a task."""
-
-    reference: str
-    """Name in the registry, ``package.module:name`` or ``path/to/file.py:name``."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
-    """Recorded in every verdict: name and digest, e.g. ``numeric_answer@1a2b``."""
-    right_at: float = 1.0
-    """A verifier that returns a number means ``right`` from this value on."""
-
-
-class Request(NamedTuple):
-    """One response to judge, by the verifier of ``task``."""
-
-    task: str
-    problem: Problem
-    response: str
-
-
-def resolve_now(spec: VerifierSpec) -> Verifier:
-    """Load a verifier in this process.
-
-    Raises:
-        VerifierError: it does not load, refuses its options, or cannot be called with a problem and a response.
-    """
-    try:
-        verifier = registry.build("verifier", spec.reference, dict(spec.options))
-    except registry.UnknownComponent as error:
-        raise VerifierError(str(error)) from error
-    except Exception as error:  # The user's constructor may raise anything.
-        raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
-    if not callable(verifier):
-        raise VerifierError(f"verifier '{spec.reference}' is a {type(verifier).__name__}; it must be callable")
-    try:
-        inspect.signature(verifier).bind(None, "")
-    except TypeError as error:
-        raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
-    return verifier  # type: ignore[no-any-return]
 
 
 class VerifierPool:
@@ -198,15 +135,15 @@ class _Seat:
     def __init__(self, specs: Mapping[str, VerifierSpec], seconds: float, memory_mb: int) -> None:
         self._specs, self._seconds, self._memory_mb = specs, seconds, memory_mb
         self._fd = os.memfd_create("selftrain-verifier")
-        os.ftruncate(self._fd, _BOARD.size)
-        self._board = mmap.mmap(self._fd, _BOARD.size)
+        os.ftruncate(self._fd, BOARD.size)
+        self._board = mmap.mmap(self._fd, BOARD.size)
         self._stopped = False
         self._worker = self._start()
 
     def _start(self) -> Worker:
         self._ready = False
         arguments = (self._specs, self._fd, self._seconds, self._memory_mb)
-        return Worker("selftrain.verification:_work", *arguments, fds=[self._fd])
+        return Worker("selftrain.judging:serve", *arguments, fds=[self._fd])
 
     def wait_ready(self) -> None:
         self._check_open()
@@ -243,7 +180,7 @@ class _Seat:
         """Rows by position, and how the worker died where it did; some rows are missing then."""
         self.wait_ready()
         rows: list[Row] = []
-        _BOARD.pack_into(self._board, 0, time.monotonic() + READ_SECONDS, -1)
+        BOARD.pack_into(self._board, 0, time.monotonic() + READ_SECONDS, -1)
         try:
             self._worker.send(requests)
             while len(rows) < len(requests):
@@ -257,7 +194,7 @@ class _Seat:
         return dict(enumerate(rows)), None
 
     def _culprit(self, received: int, death: str) -> dict[int, Row]:
-        since, position = _BOARD.unpack_from(self._board)
+        since, position = BOARD.unpack_from(self._board)
         if position < received:  # It died between two responses, or of an earlier one.
             return {}
         seconds = time.monotonic() - since
@@ -271,83 +208,8 @@ class _Seat:
 
     def _left(self) -> float:
         """Seconds until the response the worker is at overruns."""
-        since: float = _BOARD.unpack_from(self._board)[0]
+        since: float = BOARD.unpack_from(self._board)[0]
         return since + self._seconds - time.monotonic()
-
-
-def _work(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb: int) -> Handler:
-    """Start-up of a worker; the handler answers a chunk of requests by rows, in one or more lists."""
-    verifiers = {task: resolve_now(spec) for task, spec in specs.items()}
-    board = mmap.mmap(fd, _BOARD.size)
-    os.close(fd)
-    _limit(memory_mb)
-
-    def judge(requests: Sequence[Request]) -> Iterator[list[Row]]:
-        rows: list[Row] = []
-        flushed = now = time.monotonic()
-        for position, (task, problem, response) in enumerate(requests):
-            start = now
-            _BOARD.pack_into(board, 0, start, position)
-            judgement = _judgement(verifiers[task], specs[task].right_at, problem, response)
-            now = time.monotonic()
-            if now - start > seconds:
-                judgement = ("timeout", None, None, f"took {now - start:.3g} s")
-            rows.append((*judgement, now - start))
-            if now - flushed > FLUSH_SECONDS or judgement is _OUT_OF_MEMORY:
-                yield rows
-                rows, flushed = [], now
-            if judgement is _OUT_OF_MEMORY:
-                os._exit(0)  # It may hold on to what filled it; the next response gets a fresh process.
-        yield rows
-
-    return judge
-
-
-def _judgement(verifier: Verifier, right_at: float, problem: Problem, response: str) -> Judgement:
-    try:
-        return _checked(verifier(problem, response), right_at)
-    except MemoryError:
-        return _OUT_OF_MEMORY
-    except BaseException as error:  # Whatever it raises, sys.exit() too, is the verifier's failure, not the worker's.
-        return _no_judgement("".join(traceback.format_exception_only(error)).strip())
-
-
-def _checked(result: object, right_at: float) -> Judgement:
-    """The judgement a verifier's return value stands for; an ``error`` where it keeps to no contract."""
-    if isinstance(result, Verdict):
-        if result.status not in STATUSES:
-            return _no_judgement(f"the verifier returned the status {result.status!r}; known: {', '.join(STATUSES)}")
-        if not all(text is None or isinstance(text, str) for text in (result.answer, result.reason)):
-            return _no_judgement("the verifier returned an answer or a reason that is not a string")
-        if result.status in ("timeout", "error"):
-            return result.status, None, result.answer, result.reason
-        value = result.status == "right" if result.value is None else result.value
-        return _with_value(value, result.status, result.answer, result.reason)
-    if isinstance(result, numbers.Real):
-        return _with_value(result, "right" if float(result) >= right_at else "wrong")
-    return _no_judgement(f"the verifier returned a {type(result).__name__}, not a Verdict, a number or a bool")
-
-
-def _with_value(value: object, status: Status, answer: str | None = None, reason: str | None = None) -> Judgement:
-    if isinstance(value, numbers.Real) and 0.0 <= float(value) <= 1.0:
-        return status, float(value), answer, reason
-    return _no_judgement(f"the verifier returned the value {value!r}, not a number from 0 to 1")
-
-
-def _no_judgement(reason: str) -> Judgement:
-    return "error", None, None, reason[:REASON_CHARACTERS]
-
-
-def _limit(memory_mb: int) -> None:
-    """Bound the address space of this process, and have crashes leave no core dumps."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    bound = pages * resource.getpagesize() + (memory_mb << 20)
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard == resource.RLIM_INFINITY or bound < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 
 
 def count_statuses(verdicts: Iterable[Verdict]) -> dict[Status, int]:

@@ -45,6 +45,9 @@ class GSM8K:
         if self.val_size < 0:
             raise ValueError(f"val_size must not be negative, got {self.val_size}")
 
+    def sources(self) -> tuple[Path, ...]:
+        return (Path(self.data_dir),) if self.data_dir else ()
+
     def splits(self) -> tuple[str, ...]:
         return SPLITS if self.val_size else ("train", "test")
 

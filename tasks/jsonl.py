@@ -41,6 +41,9 @@ class JsonLines:
             if role not in ROLES:
                 raise ValueError(f"fields: unknown role '{role}' ({registry.nearest(role, ROLES)})")
 
+    def sources(self) -> tuple[Path, ...]:
+        return tuple(Path(name) for name in self.files.values())
+
     def splits(self) -> tuple[str, ...]:
         """Raises ValueError where no file is named."""
         if not self.files:

@@ -17,30 +17,11 @@ from kill_driver import Driver, Ended
 from selftrain import records
 from selftrain.cli import main
 
-CONFIG = """
-run: {name: tiny, part_size: 16}
-model:
-  architecture:
-    {model_type: qwen3, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2,
-     num_key_value_heads: 1, head_dim: 16, max_position_embeddings: 32, tie_word_embeddings: true,
-     initializer_range: 0.1}
-  alphabet: "0123456789+-*= #"
-tasks:
-  arithmetic:
-    sizes: {demonstrations: 40, train: 24, val: 8, test: 12, transfer: 0}
-    lengths: [1, 1]
-    operations: "+-"
-    modulus: 10
-warmup: {policy: {optim: {lr: 2.0e-2, steps: 40, batch_size: 16}}}
-grow: {draft: {n: 4, max_tokens: 12, sampler: {kind: transformers, batch_size: 8}}}
-learners:
-  policy:
-    examples: {own: {from: draft, verdict: right, cap: 2}, gold: {from: gold}}
-    optim: {lr: 5.0e-3, steps: 6, batch_size: 8}
-evaluate: {n: 2}
-loop: {iterations: 1}
-launch: {verify_workers: 1}
-track: {live: plain}
+CONFIG = f"""
+include: {Path(__file__).with_name("tiny.yaml")}
+tasks: {{arithmetic: {{lengths: [1, 1]}}}}
+grow: {{draft: {{max_tokens: 12, sampler: {{batch_size: 8}}}}}}
+loop: {{iterations: 1}}
 """
 
 

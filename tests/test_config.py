@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.config import Component, ConfigError, RunConfig, check_tree, instantiate, load_config, to_tree, to_yaml
+from selftrain.config import ConfigError, check_tree, instantiate, load_config, to_tree, to_yaml
 from selftrain.rewards.outcome import Outcome
 from selftrain.sampling.scripted import Scripted
+from selftrain.schema import Component, RunConfig
 
 
 def load(folder: Path, text: str, *overrides: str) -> RunConfig:

@@ -19,11 +19,10 @@ from selftrain.evaluation import (
     accuracy_by_problem,
     compare,
     majority_at_k,
-    mean_interval,
-    paired_test,
     pass_at_k,
     summarise,
 )
+from selftrain.intervals import mean_interval, paired_test
 from selftrain.types import FinishReason, Status
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selftrain"
 
 LAYERS = [
-    {"types", "events", "seeds", "__init__"},
+    {"types", "events", "seeds", "intervals", "__init__"},
     {"registry"},
+    {"schema"},
     {"config"},
     {"artifacts", "workers", "prompts", "models"},
-    {"records"},
+    {"records", "judging"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives"},
     {"verification", "selection", "evaluation", "training"},
     {"stages"},
@@ -90,11 +91,13 @@ def test_light_commands_load_nothing_heavy(code: str) -> None:
 def test_help_answers_at_once() -> None:
     seconds = []
     for _ in range(3):
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-m", "selftrain.cli", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
         )
-        seconds.append(time.monotonic() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: what stands in the way on a busy machine is not ours.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert "selftrain run configs/quickstart.yaml" in done.stdout
     assert min(seconds) < 0.3, seconds
 

@@ -20,31 +20,7 @@ from kill_driver import Driver, Ended, Trap
 from selftrain import records
 from selftrain.types import Sample
 
-CONFIG = """
-run: {name: tiny, part_size: 16}
-model:
-  architecture:
-    {model_type: qwen3, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2,
-     num_key_value_heads: 1, head_dim: 16, max_position_embeddings: 32, tie_word_embeddings: true,
-     initializer_range: 0.1}
-  alphabet: "0123456789+-*= #"
-tasks:
-  arithmetic:
-    sizes: {demonstrations: 40, train: 24, val: 8, test: 12, transfer: 0}
-    lengths: [1, 2]
-    operations: "+-"
-    modulus: 10
-warmup: {policy: {optim: {lr: 2.0e-2, steps: 40, batch_size: 16}}}
-grow: {draft: {n: 4, max_tokens: 18, sampler: {kind: transformers, batch_size: 32}}}
-learners:
-  policy:
-    examples: {own: {from: draft, verdict: right, cap: 2}, gold: {from: gold}}
-    optim: {lr: 5.0e-3, steps: 6, batch_size: 8}
-evaluate: {n: 2}
-loop: {iterations: 2}
-launch: {verify_workers: 1}
-track: {live: plain}
-"""
+CONFIG = Path(__file__).with_name("tiny.yaml")
 SAMPLES = 24 * 4
 
 
@@ -53,11 +29,9 @@ class Runs:
 
     def __init__(self, driver: Driver, folder: Path) -> None:
         self.driver, self.folder = driver, folder
-        self.config = folder / "tiny.yaml"
-        self.config.write_text(CONFIG)
 
     def command(self, name: str, *more: str) -> list[str]:
-        return ["run", str(self.config), f"run.folder={self.folder}", f"run.name={name}", *more]
+        return ["run", str(CONFIG), f"run.folder={self.folder}", f"run.name={name}", *more]
 
     def run(self, name: str, *more: str, trap: Trap | None = None) -> Ended:
         return self.driver.run(self.command(name, *more), trap)
@@ -95,7 +69,7 @@ KILLS = {
     "between rename and mark": Trap("replaced", "iteration_0001/grow.done", 1),
     "mid checkpoint": Trap("weights", "iteration_0001/policy", 1),
     "checkpoint without mark": Trap("replaced", "iteration_0002/policy/checkpoint", 1),
-    "mid evaluation": Trap("replaced", "iteration_0001/evaluation/unjudged/arithmetic-test", 2),
+    "mid evaluation": Trap("replaced", "iteration_0001/evaluation/unjudged/arithmetic-test", 3),
     "mid metrics": Trap("text", "metrics.jsonl", 2),
 }
 
@@ -281,6 +255,25 @@ def test_part_begun_with_other_settings_is_refused(runs: Runs) -> None:
     assert ended.err.splitlines()[-1].startswith(
         "selftrain: iteration 1, stage 'grow' was begun with other settings: grow.draft.top_k; set them back"
     )
+
+
+def test_data_file_edited_since_is_refused(runs: Runs) -> None:
+    """Problems of before and after an edit must not mix."""
+    data = runs.folder / "mine.jsonl"
+    lines = [
+        json.dumps({"question": f"{a}+{a}=", "answer": str(2 * a), "demonstration": f"#{2 * a}"}) for a in range(9)
+    ]
+    data.write_text("\n".join(lines))
+    task = f"tasks={{arithmetic: null, mine: {{kind: jsonl, verifier: numeric_answer, files: {{train: {data}}}}}}}"
+    command = ("--until", "0/warmup-policy", task, "warmup.policy.from=gold", "warmup.policy.optim.steps=1")
+    ended = runs.run("edited", *command)
+    assert ended.status == 0, ended.err
+    moved = data.rename(runs.folder / "moved.jsonl")
+    assert runs.run("edited", command[0], command[1], task.replace(str(data), str(moved)), *command[3:]).status == 0
+    data.write_text("\n".join(lines[:-1]))
+    ended = runs.run("edited", *command)
+    assert ended.status == 2
+    assert "tasks.mine.files.train.contents" in ended.err and "--redo 0/warmup-policy" in ended.err
 
 
 def test_redo_sets_aside_and_comes_to_the_same(runs: Runs) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from selftrain.config import Selection
+from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser
 from selftrain.types import Example, FinishReason, Sample, Score, Status, Verdict
 

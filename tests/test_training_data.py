@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from selftrain.config import Optim, Validation
 from selftrain.models.checkpoint import load_model, load_tokenizer
 from selftrain.models.logprobs import batch_logprobs
 from selftrain.objectives.nll import NLL
+from selftrain.schema import Optim, Validation
 from selftrain.training.data import Batching, epochs_to_steps, length, micro_batches, schedule
 from selftrain.training.engine import TorchEngine, lr_factor
 from selftrain.training.fit import fit, hold_out, validation_loss

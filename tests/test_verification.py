@@ -15,17 +15,9 @@ from typing import Any
 
 import pytest
 
+from selftrain.judging import Request, VerifierError, VerifierSpec, resolve_now
 from selftrain.types import Problem, Verdict
-from selftrain.verification import (
-    ErrorBudget,
-    Request,
-    TooManyErrors,
-    VerifierError,
-    VerifierPool,
-    VerifierSpec,
-    count_statuses,
-    resolve_now,
-)
+from selftrain.verification import ErrorBudget, TooManyErrors, VerifierPool, count_statuses
 
 PLUGINS = Path(__file__).parent / "plugins"
 BAD = str(PLUGINS / "bad_verifiers.py")
@@ -268,7 +260,8 @@ PARENT = """
 import sys, threading, time
 from pathlib import Path
 from selftrain.types import Problem
-from selftrain.verification import Request, VerifierPool, VerifierSpec
+from selftrain.judging import Request, VerifierSpec
+from selftrain.verification import VerifierPool
 
 problem = Problem("t/train/0", "t", "train", "2 + 2?", "4")
 with VerifierPool({"t": VerifierSpec(sys.argv[1])}, seconds=600) as pool:

@@ -41,7 +41,7 @@ def read_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     Some architectures scale or cap their logits after the output matrix; the config says how.
     """
     head = model.get_output_embeddings()
-    config: Any = model.config
+    config: Any = model.config.get_text_config()
     divide = getattr(config, "logits_scaling", None)
     multiply = getattr(config, "logit_scale", None)
     cap = getattr(config, "final_logit_softcapping", None)
@@ -63,7 +63,7 @@ def check_head(model: PreTrainedModel) -> None:
     Raises:
         ValueError: this architecture turns hidden states into logits in a way `read_head` does not know.
     """
-    ids = torch.arange(4, device=model.device)[None] % int(model.config.vocab_size)
+    ids = torch.arange(4, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -83,7 +83,7 @@ def check_packing(model: PreTrainedModel) -> None:
     Raises:
         ValueError: this architecture carries something from one packed sequence into the next.
     """
-    ids = torch.arange(8, device=model.device)[None] % int(model.config.vocab_size)
+    ids = torch.arange(8, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
     positions = torch.arange(4, device=model.device).repeat(2)[None]
     training = model.training
     model.eval()
@@ -129,4 +129,4 @@ def batch_logprobs(
     """
     hidden = model.base_model(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     wanted = hidden.reshape(-1, hidden.shape[-1])[positions.index]
-    return token_logprobs(wanted, read_head(model), positions.targets, int(model.config.vocab_size))
+    return token_logprobs(wanted, read_head(model), positions.targets, int(model.config.get_text_config().vocab_size))

@@ -30,6 +30,7 @@ class NLL:
             sequences: examples in the whole step.
 
         Returns:
-            This pass's part of the step's loss; the parts add up to it, however the step is cut.
+            This pass's part of the step's loss; the parts add up to it, however the step is cut. 0 where no token
+            carries loss.
         """
-        return -(weights * logprobs).sum() / (tokens if self.normalise == "tokens" else sequences)
+        return -(weights * logprobs).sum() / max(1, tokens if self.normalise == "tokens" else sequences)

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain.config import (
-    ConfigError,
+from selftrain.config import ConfigError
+from selftrain.judging import VerifierError, resolve_now
+from selftrain.prompts import check_prompt, check_tokenizer, make_prompter
+from selftrain.registry import nearest
+from selftrain.schema import (
     Evaluate,
     Grow,
     Launch,
@@ -22,14 +25,12 @@ from selftrain.config import (
     Validation,
     Verify,
 )
-from selftrain.prompts import check_prompt, check_tokenizer, make_prompter
-from selftrain.registry import nearest
 from selftrain.stages.evaluate import evaluated_splits, sampling_of
+from selftrain.stages.fingerprints import REPLAY
 from selftrain.stages.improve import demonstrated, replay_rows
 from selftrain.stages.plan import POLICY
 from selftrain.stages.session import Session, verifier_spec
 from selftrain.stages.start import described_tokenizer
-from selftrain.verification import VerifierError, resolve_now
 
 AT_LEAST: dict[type, dict[str, float]] = {
     Run: {"part_size": 1},
@@ -124,8 +125,8 @@ def _check_learner(config: RunConfig, name: str, learner: Any) -> None:
         raise ConfigError(f"learners.{name}.examples: names no selection, so there is nothing to learn")
     for key, selection in learner.examples.items():
         where = f"learners.{name}.examples.{key}.from"
-        if selection.source.startswith("replay:"):
-            if not list(replay_rows(Path(selection.source.removeprefix("replay:")), where)):
+        if selection.source.startswith(REPLAY):
+            if not list(replay_rows(Path(selection.source.removeprefix(REPLAY)), where)):
                 raise ConfigError(f"{where}: the file is empty")
         elif selection.source != "gold" and selection.source not in config.grow:
             raise ConfigError(

@@ -10,16 +10,16 @@ from typing import Any
 
 from selftrain import records
 from selftrain.artifacts import read_json, remove, write_json
-from selftrain.config import Component, RunConfig, Sampling
 from selftrain.evaluation import Outcome, compare, summarise
 from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
+from selftrain.judging import Request as Judgement
 from selftrain.sampling.base import Request
-from selftrain.stages.plan import POLICY, Stages
-from selftrain.stages.sampled import collect, cut, part_size, request, samples_of, settings_of
+from selftrain.schema import Component, RunConfig, Sampling
+from selftrain.stages.plan import Stages
+from selftrain.stages.sampled import Advance, request, sample_parts, settings_of
 from selftrain.stages.session import Session
 from selftrain.types import Problem, Sample
 from selftrain.verification import ErrorBudget
-from selftrain.verification import Request as Judgement
 
 GREEDY, SAMPLED = "greedy", "sampled"
 UNJUDGED = "unjudged"
@@ -39,8 +39,6 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     started = time.monotonic()
     config = session.config
     stages = Stages(config, session.run)
-    checkpoint = stages.checkpoint(POLICY, iteration)
-    policy = stages.checkpoint_digest(POLICY, iteration)
     folder = session.run.iteration(iteration)
     stage = stages.evaluate(iteration)
     stage.begin(folder / "evaluation", leave_out=JUDGING)
@@ -49,14 +47,17 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     total = per_problem * sum(len(session.problems.of(task, split)) for task, split in splits)
     yield StageStarted(iteration, "evaluate", total, "samples")
     yield (progress := Progress(iteration, "evaluate", 0, total))
+    sampled = 0
     for task, split in splits:
         path = folder / "evaluation" / f"{task}-{split}.parquet"
         if not _judged(session, path):
-            tokens = 0
-            for done, tokens in _split(session, iteration, task, split, checkpoint, policy, path):
-                yield replace(progress, done=progress.done + done, tokens=progress.tokens + tokens)
-            progress = replace(progress, tokens=progress.tokens + tokens)
-        progress = replace(progress, done=progress.done + per_problem * len(session.problems.of(task, split)))
+            for advance in _split(session, iteration, task, split, path):
+                progress = replace(
+                    progress, done=progress.done + advance.samples, tokens=progress.tokens + advance.tokens
+                )
+                yield progress
+        sampled += per_problem * len(session.problems.of(task, split))
+        progress = replace(progress, done=sampled)
         session.check_stop()
     rows = tuple(_row(session, iteration, task, split) for task, split in splits)
     write_json(folder / "metrics.json", list(rows))
@@ -92,37 +93,17 @@ def metrics_of(session: Session, iteration: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _split(
-    session: Session, iteration: int, task: str, split: str, checkpoint: Path, policy: str, path: Path
-) -> Iterator[tuple[int, int]]:
-    """Sample one split, in parts until it is judged, and judge it; yields samples and tokens so far."""
-    config = session.config
-    sampling, chosen = sampling_of(config), sampler_of(config)
-    work = _work(session, iteration, session.problems.of(task, split), sampling)
-    folder = path.parent / UNJUDGED
-    groups = cut(work, part_size(folder / "plan.json", config.run.part_size))
-    parts = [folder / f"{path.stem}-{number:05d}.parquet" for number in range(len(groups))]
-    done = set(range(len(groups))) if path.exists() else {n for n, part in enumerate(parts) if part.exists()}
-    finished = sum(len(work[i].seeds) for number in done for i in groups[number])
-    tokens = 0
-    seed = config.run.seed
-    if len(done) < len(groups):
-        for number, answers, new in collect(session.sampler(chosen, checkpoint), work, groups, done):
-            tokens += new
-            if number is not None:
-                part = [
-                    sample
-                    for index, completions in zip(groups[number], answers, strict=True)
-                    for sample in samples_of(
-                        work[index], completions, seed=seed, iteration=iteration, policy=policy, sampler=chosen.kind
-                    )
-                ]
-                records.write(parts[number], Sample, part)
-                finished += len(part)
-                session.check_stop()
-            else:
-                yield finished, tokens
-    judge_split(session, task, [path] if path.exists() else parts, path)
+def _split(session: Session, iteration: int, task: str, split: str, path: Path) -> Iterator[Advance]:
+    """Sample one split, in parts until it is judged, and judge it."""
+    parts = [path] if path.exists() else []
+    if not parts:
+        config = session.config
+        work = _work(session, iteration, session.problems.of(task, split), sampling_of(config))
+        stem = path.parent / UNJUDGED / path.stem
+        for advance in sample_parts(session, work, stem, sampler_of(config), iteration=iteration, policy=iteration):
+            parts += [advance.part] if advance.part else []
+            yield advance
+    judge_split(session, task, parts, path)
 
 
 def judge_split(session: Session, task: str, parts: Sequence[Path], path: Path) -> None:

@@ -1,29 +1,56 @@
 """Which part of the config each stage depends on.
 
 What only changes place or speed is left out: launch, track, names of runs, part size, micro-batches, the number of
-iterations, and what a sampler calls its speed options.
+iterations, what a sampler calls its speed options, and where files lie: their contents count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from selftrain import registry
-from selftrain.config import Component, RunConfig, to_tree
+from selftrain.artifacts import contents_digest
+from selftrain.config import instantiate, to_tree
+from selftrain.schema import Component, RunConfig, Task
+
+REPLAY = "replay:"
+"""Before the path of a file of examples, where a selection names its source."""
 
 FIT_SPEED = ("micro_tokens", "gradient_checkpointing")
 
 
 def model(config: RunConfig) -> dict[str, Any]:
-    return {"run.seed": config.run.seed, "model": to_tree(config.model)}
+    path = config.model.path
+    return {"run.seed": config.run.seed, "model": by_contents(to_tree(config.model), [path] if path else [])}
 
 
 def data(config: RunConfig) -> dict[str, Any]:
     """Problems and prompts, without who judges them."""
-    trees = {name: to_tree(task) for name, task in config.tasks.items()}
+    trees = {name: by_contents(to_tree(task), sources(task)) for name, task in config.tasks.items()}
     for tree in trees.values():
         del tree["verifier"]
     return {"tasks": trees}
+
+
+def sources(task: Task) -> list[str]:
+    """The local files and folders a task reads, where it says so."""
+    loaded = instantiate("task", Component(task.kind, task.options))
+    return [str(path) for path in loaded.sources()] if hasattr(loaded, "sources") else []
+
+
+def by_contents(tree: Any, paths: Collection[str]) -> Any:
+    """The tree with what lies at these paths in place of their names.
+
+    An edited file must not mix with what was made of the old one; a file that only moved changes nothing.
+    """
+    if isinstance(tree, dict):
+        return {key: by_contents(value, paths) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [by_contents(value, paths) for value in tree]
+    found = tree in paths and Path(str(tree).removeprefix(REPLAY))
+    return {"contents": contents_digest(found)} if found and found.exists() else tree
 
 
 def judging(config: RunConfig) -> dict[str, Any]:
@@ -49,7 +76,10 @@ def score(config: RunConfig) -> dict[str, Any]:
 
 
 def improve(config: RunConfig, learner: str) -> dict[str, Any]:
-    return {"run.seed": config.run.seed, "learners": {learner: fit(to_tree(config.learners[learner]))}}
+    chosen = config.learners[learner]
+    replayed = [selection.source for selection in chosen.examples.values() if selection.source.startswith(REPLAY)]
+    tree = by_contents(fit(to_tree(chosen)), replayed)
+    return {"run.seed": config.run.seed, "learners": {learner: tree}}
 
 
 def evaluate(config: RunConfig) -> dict[str, Any]:

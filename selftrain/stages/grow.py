@@ -9,14 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from selftrain import records
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
-from selftrain.stages.plan import POLICY, Stages
-from selftrain.stages.sampled import collect, cut, part_size, request, samples_of, settings_of
+from selftrain.stages.plan import Stages
+from selftrain.stages.sampled import Advance, request, sample_parts, settings_of
 from selftrain.stages.session import Session
 from selftrain.stages.verify import judge_part, verdicts_folder
-from selftrain.types import Sample
 from selftrain.verification import ErrorBudget
 
 
@@ -39,24 +37,13 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     with _judge() as judge:
         judging: list[Future[Counter[str]]] = []
         for step, requests in work.items():
-            size = part_size(folder / f"{step}.plan.json", session.config.run.part_size)
-            groups = cut(requests, size)
-            paths = [folder / f"{step}-{number:05d}.parquet" for number in range(len(groups))]
-            done = {number for number, path in enumerate(paths) if path.exists()}
-            tally.kept(requests, groups, done)
-            judging += [judge.submit(judge_part, session, iteration, paths[number], budget) for number in sorted(done)]
-            yield tally.progress(judging)
-            if len(done) == len(groups):
-                continue
-            sampler = session.sampler(session.config.grow[step].sampler, stages.checkpoint(POLICY, iteration - 1))
-            for number, answers, tokens in collect(sampler, requests, groups, done):
-                tally.tokens += tokens
-                if number is not None:
-                    part = _part(session, iteration, [requests[i] for i in groups[number]], answers)
-                    records.write(paths[number], Sample, part)
-                    tally.done += len(part)
-                    judging.append(judge.submit(judge_part, session, iteration, paths[number], budget))
-                    session.check_stop()
+            sampler = session.config.grow[step].sampler
+            for advance in sample_parts(
+                session, requests, folder / step, sampler, iteration=iteration, policy=iteration - 1
+            ):
+                tally.add(advance)
+                if advance.part is not None:
+                    judging.append(judge.submit(judge_part, session, iteration, advance.part, budget))
                 yield tally.progress(judging)
         for future in judging:
             future.result()
@@ -84,8 +71,9 @@ class Tally:
         self._iteration, self._total = iteration, total
         self.done = self.tokens = 0
 
-    def kept(self, requests: Sequence[Request], groups: Sequence[Sequence[int]], done: set[int]) -> None:
-        self.done += sum(len(requests[i].seeds) for number in done for i in groups[number])
+    def add(self, advance: Advance) -> None:
+        self.done += advance.samples
+        self.tokens += advance.tokens
 
     def progress(self, judging: Sequence[Future[Counter[str]]]) -> Progress:
         return Progress(self._iteration, "grow", self.done, self._total, self.tokens, dict(self.counts(judging)))
@@ -119,15 +107,3 @@ def work_list(session: Session, iteration: int, step: str) -> list[Request]:
         for problem in session.problems.all("train")
     ]
     return sorted(requests, key=lambda r: len(r.prompt_ids))
-
-
-def _part(
-    session: Session, iteration: int, requests: Sequence[Request], answers: Sequence[Sequence[object]]
-) -> list[Sample]:
-    seed = session.config.run.seed
-    policy = Stages(session.config, session.run).checkpoint_digest(POLICY, iteration - 1)
-    part: list[Sample] = []
-    for wanted, completions in zip(requests, answers, strict=True):
-        sampler = session.config.grow[wanted.purpose].sampler.kind
-        part += samples_of(wanted, completions, seed=seed, iteration=iteration, policy=policy, sampler=sampler)  # type: ignore[arg-type]
-    return sorted(part, key=lambda sample: (sample.problem_id, sample.index))

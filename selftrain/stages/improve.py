@@ -9,10 +9,12 @@ from pathlib import Path
 
 from selftrain import records
 from selftrain.artifacts import RunError, failing_as_run_error, read_json, replacing, write_json
-from selftrain.config import Component, ConfigError, Learner, Optim, Selection, instantiate
+from selftrain.config import ConfigError, instantiate
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
+from selftrain.schema import Component, Learner, Optim, Selection
 from selftrain.seeds import derive
 from selftrain.selection import Candidate, Chooser
+from selftrain.stages.fingerprints import REPLAY
 from selftrain.stages.plan import Stages
 from selftrain.stages.score import candidates
 from selftrain.stages.session import Session
@@ -151,8 +153,8 @@ def chosen_examples(
     if selection.source == "gold":
         gold = [problem for split in ("train", "demonstrations") for problem in session.problems.demonstrations(split)]
         return iter(demonstration_examples(session, gold, name, selection.weight)), None
-    if selection.source.startswith("replay:"):
-        return replayed(session, Path(selection.source.removeprefix("replay:")), name, selection.weight), None
+    if selection.source.startswith(REPLAY):
+        return replayed(session, Path(selection.source.removeprefix(REPLAY)), name, selection.weight), None
     chooser = Chooser(name, selection, session.tokenizer.eos_token_id)
     oldest = iteration if selection.history == "this" else 1
 
@@ -228,7 +230,7 @@ def _own_kept(session: Session, iteration: int, learner: str) -> bool:
 
 
 def _samples(learner: Learner) -> bool:
-    return any(s.source != "gold" and not s.source.startswith("replay:") for s in learner.examples.values())
+    return any(s.source != "gold" and not s.source.startswith(REPLAY) for s in learner.examples.values())
 
 
 def nothing_accepted(iteration: int, reasons: Counter[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrain.artifacts import RunDir, Stage, file_digest
-from selftrain.config import RunConfig
+from selftrain.artifacts import RunDir, Stage, contents_digest, file_digest
+from selftrain.schema import RunConfig
 from selftrain.stages import fingerprints
 
 POLICY = "policy"
@@ -72,7 +72,10 @@ class Stages:
         return self._start_digest()
 
     def _start_digest(self) -> str:
-        return self.config.model.path or _digest(self.start().mark)
+        path = self.config.model.path
+        if path is None:
+            return _digest(self.start().mark)
+        return contents_digest(Path(path)) if Path(path).exists() else path
 
     def _digest(self, iteration: int, stage: str) -> str:
         """By the place of the mark alone: building the stages before it would lead back to the first iteration."""

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from selftrain.config import Component, ConfigError, RunConfig, instantiate
+from selftrain.config import ConfigError, instantiate
+from selftrain.schema import Component, RunConfig
 from selftrain.types import Problem
 
 EVALUATED = ("val", "test", "transfer")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from selftrain import records
 from selftrain.artifacts import failing_as_run_error, read_json, write_json
-from selftrain.config import Sampling
 from selftrain.sampling.base import Completion, Request, Sampler, Settings
+from selftrain.schema import Component, Sampling
 from selftrain.seeds import derive, sample_id
+from selftrain.stages.plan import POLICY, Stages
+from selftrain.stages.session import Session
 from selftrain.types import Problem, Sample
 
 
@@ -22,6 +26,53 @@ def request(
     """``n`` samples of one problem; every seed follows from run seed, iteration, step, problem and index."""
     seeds = tuple(derive(seed, iteration, step, problem.id, index) for index in range(n))
     return Request(problem, prompt_ids, seeds, settings, step)
+
+
+@dataclass(frozen=True)
+class Advance:
+    """How far sampling came: tokens drawn, or a part that is on disk."""
+
+    tokens: int = 0
+    part: Path | None = None
+    samples: int = 0
+    """How many the part holds."""
+
+
+def sample_parts(
+    session: Session, work: Sequence[Request], stem: Path, sampler: Component, *, iteration: int, policy: int
+) -> Iterator[Advance]:
+    """Answer a work list into files ``stem-00000.parquet`` and so on.
+
+    Parts that are on disk already come first; where none is missing no engine is opened. After every part written the
+    run may stop.
+
+    Args:
+        iteration: the one the samples are recorded under.
+        policy: the one whose checkpoint answers; 0 is the model the run starts from.
+
+    Raises:
+        Interrupted: the run was asked to stop.
+        RunError: the sampler failed; the parts it finished stay.
+    """
+    config, stages = session.config, Stages(session.config, session.run)
+    groups = cut(work, part_size(stem.with_name(f"{stem.name}.plan.json"), config.run.part_size))
+    paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
+    done = {number for number, path in enumerate(paths) if path.exists()}
+    for kept in sorted(done):
+        yield Advance(part=paths[kept], samples=sum(len(work[i].seeds) for i in groups[kept]))
+    if len(done) == len(groups):
+        return
+    engine = session.sampler(sampler, stages.checkpoint(POLICY, policy))
+    author = Author(config.run.seed, iteration, stages.checkpoint_digest(POLICY, policy), sampler.kind)
+    for number, answers, tokens in collect(engine, work, groups, done):
+        if number is None:
+            yield Advance(tokens=tokens)
+            continue
+        requests = (work[i] for i in groups[number])
+        part = [s for request, found in zip(requests, answers, strict=True) for s in samples_of(request, found, author)]
+        records.write(paths[number], Sample, sorted(part, key=lambda s: (s.problem_id, s.step, s.index)))
+        yield Advance(part=paths[number], samples=len(part))
+        session.check_stop()
 
 
 def part_size(plan: Path, configured: int) -> int:
@@ -82,22 +133,31 @@ def collect(
         yield None, [], tokens
 
 
-def samples_of(
-    request: Request, completions: Sequence[Completion], *, seed: int, iteration: int, policy: str, sampler: str
-) -> list[Sample]:
+@dataclass(frozen=True)
+class Author:
+    """Where samples come from, as they record it."""
+
+    seed: int
+    iteration: int
+    policy: str
+    """Digest of the checkpoint."""
+    sampler: str
+
+
+def samples_of(request: Request, completions: Sequence[Completion], author: Author) -> list[Sample]:
     return [
         Sample(
-            id=sample_id(seed, iteration, request.purpose, request.problem.id, None, completion.index),
+            id=sample_id(author.seed, author.iteration, request.purpose, request.problem.id, None, completion.index),
             problem_id=request.problem.id,
-            iteration=iteration,
+            iteration=author.iteration,
             step=request.purpose,
             index=completion.index,
             prompt_ids=request.prompt_ids,
             response_ids=completion.ids,
             text=completion.text,
             finish_reason=completion.finish_reason,
-            policy=policy,
-            sampler=sampler,
+            policy=author.policy,
+            sampler=author.sampler,
             ids_from="retokenised" if completion.ids_from == "retokenised" else "engine",
             seed=request.seeds[completion.index],
             logprobs=completion.logprobs,

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selftrain import records
-from selftrain.config import Reward, instantiate
+from selftrain.config import instantiate
 from selftrain.events import Event, Progress, StageFinished, StageStarted
+from selftrain.schema import Reward
 from selftrain.selection import Candidate
 from selftrain.stages.plan import Stages
 from selftrain.stages.session import Session

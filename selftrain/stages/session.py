@@ -14,11 +14,13 @@ from typing import Any
 
 from selftrain import registry
 from selftrain.artifacts import RunDir, value_digest
-from selftrain.config import Component, RunConfig, Verify, instantiate, to_tree
+from selftrain.config import instantiate, to_tree
+from selftrain.judging import VerifierSpec
 from selftrain.prompts import Prompter, make_prompter
 from selftrain.sampling.base import Sampler
+from selftrain.schema import Component, RunConfig, Verify
 from selftrain.stages.problems import ProblemSet, load_problems
-from selftrain.verification import VerifierPool, VerifierSpec
+from selftrain.verification import VerifierPool
 
 
 class Interrupted(Exception):

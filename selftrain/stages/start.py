@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 
 from selftrain.artifacts import replacing
-from selftrain.config import ConfigError, RunConfig
+from selftrain.config import ConfigError
 from selftrain.events import Event, StageFinished, StageStarted
+from selftrain.schema import RunConfig
 from selftrain.seeds import derive
 from selftrain.stages.plan import Stages
 from selftrain.stages.session import Session

@@ -10,10 +10,11 @@ from typing import Any
 
 from selftrain import records
 from selftrain.events import Event, Progress, StageFinished, StageStarted
+from selftrain.judging import Request
 from selftrain.stages.plan import Stages
 from selftrain.stages.session import Session
 from selftrain.types import Sample, Verdict
-from selftrain.verification import ErrorBudget, Request
+from selftrain.verification import ErrorBudget
 
 
 def verdicts_folder(session: Session, iteration: int) -> Path:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import torch
 
-from selftrain.config import Optim
 from selftrain.models import checkpoint
 from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
+from selftrain.schema import Optim
 from selftrain.training.data import MicroBatch
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from selftrain.config import Optim
+from selftrain.schema import Optim
 from selftrain.training.data import MicroBatch, epochs_to_steps, length, micro_batches, schedule
 from selftrain.training.engine import Objective, Step, TorchEngine
 from selftrain.types import Example

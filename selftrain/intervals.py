@@ -1,0 +1,120 @@
+"""Means over problems with 95 % intervals, and paired tests of two sides on the same problems.
+
+Sources: the interval of a proportion is Wilson 1927; the exact test of paired 0/1 values is McNemar 1947, the interval
+of their difference Bonett and Price 2012 (adjusted Wald). What is not 0/1 (averages over samples) gets Student's t,
+paired for tests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+Z95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
+
+
+class Estimate(NamedTuple):
+    """A mean over problems and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """Mean of ``after - before`` over problems, its 95 % interval and the two-sided p-value of "no difference"."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean of one value per problem, with its 95 % interval over problems, inside [0, 1].
+
+    Wilson's score interval where every value is 0 or 1, Student's t otherwise. No value: mean NaN, interval [0, 1]. One
+    value that is neither 0 nor 1 has no spread to go by: interval [0, 1].
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(math.nan, 0.0, 1.0)
+    average = mean(values)
+    if all(value in (0, 1) for value in values):
+        return _wilson(average, n)
+    margin = _t_quantile(n - 1) * _standard_error(values) if n > 1 else 1.0
+    return Estimate(average, max(0.0, average - margin), min(1.0, average + margin))
+
+
+def paired_test(before: Mapping[str, float], after: Mapping[str, float]) -> PairedTest:
+    """Did the values of the same problems change? ``before`` and ``after`` map problem id to a value in [0, 1].
+
+    Exact McNemar test where all values are 0 or 1, paired t-test otherwise. Identical values give p = 1.
+
+    Raises:
+        ValueError: the two sides are not about the same problems, or about none.
+    """
+    if before.keys() != after.keys():
+        shared = len(before.keys() & after.keys())
+        raise ValueError(
+            f"a paired test needs the same problems on both sides: {len(before)} and {len(after)}, {shared} shared; "
+            "evaluate both checkpoints on the same split with the same limit"
+        )
+    if not before:
+        raise ValueError("a paired test needs at least one problem")
+    differences = [after[key] - before[key] for key in before]
+    if all(value in (0, 1) for value in (*before.values(), *after.values())):
+        return _mcnemar(differences.count(1), differences.count(-1), len(differences))
+    return _paired_t(differences)
+
+
+def _wilson(mean: float, n: int) -> Estimate:
+    """(p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    centre = mean + Z95**2 / (2 * n)
+    margin = Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n))
+    scale = 1 + Z95**2 / n
+    # At 0 and 1 the bound is exact; rounding must not put the mean outside its own interval.
+    low = 0.0 if mean == 0 else (centre - margin) / scale
+    return Estimate(mean, low, 1.0 if mean == 1 else (centre + margin) / scale)
+
+
+def _mcnemar(gained: int, lost: int, n: int) -> PairedTest:
+    """Exact two-sided binomial test on the discordant pairs; interval: Wald on counts with one added to each kind."""
+    discordant = gained + lost
+    tail = sum(math.comb(discordant, i) for i in range(min(gained, lost) + 1))
+    p = min(1.0, 2 * tail / 2**discordant)
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    margin = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return PairedTest((gained - lost) / n, max(-1.0, up - down - margin), min(1.0, up - down + margin), p)
+
+
+def _paired_t(differences: Sequence[float]) -> PairedTest:
+    from scipy.special import stdtr
+
+    n, average = len(differences), mean(differences)
+    if n == 1:
+        return PairedTest(average, -1.0, 1.0, 1.0)
+    error = _standard_error(differences)
+    if error < 1e-12:
+        # All equal: t is infinite, which claims too much for few problems; the exact sign-flip test gives 2 of 2^n.
+        return PairedTest(average, average, average, 2.0 ** (1 - n) if average else 1.0)
+    margin = _t_quantile(n - 1) * error
+    p = 2 * float(stdtr(n - 1, -abs(average) / error))
+    return PairedTest(average, max(-1.0, average - margin), min(1.0, average + margin), p)
+
+
+def _t_quantile(degrees: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    average = mean(values)
+    return math.sqrt(math.fsum((value - average) ** 2 for value in values) / (len(values) - 1) / len(values))

@@ -1,0 +1,242 @@
+"""The schema of a config: one frozen dataclass per section, its defaults, and what each field means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component by name, its options checked and complete."""
+
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str = "run"
+    folder: str = "runs"
+    """Where runs lie; this one is ``folder/name``."""
+    seed: int = 0
+    part_size: int = 1024
+    """Samples per file of Grow, about; a killed run samples at most the unfinished parts again."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where the run starts: a checkpoint, or a small architecture with random weights."""
+
+    path: str | None = None
+    """Folder or hub name of a causal language model."""
+    architecture: dict[str, Any] | None = None
+    """``model_type`` and fields of a transformers config, instead of ``path``."""
+    alphabet: str | None = None
+    """With ``architecture``: the characters its tokenizer knows, one token each."""
+    chat: Literal["auto", "none"] = "auto"
+    """auto: prompts go through the tokenizer's chat template where it has one."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    template: str = "{question}"
+    system: str | None = None
+    """System message, for chat templates."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the run; fields the schema does not know are options of its kind."""
+
+    kind: str = MISSING
+    """Defaults to the task's name."""
+    prompt: Prompt = field(default_factory=Prompt)
+    verifier: Any = None
+    """A component; the task's own verifier where none is given."""
+    limit: dict[str, int] = field(default_factory=dict)
+    """Problems used at most, per split; the first ones."""
+    options: Any = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Early stopping inside a fit, by loss on held-out problems."""
+
+    fraction: float = 0.0
+    """Share of the problems held out; 0 switches validation off."""
+    every: int = 50
+    """Steps between two looks."""
+    patience: int = 3
+    """Looks without a better loss before the fit stops; the best weights are kept."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How a learner is fitted: AdamW on fp32 parameters."""
+
+    lr: float = 1e-5
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises."""
+    min_lr: float = 0.1
+    """Where the cosine ends, as a share of ``lr``."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    clip: float = 1.0
+    """Largest gradient norm; 0 switches clipping off."""
+    batch_size: int = 64
+    """Examples per optimizer step."""
+    steps: int | None = None
+    epochs: float = 1.0
+    """Used where ``steps`` is not given."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the computation; parameters are fp32 always."""
+    batching: Literal["bucketed", "packed"] = "bucketed"
+    micro_tokens: int = 16384
+    """Tokens of one forward pass at most; changes memory and speed only."""
+    gradient_checkpointing: bool = False
+    validation: Validation = field(default_factory=Validation)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A fit to demonstrations before the first iteration; its result is what ``base`` means."""
+
+    source: str = "demonstrations"
+    """Written ``from``: the split whose demonstrations are learnt, or ``gold``: those of the train split."""
+    optim: Optim = field(default_factory=Optim)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which scored samples become examples."""
+
+    source: str = MISSING
+    """Written ``from``: a step of Grow, ``gold`` (demonstrations), or ``replay:FILE.jsonl``."""
+    verdict: Literal["any", "right", "wrong"] = "any"
+    reward_above: float | None = None
+    cap: int | None = None
+    """Examples kept per problem at most, by index."""
+    dedupe: Literal["none", "text", "answer"] = "none"
+    weight: float = 1.0
+    """Multiplies the loss of every example."""
+    history: Literal["this", "all"] = "this"
+    """all: samples of earlier iterations too, newest first."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    init: str = "base"
+    """``base``: the model the run starts from, after warm-up; ``previous``: the last iteration's."""
+    objective: Any = "nll"
+    examples: dict[str, Selection] = field(default_factory=dict)
+    optim: Optim = field(default_factory=Optim)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Bounds of one judgement."""
+
+    seconds: float = 10.0
+    memory_mb: int = 2048
+    max_errors: float = 0.2
+    """Share of judgements that end in error or timeout above which the run stops."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    sources: dict[str, Any] = field(default_factory=lambda: {"verdict": "outcome"})
+    total: dict[str, float] | None = None
+    """Weight of each source in the total; 1 each where none are given."""
+    verify: Verify = field(default_factory=Verify)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grow:
+    """A step of Grow."""
+
+    kind: Literal["sample"] = "sample"
+    n: int = 8
+    """Samples per problem."""
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    sampler: Any = "transformers"
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p, self.max_tokens, self.stop)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    splits: tuple[str, ...] = ("val", "test", "transfer")
+    """Splits evaluated where a task has them. Validation decides, test is only reported."""
+    n: int = 8
+    """Samples per problem for avg@n, pass@k and maj@k; 0 leaves greedy pass@1 alone."""
+    k: tuple[int, ...] = ()
+    """Further k of pass@k and maj@k; n itself is always among them."""
+    greedy: bool = True
+    sampling: Sampling | None = None
+    """Settings of the sampled metrics; those of the first step of Grow where none are given."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stops the loop when validation no longer improves."""
+
+    metric: str = "pass@1"
+    split: str = "val"
+    patience: int = 1
+    """Iterations without a better value before the loop stops."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    iterations: int = 3
+    stop: Stop | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    place: Literal["inline", "processes"] = "inline"
+    """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
+    verify_workers: int = 2
+
+
+@dataclass(frozen=True)
+class Track:
+    live: Literal["auto", "plain", "none"] = "auto"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on."""
+
+    run: Run = field(default_factory=Run)
+    model: Model = field(default_factory=Model)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    warmup: dict[str, Warmup] = field(default_factory=dict)
+    grow: dict[str, Grow] = field(default_factory=dict)
+    reward: Reward = field(default_factory=Reward)
+    learners: dict[str, Learner] = field(default_factory=dict)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    loop: Loop = field(default_factory=Loop)
+    launch: Launch = field(default_factory=Launch)
+    track: Track = field(default_factory=Track)
