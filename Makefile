@@ -52,7 +52,7 @@ kills: $(DONE)
 	$(BIN)/python benchmarks/kill_study.py $(ARGS)
 
 bench: $(DONE)
-	$(BIN)/pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:

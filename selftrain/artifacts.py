@@ -22,7 +22,9 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 WHOLE_BYTES = 1 << 28
-"""Files up to this size are digested whole; model weights beyond it would take longer to read than a stage to skip."""
+"""Files up to this size are digested whole. Of larger ones (weights) `SPOTS` blocks, evenly spread, stand for the rest:
+reading them whole would take longer than the stage that is skipped."""
+SPOTS, SPOT_BYTES = 64, 1 << 20
 
 TEMPORARY = ".*.tmp"
 """What files are called until they are whole; a killed process leaves some behind."""
@@ -95,7 +97,7 @@ def file_digest(path: Path) -> str:
 
 
 def contents_digest(path: Path) -> str:
-    """Stands for a file, or for all files of a folder by name; of files above `WHOLE_BYTES` only the size counts."""
+    """Stands for a file, or for all files of a folder by name."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     looks = ((file, file.stat()) for file in files)
     return _contents_digest(path, tuple((file, look.st_size, look.st_mtime_ns) for file, look in looks))
@@ -105,9 +107,17 @@ def contents_digest(path: Path) -> str:
 def _contents_digest(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     """Asked for by every stage; read once."""
     names = ((file.relative_to(root).as_posix(), file, size) for file, size, _ in files)
-    return value_digest(
-        [[name, size, file_digest(file) if size <= WHOLE_BYTES else None] for name, file, size in names]
-    )
+    digest = {True: file_digest, False: _spot_digest}
+    return value_digest([[name, size, digest[size <= WHOLE_BYTES](file)] for name, file, size in names])
+
+
+def _spot_digest(path: Path) -> str:
+    total, found = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as stream:
+        for spot in range(SPOTS):
+            stream.seek(spot * (total - SPOT_BYTES) // (SPOTS - 1))
+            found.update(stream.read(SPOT_BYTES))
+    return found.hexdigest()
 
 
 def value_digest(value: Any) -> str:
@@ -141,6 +151,8 @@ class Stage:
     """The part of the config it reads."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name to digest of what it reads from earlier stages and from outside the run."""
+    reads: tuple[str, ...] = ()
+    """Labels of the stages whose outputs it reads."""
 
     @property
     def mark(self) -> Path:
@@ -156,25 +168,33 @@ class Stage:
         Raises:
             StaleStage: it is, but with another config or other inputs, or its outputs changed since.
         """
+        if reason := self.stale():
+            raise StaleStage(f"{reason}, or redo it with --redo {self.label}")
+        return self.mark.exists()
+
+    def stale(self) -> str | None:
+        """Why a finished stage does not fit, and what to do but for redoing it; None where all is well."""
         if not self.mark.exists():
-            return False
-        written = read_json(self.mark)
-        differing = differences(written["config"], _plain(self.config)) + [
-            f"input '{name}'" for name in differences(written["inputs"], dict(self.inputs))
-        ]
-        if differing:
-            raise StaleStage(
+            return None
+        if differing := self.differing():
+            return (
                 f"iteration {self.iteration}, stage '{self.name}' was done with other settings: "
-                f"{', '.join(differing)}; set them back, choose another run.name, or redo it with --redo {self.label}"
+                f"{', '.join(differing)}; set them back, choose another run.name"
             )
-        for name, (size, _) in written["outputs"].items():
+        for name, (size, _) in read_json(self.mark)["outputs"].items():
             file = self.folder / name
             if not file.exists() or file.stat().st_size != size:
-                raise StaleStage(
+                return (
                     f"iteration {self.iteration}, stage '{self.name}': {file} is missing or changed since it was "
-                    f"written; redo it with --redo {self.label}"
+                    "written; put it back"
                 )
-        return True
+        return None
+
+    def differing(self) -> list[str]:
+        """Keys of the config and names of inputs by which the mark differs from what the stage depends on now."""
+        written = read_json(self.mark)
+        inputs = differences(written["inputs"], dict(self.inputs))
+        return [*differences(written["config"], _plain(self.config)), *(f"input '{name}'" for name in inputs)]
 
     def finish(self, outputs: Sequence[Path]) -> None:
         """Write the mark; the outputs are on disk by now."""
@@ -271,6 +291,10 @@ class RunDir:
     def stop(self) -> Path:
         """While this file exists, stages end after their current part."""
         return self.root / "stop"
+
+    @property
+    def problems(self) -> Path:
+        return self.root / "problems.parquet"
 
     @property
     def start(self) -> Path:

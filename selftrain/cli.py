@@ -13,8 +13,8 @@ EXAMPLES = """examples:
   selftrain run configs/quickstart.yaml                   a model improves itself on this machine, in minutes
   selftrain run configs/quickstart.yaml run.seed=1 run.name=second
   selftrain run my.yaml --dry-run                         what it would do, without doing it
-  selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and all that follows from it
-  selftrain evaluate runs/quickstart/iteration_0003/policy/checkpoint --task arithmetic
+  selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and do what depends on it
+  selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic
   selftrain report runs/quickstart                        tables, and report.html
 """
 
@@ -50,7 +50,11 @@ def parser() -> argparse.ArgumentParser:
     _config(run)
     run.add_argument("--until", metavar="STAGE", help="end after a stage: grow, or 2/improve-policy")
     run.add_argument(
-        "--redo", metavar="ITERATION/STAGE", help="set a finished stage and all that follows aside, and do them again"
+        "--redo",
+        metavar="ITERATION/STAGE",
+        action="append",
+        default=[],
+        help="set a finished stage and all that depends on it aside, and do them again; may be given more than once",
     )
     run.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
 

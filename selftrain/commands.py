@@ -10,14 +10,14 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from selftrain.artifacts import RunDir, RunError, StaleStage, value_digest, write_json, write_text
-from selftrain.config import ConfigError, check_tree, load_config, to_yaml
-from selftrain.schema import RunConfig
+from selftrain.config import ConfigError, check_tree, load_config, to_tree, to_yaml
+from selftrain.types import Problem
 from selftrain.workers import WorkerDied, WorkerError
 
 TERMINATED = 143
@@ -70,10 +70,10 @@ def run(options: argparse.Namespace) -> int:
             print("\n".join(plan(session)))
             return 0
         with folder.lock(), _stop_on_sigterm(folder):
+            check_marks(session, options.redo)
             if options.redo:
                 _redo(session, options.redo)
-            check_marks(session)
-            _begin(folder, config)
+            _begin(session)
             return _follow(session, options.until)
 
 
@@ -87,19 +87,25 @@ def _check(session: Any) -> None:
     check(session)
 
 
-def _begin(folder: RunDir, config: RunConfig) -> None:
+def _begin(session: Any) -> None:
+    from selftrain import records
+
+    folder, text = session.run, to_yaml(session.config)
     folder.remove_temporaries()
-    write_text(folder.config, to_yaml(config))
+    if not folder.problems.exists() or folder.config.read_text() != text:
+        records.write(folder.problems, Problem, list(session.problems.by_id.values()))
+    write_text(folder.config, text)
     if not (folder.root / "environment.json").exists():
         write_json(folder.root / "environment.json", environment())
 
 
-def _redo(session: Any, label: str) -> None:
+def _redo(session: Any, labels: Sequence[str]) -> None:
     from selftrain.loop import dependants
     from selftrain.stages.order import outputs
 
-    stages = dependants(session, label)
-    aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage)), session.run.metrics])
+    stages = dependants(session, labels)
+    redone = {stage.label for stage in stages}
+    aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage, redone)), session.run.metrics])
     print(f"set aside: {aside}" if aside else "nothing to redo yet")
 
 
@@ -164,13 +170,14 @@ def evaluate(options: argparse.Namespace) -> int:
     # Checkpoints are all called alike, and other settings are another evaluation: each gets a folder of its own.
     place = value_digest([str(Path(options.model).absolute()), options.task, sorted(options.overrides)])[:6]
     base = {
-        "run": {"name": f"evaluate-{name}-{task}-{options.split}-{place}"},
-        "model": {"path": options.model},
         "tasks": {task: {"kind": options.task}},
         "grow": {"draft": {}},
-        "evaluate": {"splits": [options.split]},
+        **_settings_of_run(Path(options.model), task),
+        "run": {"name": f"evaluate-{name}-{task}-{options.split}-{place}"},
         "loop": {"iterations": 0},
     }
+    base["model"] = {**base.get("model", {}), "path": options.model}
+    base["evaluate"] = {**base.get("evaluate", {}), "splits": [options.split]}
     from omegaconf import OmegaConf
 
     tree = OmegaConf.merge(base, OmegaConf.from_dotlist(options.overrides))
@@ -183,7 +190,7 @@ def evaluate(options: argparse.Namespace) -> int:
     with Session(config, folder) as session:
         check(session)
         with folder.lock():
-            _begin(folder, config)
+            _begin(session)
             for _ in loop(session):
                 pass
     from selftrain.report.run import rows_of
@@ -192,6 +199,17 @@ def evaluate(options: argparse.Namespace) -> int:
     print(iterations_table(rows_of(folder)))
     print(f"samples and metrics: {folder.root / 'iteration_0000'}")
     return 0
+
+
+def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
+    """How the run a checkpoint lies in would evaluate it on one of its tasks; nothing for any other model."""
+    for folder in model.absolute().parents:
+        if (folder / "config.yaml").exists() and (folder / "environment.json").exists():
+            config = to_tree(load_config(folder / "config.yaml"))
+            if task in config["tasks"]:
+                kept = {name: config[name] for name in ("grow", "reward", "evaluate")}
+                return {**kept, "tasks": {task: config["tasks"][task]}, "model": {"chat": config["model"]["chat"]}}
+    return {}
 
 
 def show_config(options: argparse.Namespace) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from selftrain.artifacts import RunError, Stage, write_text
+from selftrain.artifacts import RunError, Stage, StaleStage, write_text
 from selftrain.config import ConfigError
 from selftrain.events import Evaluated, Event, Finished, Notice, StageFinished
 from selftrain.registry import nearest
@@ -92,28 +92,50 @@ def validation(session: Session, iteration: int) -> float:
     return float(sum(values) / len(values))
 
 
-def check_marks(session: Session) -> None:
-    """Whether what is done fits the config.
+def check_marks(session: Session, redo: Sequence[str] = ()) -> None:
+    """Whether what is done, and is not to be redone, fits the config.
 
     Raises:
-        StaleStage: for the first stage that does not.
+        StaleStage: it does not; names the keys of the first stage, and all that would have to be redone.
     """
+    redone = {stage.label for stage in dependants(session, redo)}
+    reasons = {
+        stage.label: reason
+        for stage in _every_stage(session)
+        if stage.label not in redone and (reason := stage.stale()) is not None
+    }
+    if reasons:
+        first, *others = roots(session, list(reasons))
+        also = f" ({', '.join(others)} too)" if others else ""
+        flags = " ".join(f"--redo {label}" for label in (*redo, first, *others))
+        raise StaleStage(f"{reasons[first]}, or redo it{also} with {flags}")
+
+
+def dependants(session: Session, labels: Sequence[str]) -> list[Stage]:
+    """Stages and all that read, directly or not, what they make: for ``--redo``."""
+    found: dict[str, Stage] = {}
     for stage in _every_stage(session):
-        stage.done()
+        if stage.label in labels or found.keys() & set(stage.reads):
+            found[stage.label] = stage
+    return list(found.values())
 
 
-def dependants(session: Session, label: str) -> list[Stage]:
-    """A stage and all that come after it, for ``--redo``."""
-    every = _every_stage(session)
-    return every[[stage.label for stage in every].index(label) :]
+def roots(session: Session, labels: Sequence[str]) -> list[str]:
+    """The labels that are not redone anyway when the ones before them are."""
+    chosen: list[str] = []
+    for label in labels:
+        if label not in {stage.label for stage in dependants(session, chosen)}:
+            chosen.append(label)
+    return chosen
 
 
-def check_labels(session: Session, until: str | None, redo: str | None) -> None:
+def check_labels(session: Session, until: str | None, redo: Sequence[str]) -> None:
     """Raises ConfigError for a stage the run does not have."""
     every = _every_stage(session)
     labels = list(dict.fromkeys(stage.label for stage in every))
-    if redo is not None and redo not in labels:
-        raise ConfigError(f"--redo {redo}: no such stage ({nearest(redo, labels)})")
+    for label in redo:
+        if label not in labels:
+            raise ConfigError(f"--redo {label}: no such stage ({nearest(label, labels)})")
     names = [*labels, *(stage.name for stage in every)]
     if until is not None and until not in names:
         raise ConfigError(f"--until {until}: no such stage ({nearest(until, names)})")

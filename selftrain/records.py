@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.artifacts import replacing
-from selftrain.types import Example, Sample, Score, Verdict
+from selftrain.types import Example, Problem, Sample, Score, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = "1"
 
-STRING, INT, LONG, FLOAT, DOUBLE, BOOL = "string", "int32", "int64", "float32", "float64", "bool"
+STRING, INT, LONG, FLOAT, DOUBLE, BOOL, JSON = "string", "int32", "int64", "float32", "float64", "bool", "json"
 COLUMNS: dict[type, dict[str, str]] = {
+    Problem: {
+        "id": STRING,
+        "task": STRING,
+        "split": STRING,
+        "question": STRING,
+        "answer": JSON,
+        "demonstration": STRING,
+        "difficulty": DOUBLE,
+        "metadata": JSON,
+    },
     Sample: {
         "id": STRING,
         "problem_id": STRING,
@@ -68,16 +79,22 @@ COLUMNS: dict[type, dict[str, str]] = {
         "verifier": STRING,
     },
 }
-"""Column types by record; a verdict's rows also carry ``sample_id``."""
+"""Column types by record; a verdict's rows also carry ``sample_id``, those of an evaluation a sample and its verdict.
+What is ``json`` is text as it is, and anything else as JSON."""
 
 
 def write(path: Path, kind: type, records: Sequence[Any], **extra: Sequence[Any]) -> None:
-    """One part: all records of a kind, with further string columns given whole."""
+    """One part: all records of a kind, with further columns given whole: those of a verdict, or strings."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: [getattr(record, name) for record in records] for name in COLUMNS[kind]}
-    types = {name: _arrow(text) for name, text in COLUMNS[kind].items()} | dict.fromkeys(extra, pa.string())
+    columns: dict[str, Sequence[Any]] = {}
+    for name, type_ in COLUMNS[kind].items():
+        values = [getattr(record, name) for record in records]
+        columns[name] = [_text(value) for value in values] if type_ == JSON else values
+    types = {name: _arrow(text) for name, text in COLUMNS[kind].items()} | {
+        name: _arrow(COLUMNS[Verdict].get(name, STRING)) for name in extra
+    }
     arrays = {name: _array(values, types[name]) for name, values in {**extra, **columns}.items()}
     table = pa.table(arrays).replace_schema_metadata({"selftrain": SCHEMA_VERSION, "record": kind.__name__})
     with replacing(path) as temporary:
@@ -134,9 +151,15 @@ def write_parts(folder: Path, prefix: str, kind: type, records: Iterable[Any], s
     return count
 
 
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str | None) else json.dumps(value, sort_keys=True)
+
+
 def _arrow(text: str) -> pa.DataType:
     import pyarrow as pa
 
+    if text == JSON:
+        return pa.string()
     inner = text.removeprefix("list<").removesuffix(">")
     return pa.list_(pa.type_for_alias(inner)) if inner != text else pa.type_for_alias(text)
 

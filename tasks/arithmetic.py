@@ -12,6 +12,7 @@ longer than any of the other splits.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Arithmetic:
             lengths = self.transfer_lengths if name == "transfer" else self.lengths
             questions = list(self._fresh(name, lengths, seen))
             if name == split:
-                return [self._problem(name, index, *chain) for index, chain in enumerate(questions)]
+                return [self._problem(name, *chain) for chain in questions]
         raise ValueError(f"arithmetic has no split '{split}'; known: {', '.join(SPLITS)}")
 
     def _fresh(self, split: str, lengths: tuple[int, int], seen: set[str]) -> Iterator[tuple[list[int], list[str]]]:
@@ -85,18 +86,21 @@ class Arithmetic:
             wanted -= 1
             yield numbers, operators
 
-    def _problem(self, split: str, index: int, numbers: list[int], operators: list[str]) -> Problem:
+    def _problem(self, split: str, numbers: list[int], operators: list[str]) -> Problem:
         steps, value = [], numbers[0]
         for operator, number in zip(operators, numbers[1:], strict=True):
             result = apply(value, operator, number, self.modulus)
             steps.append(f"{value}{operator}{number}={result}")
             value = result
         worked = " ".join([*steps, f"#{value}"])
+        question = render(numbers, operators)
+        # By what is asked, so that runs with other sizes or lengths are never compared on different problems.
+        asked = hashlib.sha256(f"{question} mod {self.modulus}".encode()).hexdigest()[:12]
         return Problem(
-            id=f"arithmetic/{split}/{index:06d}",
+            id=f"arithmetic/{split}/{asked}",
             task="arithmetic",
             split=split,
-            question=render(numbers, operators),
+            question=question,
             answer=str(value),
             demonstration=worked if split == "demonstrations" else None,
             difficulty=len(operators),

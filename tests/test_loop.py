@@ -77,6 +77,13 @@ def test_parts_hold_whole_problems(run: Path) -> None:
     assert sum(map(len, held)) == len(set().union(*held)) == 30
 
 
+def test_what_was_asked_lies_beside_what_was_answered(run: Path) -> None:
+    asked = set(records.column(run / "problems.parquet", "id"))
+    assert asked.issuperset(sample.problem_id for sample in of(run, Sample, "iteration_0001", "samples"))
+    answers = records.column(run / "problems.parquet", "answer")
+    assert len(answers) == 95 and all(answer.isdigit() for answer in answers)
+
+
 def test_metrics_have_a_line_per_iteration_task_and_split_and_only_results(run: Path) -> None:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [(row["iteration"], row["split"]) for row in rows] == [
@@ -92,10 +99,8 @@ def test_the_last_checkpoint_evaluates_like_the_run_did(run: Path, capsys: pytes
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (expected,) = [row for row in rows if row["iteration"] == 2 and row["split"] == "test"]
     checkpoint, output = run / "iteration_0002" / "policy" / "checkpoint", run.parent / "evaluated"
-    sizes = "{demonstrations: 30, train: 30, val: 10, test: 20, transfer: 5}"
-    overrides = [f"tasks.arithmetic.sizes={sizes}", "tasks.arithmetic.lengths=[1,1]", "evaluate.n=0",
-                 f"tasks.arithmetic.verifier={run.parent}/lenient.py:verify", "grow.draft.max_tokens=16"]  # fmt: skip
-    arguments = ["evaluate", str(checkpoint), "--task", "arithmetic", "--output", str(output), *overrides]
+    # Task, verifier and sampling are those of the run the checkpoint lies in.
+    arguments = ["evaluate", str(checkpoint), "--task", "arithmetic", "--output", str(output), "evaluate.n=0"]
     assert main(arguments) == 0
     (row,) = json.loads((output / "iteration_0000" / "metrics.json").read_text())
     assert row["pass@1"] == expected["pass@1"]

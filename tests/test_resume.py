@@ -264,7 +264,9 @@ def test_data_file_edited_since_is_refused(runs: Runs) -> None:
         json.dumps({"question": f"{a}+{a}=", "answer": str(2 * a), "demonstration": f"#{2 * a}"}) for a in range(9)
     ]
     data.write_text("\n".join(lines))
-    task = f"tasks={{arithmetic: null, mine: {{kind: jsonl, verifier: numeric_answer, files: {{train: {data}}}}}}}"
+    (runs.folder / "asked.jsonl").write_text('{"question": "9+9=", "answer": "18"}')
+    files = f"{{train: {data}, test: {runs.folder}/asked.jsonl}}"
+    task = f"tasks={{arithmetic: null, mine: {{kind: jsonl, verifier: numeric_answer, files: {files}}}}}"
     command = ("--until", "0/warmup-policy", task, "warmup.policy.from=gold", "warmup.policy.optim.steps=1")
     ended = runs.run("edited", *command)
     assert ended.status == 0, ended.err
@@ -274,6 +276,40 @@ def test_data_file_edited_since_is_refused(runs: Runs) -> None:
     ended = runs.run("edited", *command)
     assert ended.status == 2
     assert "tasks.mine.files.train.contents" in ended.err and "--redo 0/warmup-policy" in ended.err
+
+
+def test_another_verifier_judges_what_is_there_and_samples_no_answer_twice(runs: Runs) -> None:
+    root = runs.copy("regraded")
+    lenient = runs.folder / "lenient.py"
+    lenient.write_text("def verify(problem, response):\n    return '=' in response\n")
+    command = ("regraded", f"tasks.arithmetic.verifier={lenient}:verify")
+    ended = runs.run(*command)
+    assert ended.status == 2
+    flags = "--redo 0/evaluate --redo 1/verify"
+    assert "stage 'evaluate' was done with other settings: judging.tasks.arithmetic.verifier" in ended.err
+    assert ended.err.rstrip().endswith(flags)
+    assert runs.metrics("regraded") == runs.metrics("whole")  # Nothing is moved before all is known to fit.
+    samples = {path: path.stat().st_ino for path in root.glob("iteration_0001/samples/*.parquet")}
+    answers = records.column(root / "iteration_0000/evaluation/arithmetic-test.parquet", "response_ids")
+    ended = runs.run(*command, *flags.split())
+    assert ended.status == 0, ended.err
+    assert {path: path.stat().st_ino for path in samples} == samples
+    judged = root / "iteration_0000/evaluation/arithmetic-test.parquet"
+    assert records.column(judged, "response_ids") == answers
+    assert all(label.startswith("lenient.py") for label in records.column(judged, "verifier"))
+    assert not list(root.glob("redone/*/iteration_0001/samples"))
+    assert runs.metrics("regraded") != runs.metrics("whole")
+
+
+def test_redo_of_an_evaluation_leaves_all_else_alone(runs: Runs) -> None:
+    root = runs.copy("reevaluated")
+    before = {path: path.stat().st_ino for path in root.rglob("*.done") if path.name != "evaluate.done"}
+    ended = runs.run("reevaluated", "--redo", "1/evaluate")
+    assert ended.status == 0, ended.err
+    assert {path: path.stat().st_ino for path in before} == before
+    assert runs.metrics("reevaluated") == runs.metrics("whole")
+    assert (root / "redone/000/iteration_0001/evaluate.done").exists()
+    assert not (root / "redone/000/iteration_0002").exists()
 
 
 def test_redo_sets_aside_and_comes_to_the_same(runs: Runs) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,13 +99,3 @@ def _check_reload(model: PreTrainedModel, folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if name not in written or not written[name].equal(tensor.cpu()):
             raise ValueError(f"{folder}: '{name}' does not load back as it was saved; the checkpoint is not used")
-
-
-def digest(folder: Path) -> str:
-    """sha256 over names and bytes of the files of a checkpoint, 16 hex digits."""
-    total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        total.update(file.relative_to(folder).as_posix().encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()[:16]

@@ -5,13 +5,13 @@ What comes from models, data or configs is escaped, and a content policy forbids
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from selftrain.artifacts import replacing
 from selftrain.report.tables import Row, by_split, change, columns_of, metric_name, percent
 from selftrain.types import STATUSES
 
@@ -69,9 +69,8 @@ def write_report(
         acceptance: share of samples judged right in each iteration.
     """
     content = page(title, rows, selection, config_text, samples, acceptance or {})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(content, encoding="utf-8", errors="replace")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8", errors="replace")
 
 
 def page(

@@ -11,7 +11,7 @@ from selftrain import records
 from selftrain.artifacts import RunDir, read_json
 from selftrain.evaluation import Outcome, compare
 from selftrain.report.html import write_report
-from selftrain.report.tables import compare_table, iterations_table
+from selftrain.report.tables import compare_table, iterations_table, metric_name
 from selftrain.stages.evaluate import read_outcomes
 
 SHOWN_SAMPLES = 6
@@ -41,9 +41,10 @@ def closing(run: RunDir) -> str:
         samples=shown_samples(run),
     )
     last = max(row["iteration"] for row in rows)
-    checkpoint = run.iteration(last) / "policy" / "checkpoint" if last else run.root
+    best = best_on_validation(rows)
     places = [
-        f"checkpoint  {checkpoint}",
+        f"checkpoint  {checkpoint_of(run, last)}",
+        *([f"best on val {checkpoint_of(run, best)}"] if best is not None and best != last else []),
         f"report      {path}",
         f"metrics     {run.metrics}",
         f"samples     {run.iteration(max(1, last)) / 'samples'}",
@@ -52,6 +53,22 @@ def closing(run: RunDir) -> str:
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
     return "\n".join([iterations_table(rows), "", *places])
+
+
+def checkpoint_of(run: RunDir, iteration: int) -> str:
+    made = run.iteration(iteration) if iteration else run.warmup
+    found = [path for path in (made / "policy" / "checkpoint", run.start) if path.exists()]
+    return str(found[0]) if found else "the model the run started from"
+
+
+def best_on_validation(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The iteration with the highest mean over tasks on the val split, the earliest of equals; None without one."""
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if row["split"] == "val":
+            name = "pass@1" if "pass@1" in row else metric_name([row], "avg")
+            values.setdefault(row["iteration"], []).append(row[name])
+    return max(values, key=lambda i: sum(values[i]) / len(values[i])) if values else None
 
 
 def selections(run: RunDir) -> dict[int, dict[str, int]]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from selftrain import records
-from selftrain.artifacts import read_json, remove, write_json
+from selftrain.artifacts import Stage, read_json, remove, write_json
 from selftrain.evaluation import Outcome, compare, summarise
 from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
 from selftrain.judging import Request as Judgement
 from selftrain.sampling.base import Request
 from selftrain.schema import Component, RunConfig, Sampling
 from selftrain.stages.plan import Stages
-from selftrain.stages.sampled import Advance, request, sample_parts, settings_of
+from selftrain.stages.sampled import Advance, by_length, request, sample_parts, settings_of
 from selftrain.stages.session import Session
-from selftrain.types import Problem, Sample
-from selftrain.verification import ErrorBudget
+from selftrain.types import Problem, Sample, Verdict
+from selftrain.verification import ErrorBudget, VerifierPool
 
 GREEDY, SAMPLED = "greedy", "sampled"
 UNJUDGED = "unjudged"
@@ -29,7 +29,7 @@ JUDGING = ("judging.tasks", "judging.reward")
 VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier")
 OUTCOME_COLUMNS = (
     *("step", "problem_id", "index"),
-    *("verdict_status", "verdict_value", "verdict_answer"),
+    *("status", "value", "answer"),
     *("finish_reason", "response_ids"),
 )
 
@@ -66,6 +66,12 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     tests = {f"{r['task']}/{r['split']}": {k: r[k] for k in ("vs_start", "vs_previous") if k in r} for r in rows}
     yield Evaluated(iteration, rows, tests)
     yield StageFinished(iteration, "evaluate", time.monotonic() - started, f"{total} samples", False)
+
+
+def rejudged(stage: Stage) -> bool:
+    """Whether a finished evaluation differs from the config in nothing but who judges."""
+    differing = stage.differing() if stage.mark.exists() else []
+    return bool(differing) and all(key.startswith(JUDGING) for key in differing)
 
 
 def evaluated_splits(session: Session) -> list[tuple[str, str]]:
@@ -112,19 +118,22 @@ def judge_split(session: Session, task: str, parts: Sequence[Path], path: Path) 
     samples.sort(key=lambda sample: (sample.problem_id, sample.step, sample.index))
     by_id = session.problems.by_id
     judgements = (Judgement(task, by_id[sample.problem_id], sample.text) for sample in samples)
-    budget = ErrorBudget(session.config.reward.verify.max_errors)
-    verdicts = list(budget.watch(session.verifiers.judge(judgements)))
-    budget.check()
-    extra = {
-        f"verdict_{name}": [str(getattr(v, name)) if getattr(v, name) is not None else None for v in verdicts]
-        for name in VERDICT_COLUMNS
-    }
+    verdicts = verdicts_of(session.verifiers, judgements, session.config.reward.verify.max_errors)
+    extra = {name: [getattr(verdict, name) for verdict in verdicts] for name in VERDICT_COLUMNS}
     records.write(path, Sample, samples, **extra)
+
+
+def verdicts_of(pool: VerifierPool, judgements: Iterable[Judgement], max_errors: float) -> list[Verdict]:
+    """Raises TooManyErrors where the verifier could not judge too large a share of them."""
+    budget = ErrorBudget(max_errors)
+    verdicts = list(budget.watch(pool.judge(judgements)))
+    budget.check()
+    return verdicts
 
 
 def _judged(session: Session, path: Path) -> bool:
     """Whether a split is sampled and judged, by the verifiers of the config."""
-    return path.exists() and session.judges.issuperset(records.column(path, "verdict_verifier"))
+    return path.exists() and session.judges.issuperset(records.column(path, "verifier"))
 
 
 def _work(session: Session, iteration: int, problems: Sequence[Problem], sampling: Sampling) -> list[Request]:
@@ -134,11 +143,12 @@ def _work(session: Session, iteration: int, problems: Sequence[Problem], samplin
     wanted = [(GREEDY, replace(sampling, temperature=0.0), 1)] if config.evaluate.greedy else []
     if config.evaluate.n:
         wanted.append((SAMPLED, sampling, config.evaluate.n))
-    return [
+    work = [
         request(problem, prompter.ids(problem), settings_of(how), n, seed=seed, iteration=iteration, step=purpose)
         for purpose, how, n in wanted
         for problem in problems
     ]
+    return by_length(work)
 
 
 def _row(session: Session, iteration: int, task: str, split: str) -> dict[str, Any]:

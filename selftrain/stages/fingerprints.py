@@ -28,9 +28,10 @@ def model(config: RunConfig) -> dict[str, Any]:
 
 def data(config: RunConfig) -> dict[str, Any]:
     """Problems and prompts, without who judges them."""
-    trees = {name: by_contents(to_tree(task), sources(task)) for name, task in config.tasks.items()}
-    for tree in trees.values():
-        del tree["verifier"]
+    trees = {}
+    for name, task in config.tasks.items():
+        tree = by_contents(to_tree(task), sources(task)) | component("task", Component(task.kind))
+        trees[name] = {key: value for key, value in tree.items() if key != "verifier"}
     return {"tasks": trees}
 
 
@@ -71,14 +72,14 @@ def grow(config: RunConfig) -> dict[str, Any]:
 
 
 def score(config: RunConfig) -> dict[str, Any]:
-    tree = to_tree(config.reward)
-    return {"reward": {"sources": tree["sources"], "total": tree["total"]}}
+    sources = {name: component("reward", source) for name, source in config.reward.sources.items()}
+    return {"reward": {"sources": sources, "total": to_tree(config.reward.total)}}
 
 
 def improve(config: RunConfig, learner: str) -> dict[str, Any]:
     chosen = config.learners[learner]
     replayed = [selection.source for selection in chosen.examples.values() if selection.source.startswith(REPLAY)]
-    tree = by_contents(fit(to_tree(chosen)), replayed)
+    tree = by_contents(fit(to_tree(chosen)), replayed) | {"objective": component("objective", chosen.objective)}
     return {"run.seed": config.run.seed, "learners": {learner: tree}}
 
 
@@ -96,14 +97,25 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
 
 
 def component(table: str, chosen: Component) -> dict[str, Any]:
-    """A component and, where it is the user's own, the digest of its file."""
-    return {**to_tree(chosen), "digest": registry.digest(table, chosen.kind)}
+    """A component; one of the user's own by the digest of its file, wherever that lies."""
+    return {**to_tree(chosen), "kind": Path(chosen.kind).name, "digest": registry.digest(table, chosen.kind)}
 
 
 def sampler(chosen: Component) -> dict[str, Any]:
     speed = getattr(registry.resolve("sampler", chosen.kind), "speed", ())
-    return {key: value for key, value in component("sampler", chosen).items() if key not in speed}
+    tree = component("sampler", chosen)
+    computed = {"dtype": dtype(tree["dtype"], tree.get("device", "auto"))} if "dtype" in tree else {}
+    return {key: value for key, value in (tree | computed).items() if key not in speed}
 
 
 def fit(tree: dict[str, Any]) -> dict[str, Any]:
-    return {**tree, "optim": {key: value for key, value in tree["optim"].items() if key not in FIT_SPEED}}
+    optim = {key: value for key, value in tree["optim"].items() if key not in FIT_SPEED}
+    return {**tree, "optim": optim | {"dtype": dtype(optim["dtype"], "auto")}}
+
+
+def dtype(chosen: str, device: str) -> str:
+    """What ``auto`` means on this machine: a run must not change its arithmetic where it moves to another."""
+    if chosen != "auto":
+        return chosen
+    on_gpu = device.startswith("cuda") or (device == "auto" and Path("/proc/driver/nvidia/version").exists())
+    return "auto (gpu)" if on_gpu else "auto (cpu)"

@@ -12,7 +12,7 @@ from pathlib import Path
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.stages.plan import Stages
-from selftrain.stages.sampled import Advance, request, sample_parts, settings_of
+from selftrain.stages.sampled import Advance, by_length, request, sample_parts, settings_of
 from selftrain.stages.session import Session
 from selftrain.stages.verify import judge_part, verdicts_folder
 from selftrain.verification import ErrorBudget
@@ -95,7 +95,7 @@ class Tally:
 
 
 def work_list(session: Session, iteration: int, step: str) -> list[Request]:
-    """Requests for every train problem, by prompt length: samplers batch like with like, and parts follow them."""
+    """Requests for every train problem."""
     chosen = session.config.grow[step]
     settings = settings_of(chosen.sampling())
     seed = session.config.run.seed
@@ -106,4 +106,4 @@ def work_list(session: Session, iteration: int, step: str) -> list[Request]:
         )
         for problem in session.problems.all("train")
     ]
-    return sorted(requests, key=lambda r: len(r.prompt_ids))
+    return by_length(requests)

@@ -215,6 +215,10 @@ def replay_rows(path: Path, where: str) -> Iterator[tuple[str, str]]:
 def keep_checkpoint(source: Path, target: Path) -> None:
     import shutil
 
+    if not source.exists():  # A name on the hub, whose files lie in the cache by now.
+        from huggingface_hub import snapshot_download
+
+        source = Path(snapshot_download(str(source)))
     with replacing(target) as folder:
         shutil.copytree(source, folder)
 

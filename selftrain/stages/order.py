@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
 from selftrain.artifacts import Stage
 from selftrain.events import Event
-from selftrain.stages.evaluate import evaluate
+from selftrain.stages.evaluate import evaluate, rejudged
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
 from selftrain.stages.plan import Stages
@@ -41,9 +41,15 @@ def iteration_stages(session: Session, iteration: int) -> Iterator[tuple[Stage, 
     yield stages.evaluate(iteration), partial(evaluate, session, iteration)
 
 
-def outputs(stage: Stage) -> list[Path]:
-    """Files and folders a stage writes, its mark last."""
+def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
+    """Files and folders a stage writes, its mark last.
+
+    Args:
+        redone: labels of the stages redone with it; answers that then only need to be judged again are left out.
+    """
     name, _, learner = stage.name.partition("-")
+    if name == "evaluate" and not set(stage.reads) & set(redone) and rejudged(stage):
+        return [stage.folder / "metrics.json", stage.mark]
     made = {
         "start": ["."],
         "warmup": ["checkpoint", "log.jsonl"],

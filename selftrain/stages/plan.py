@@ -25,35 +25,42 @@ class Stages:
 
     def warmup(self, learner: str) -> Stage:
         folder = self.run.warmup / learner
+        inputs = {"start": self._start_digest()}
         return Stage(
-            f"warmup-{learner}", 0, folder, fingerprints.warmup(self.config, learner), {"start": self._start_digest()}
+            f"warmup-{learner}", 0, folder, fingerprints.warmup(self.config, learner), inputs, self._start_label()
         )
 
     def grow(self, iteration: int) -> Stage:
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration - 1)}
-        return Stage("grow", iteration, self.run.iteration(iteration), fingerprints.grow(self.config), inputs)
+        reads = self._made_by(POLICY, iteration - 1)
+        return Stage("grow", iteration, self.run.iteration(iteration), fingerprints.grow(self.config), inputs, reads)
 
     def verify(self, iteration: int) -> Stage:
         inputs = {"grow": self._digest(iteration, "grow")}
-        return Stage("verify", iteration, self.run.iteration(iteration), fingerprints.judging(self.config), inputs)
+        config, reads = fingerprints.judging(self.config), (f"{iteration}/grow",)
+        return Stage("verify", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def score(self, iteration: int) -> Stage:
         inputs = {"verify": self._digest(iteration, "verify")}
-        return Stage("score", iteration, self.run.iteration(iteration), fingerprints.score(self.config), inputs)
+        config, reads = fingerprints.score(self.config), (f"{iteration}/verify",)
+        return Stage("score", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def improve(self, iteration: int, learner: str) -> Stage:
-        init = self.config.learners[learner].init
-        inputs = {
-            "score": self._digest(iteration, "score"),
-            "init": self.checkpoint_digest(learner, iteration - 1 if init == "previous" else 0),
-        }
+        chosen = self.config.learners[learner]
+        before = iteration - 1 if chosen.init == "previous" else 0
+        history = any(selection.history == "all" for selection in chosen.examples.values())
+        inputs = {"score": self._digest(iteration, "score"), "init": self.checkpoint_digest(learner, before)}
+        inputs |= {f"score of {i}": self._digest(i, "score") for i in range(1, iteration) if history}
+        scored = tuple(f"{i}/score" for i in range(1 if history else iteration, iteration + 1))
+        reads = (*scored, *self._made_by(learner, before))
         config = fingerprints.improve(self.config, learner)
-        return Stage(f"improve-{learner}", iteration, self.run.iteration(iteration), config, inputs)
+        return Stage(f"improve-{learner}", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def evaluate(self, iteration: int) -> Stage:
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration)}
         config = fingerprints.evaluate(self.config)
-        return Stage("evaluate", iteration, self.run.iteration(iteration), config, inputs)
+        reads = self._made_by(POLICY, iteration)
+        return Stage("evaluate", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def checkpoint(self, learner: str, iteration: int) -> Path:
         """A learner's checkpoint after an iteration; iteration 0 is the model the run starts from, warmed up."""
@@ -70,6 +77,15 @@ class Stages:
         if learner in self.config.warmup:
             return _digest(self.warmup(learner).mark)
         return self._start_digest()
+
+    def _made_by(self, learner: str, iteration: int) -> tuple[str, ...]:
+        """Label of the stage that makes a learner's checkpoint; empty where it comes from outside the run."""
+        if iteration > 0:
+            return (f"{iteration}/improve-{learner}",)
+        return (f"0/warmup-{learner}",) if learner in self.config.warmup else self._start_label()
+
+    def _start_label(self) -> tuple[str, ...]:
+        return ("0/start",) if self.config.model.path is None else ()
 
     def _start_digest(self) -> str:
         path = self.config.model.path

@@ -28,6 +28,11 @@ def request(
     return Request(problem, prompt_ids, seeds, settings, step)
 
 
+def by_length(requests: Sequence[Request]) -> list[Request]:
+    """By prompt length: samplers batch like with like, so a part is finished soon after it is begun."""
+    return sorted(requests, key=lambda request: len(request.prompt_ids))
+
+
 @dataclass(frozen=True)
 class Advance:
     """How far sampling came: tokens drawn, or a part that is on disk."""
