@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from selftrain.artifacts import RunDir, RunError, StaleStage, value_digest, write_json, write_text
-from selftrain.config import ConfigError, check_tree, load_config, to_tree, to_yaml
+from selftrain.config import ConfigError, apply_overrides, check_tree, load_config, to_tree, to_yaml
 from selftrain.types import Problem
 from selftrain.workers import WorkerDied, WorkerError
 
@@ -117,8 +117,9 @@ def _follow(session: Any, until: str | None) -> int:
 
     with contextlib.ExitStack() as open_files:
         journal = open_files.enter_context(session.run.events.open("a"))
-        silent = session.config.track.live == "none"
-        view = open_files.enter_context(LiveView(open_files.enter_context(open(os.devnull, "w")) if silent else None))
+        live = session.config.track.live
+        stream = open_files.enter_context(open(os.devnull, "w")) if live == "none" else None
+        view = open_files.enter_context(LiveView(stream, plain=live == "plain"))
         try:
             for event in loop(session, until):
                 journal.write(_journal_line(event))
@@ -178,10 +179,7 @@ def evaluate(options: argparse.Namespace) -> int:
     }
     base["model"] = {**base.get("model", {}), "path": options.model}
     base["evaluate"] = {**base.get("evaluate", {}), "splits": [options.split]}
-    from omegaconf import OmegaConf
-
-    tree = OmegaConf.merge(base, OmegaConf.from_dotlist(options.overrides))
-    config = check_tree(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
+    config = check_tree(apply_overrides(base, options.overrides))
     from selftrain.loop import run as loop
     from selftrain.stages.check import check
     from selftrain.stages.session import Session

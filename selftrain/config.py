@@ -1,31 +1,41 @@
 """The config of a run: `selftrain.schema` says what there is, YAML files are sparse, ``key=value`` overrides win.
 
-Loading has two passes. The generic schema is checked first; then the options of every component
-(``{kind: NAME, ...options}`` or just ``NAME``) against the dataclass its kind names in the registry. What has a name
-is a mapping, never a list; ``NAME: null`` removes an entry. Mistakes become one-line `ConfigError`s.
+Checking has two passes: the options of every component (``{kind: NAME, ...options}`` or just ``NAME``) against the
+dataclass its kind names in the registry, and the generic schema. What has a name is a mapping, never a list;
+``NAME: null`` removes an entry. Mistakes become one-line `ConfigError`s.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf, flag_override
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
 
-from selftrain import registry
-from selftrain.schema import Component, Grow, Learner, RunConfig, Task
+from selftrain import ranges, registry
+from selftrain.compose import ConfigError, apply_overrides, first_line, read_tree
+from selftrain.schema import Component, Grow, Learner, Reward, RunConfig, Task
 
-
-class ConfigError(ValueError):
-    """What is wrong with a config, where, and what to do: one line for the user."""
-
+__all__ = [
+    "ConfigError",
+    "apply_overrides",
+    "check_tree",
+    "instantiate",
+    "load_config",
+    "read_tree",
+    "to_tree",
+    "to_yaml",
+]
 
 RENAMED = {"from": "source"}
 """Keys of the YAML that Python keeps for itself."""
+
+WRITTEN = {new: old for old, new in RENAMED.items()}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -38,47 +48,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return check_tree(tree)
 
 
-def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain tree of a file with its includes and the overrides applied, unchecked."""
-    merged = _read_file(path, ())
-    for override in overrides:
-        if not override.partition("=")[0].strip() or "=" not in override:
-            raise ConfigError(f"'{override}' is no override; write key=value, such as run.seed=1")
-        try:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise ConfigError(f"'{override}': {' '.join(str(error).split())}; quote a value with braces") from error
-    try:
-        plain = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
 def check_tree(tree: Mapping[str, Any]) -> RunConfig:
-    """Both passes over a plain tree."""
-    tree = dict(_without_nulls(tree))
-    for section in {entry.name for entry in dataclasses.fields(RunConfig)} & tree.keys():
-        below = _mapping(tree[section], section)
-        for name, entry in below.items() if section in ("warmup", "grow", "learners") else ():
-            _mapping(entry, f"{section}.{name}")
-    tasks = {name: _task(name, entry) for name, entry in _mapping(tree.pop("tasks", {}), "tasks").items()}
-    config = _fill(RunConfig, tree, "")
-    complete: RunConfig = dataclasses.replace(
-        config,
-        tasks=tasks,
-        grow={name: _grow_step(f"grow.{name}", step) for name, step in config.grow.items()},
-        learners={name: _learner(f"learners.{name}", learner) for name, learner in config.learners.items()},
-        reward=dataclasses.replace(
-            config.reward,
-            sources={
-                name: _component("reward", value, f"reward.sources.{name}")
-                for name, value in config.reward.sources.items()
-            },
-        ),
-    )
-    return complete
+    """Both passes over a plain tree; components first: the generic schema takes complete ones."""
+    given = {key: value for key, value in _renamed(tree).items() if value is not None}
+    for section, schema, complete in (("grow", Grow, _grow_step), ("learners", Learner, _learner)):
+        for name, entry in (named := _named(given, section)).items():
+            where = f"{section}.{name}"
+            named[name] = complete(where, _section(schema, entry, where))
+        given[section] = named
+    given["reward"] = _reward(_section(Reward, given.get("reward", {}), "reward"))
+    tasks = {name: _task(name, entry) for name, entry in _named(given, "tasks").items()}
+    config: RunConfig = dataclasses.replace(_fill(RunConfig, {**given, "tasks": {}}, ""), tasks=tasks)
+    return config
 
 
 def instantiate(table: str, component: Component) -> Any:
@@ -97,8 +78,7 @@ def to_tree(config: Any) -> Any:
         tree = {f.name: to_tree(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "options"}
         return {**tree, **config.options}
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        names = {new: old for old, new in RENAMED.items()}
-        return {names.get(f.name, f.name): to_tree(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {WRITTEN.get(f.name, f.name): to_tree(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
         return {key: to_tree(value) for key, value in config.items()}
     return [to_tree(value) for value in config] if isinstance(config, (list, tuple)) else config
@@ -108,31 +88,11 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_tree(config)))
 
 
-def _read_file(path: Path, above: tuple[Path, ...]) -> Any:
-    if not path.is_file():
-        near = registry.nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
-        raise ConfigError(f"no such config file: {path} ({near})")
-    if path.resolve() in above:
-        raise ConfigError(f"{path} includes itself")
-    try:
-        tree = OmegaConf.load(path)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, DictConfig):
-        raise ConfigError(f"{path}: a config is a mapping of sections")
-    includes = tree.pop("include", [])
-    parts = [includes] if isinstance(includes, str) else list(includes)
-    below = [_read_file(path.parent / part, (*above, path.resolve())) for part in parts]
-    return OmegaConf.merge(*below, tree)
-
-
-def _without_nulls(tree: Any) -> Any:
-    """Drop ``NAME: null`` and rename keys Python keeps for itself, all the way down."""
+def _renamed(tree: Any) -> Any:
+    """Rename keys Python keeps for itself, all the way down."""
     if isinstance(tree, Mapping):
-        return {
-            RENAMED.get(str(key), str(key)): _without_nulls(value) for key, value in tree.items() if value is not None
-        }
-    return [_without_nulls(value) for value in tree] if isinstance(tree, list) else tree
+        return {RENAMED.get(str(key), str(key)): _renamed(value) for key, value in tree.items()}
+    return [_renamed(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -141,17 +101,78 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
+def _named(tree: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The entries of a section of names without the removed ones."""
+    return {name: entry for name, entry in _mapping(tree.get(section, {}), section).items() if entry is not None}
+
+
+def _section(schema: type, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        first = dataclasses.fields(schema)[0].name
+        raise ConfigError(
+            f"{where}: expected a mapping of keys such as {where}.{WRITTEN.get(first, first)}, got {value!r}"
+        )
+    return dict(value)
+
+
 def _fill(schema: type, values: Mapping[str, Any], where: str, also: Sequence[str] = ()) -> Any:
     """An instance of a dataclass from a plain mapping; ``also`` are keys known beside its own."""
+    removed: list[tuple[str, ...]] = []
+    given = _without_nulls(values, schema, (where,), removed)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
-        return OmegaConf.to_object(merged)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        for *above, name in removed:
+            node: Any = functools.reduce(lambda node, key: node[key], above, merged)
+            with flag_override(node, ["readonly", "struct"], False):
+                node.pop(name, None)
+        filled = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
         raise ConfigError(_unknown_key(schema, error, where, also)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_at(where, getattr(error, "full_key", None), _first_line(error))) from error
-    except ValueError as error:
-        raise ConfigError(_at(where, None, str(error))) from error
+        raise ConfigError(_at(where, getattr(error, "full_key", None), first_line(error))) from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(_at(where, None, first_line(error))) from error
+    for place, complaint in ranges.violations(filled):
+        raise ConfigError(_at(where, place, complaint))
+    return filled
+
+
+def _without_nulls(value: Any, hint: Any, path: tuple[str, ...], removed: list[tuple[str, ...]]) -> Any:
+    """A value for a field of this type, without nulls.
+
+    A null leaves a field at its default, but takes an entry out of a mapping of names, also one that is there by
+    default: ``removed`` gets the path of each.
+
+    Args:
+        path: where the value stands: the place of the whole, then key by key.
+
+    Raises:
+        ConfigError: something else stands where a section, a mapping or a list is expected.
+    """
+    kind = _without_none(hint)
+    place = ".".join(filter(None, path))
+    hints: Mapping[str, Any] = {}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        value, hints = _section(kind, value, place), get_type_hints(kind)
+    elif get_origin(kind) is dict:
+        value = _mapping(value, place)
+        hints = dict.fromkeys(value, get_args(kind)[1])
+        removed += [(*path[1:], key) for key, entry in value.items() if entry is None]
+    elif get_origin(kind) in (list, tuple) and not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{place}: expected a list, got {value!r}")
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: _without_nulls(entry, hints.get(key, Any), (*path, key), removed)
+        for key, entry in value.items()
+        if entry is not None
+    }
+
+
+def _without_none(hint: Any) -> Any:
+    """``X`` for the type ``X | None``."""
+    several = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return next((one for one in several if one is not type(None)), hint)
 
 
 def _unknown_key(schema: type, error: ConfigKeyError, where: str, also: Sequence[str]) -> str:
@@ -159,8 +180,7 @@ def _unknown_key(schema: type, error: ConfigKeyError, where: str, also: Sequence
     parent = getattr(error, "object_type", None)
     owner = parent if isinstance(parent, type) and dataclasses.is_dataclass(parent) else schema
     names = [f.name for f in dataclasses.fields(owner)] + list(also)
-    back = {new: old for old, new in RENAMED.items()}
-    near = registry.nearest(key.rpartition(".")[2], [back.get(name, name) for name in names if name != "options"])
+    near = registry.nearest(key.rpartition(".")[2], [WRITTEN.get(name, name) for name in names if name != "options"])
     return _at(where, key, f"unknown key ({near})")
 
 
@@ -169,16 +189,10 @@ def _at(where: str, key: Any, message: str) -> str:
     return f"{place}: {message}" if place else message
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def _component(table: str, value: Any, where: str) -> Component:
-    """Second pass over one component."""
-    if isinstance(value, Component):
-        return value
-    raw = {"kind": value} if isinstance(value, str) else _mapping(value, where)
-    kind = raw.pop("kind", None)
+def _component(table: str, value: Any, where: str, default: str | None = None) -> Component:
+    """Second pass over one component; ``default`` is its kind where none is given."""
+    raw = {"kind": value} if isinstance(value, str) else _mapping(value if value is not None else {}, where)
+    kind = raw.pop("kind", None) or default
     if not isinstance(kind, str):
         raise ConfigError(f"{where}: needs a kind ({registry.nearest('', registry.TABLES[table])})")
     return Component(kind, _options(table, kind, raw, where))
@@ -199,21 +213,31 @@ def _options(table: str, kind: str, raw: Mapping[str, Any], where: str, also: Se
 
 def _task(name: str, entry: Any) -> Task:
     where = f"tasks.{name}"
-    raw = _mapping(entry, where)
+    raw = _section(Task, entry, where)
     known = [f.name for f in dataclasses.fields(Task) if f.name != "options"]
-    generic = _fill(Task, {"kind": name, **{key: raw.pop(key) for key in known if key in raw}}, where)
+    given = {key: value for key in known if (value := raw.pop(key, None)) is not None}
+    verifier = given.pop("verifier", None)
+    generic = _fill(Task, {"kind": name, **given}, where)
     options = _options("task", generic.kind, raw, where, known)
-    verifier = generic.verifier or getattr(registry.resolve("task", generic.kind), "verifier", None)
-    if verifier is None:
-        raise ConfigError(f"{where}: needs a verifier ({registry.nearest('', registry.TABLES['verifier'])})")
-    checked = _component("verifier", verifier, f"{where}.verifier")
+    own = getattr(registry.resolve("task", generic.kind), "verifier", None)
+    checked = _component("verifier", verifier, f"{where}.verifier", own)
     task: Task = dataclasses.replace(generic, verifier=checked, options=options)
     return task
 
 
-def _grow_step(where: str, step: Grow) -> Grow:
-    return dataclasses.replace(step, sampler=_component("sampler", step.sampler, f"{where}.sampler"))
+def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
+    return {**raw, "sampler": _component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
 
 
-def _learner(where: str, learner: Learner) -> Learner:
-    return dataclasses.replace(learner, objective=_component("objective", learner.objective, f"{where}.objective"))
+def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
+    return {**raw, "objective": _component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)}
+
+
+def _reward(raw: dict[str, Any]) -> dict[str, Any]:
+    """A null among the sources stays: it takes its name out of the default ones."""
+    default = Reward().sources
+    sources = {**default, **_mapping(raw.get("sources") or {}, "reward.sources")}
+    for name, value in sources.items():
+        if value is not None:
+            sources[name] = _component("reward", value, f"reward.sources.{name}", default.get(name))
+    return {**raw, "sources": sources}

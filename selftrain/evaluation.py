@@ -103,10 +103,11 @@ def summarise(
 
     ``pass@1`` is the share of right greedy responses. ``avg@N`` is the mean over problems of the share of right ones
     among N samples; ``pass@k`` and ``maj@k`` come from the same samples, for each k > 1 (for k = 1 that is ``avg@N``).
-    Each of them has ``_low`` and ``_high``, its 95 % interval over problems. ``maj@k`` is left out for tasks whose
-    verifier extracts no answer. ``truncated`` (stopped by length or context), ``unparsed``, ``mean_tokens`` and
-    ``mean_value`` (partial credit, 0 where not judged) are over the samples, or over the greedy responses where nothing
-    was sampled; ``errors``, the share of responses that could not be judged (error or timeout), is over both.
+    Each of them has ``_low`` and ``_high``, its 95 % interval over problems. ``maj@k`` is left out where not one sample
+    of the split has an answer: the verifier extracts none (unit tests), and there is nothing to vote on.
+    ``truncated`` (stopped by length or context), ``unparsed``, ``mean_tokens`` and ``mean_value`` (partial credit, 0
+    where not judged) are over the samples, or over the greedy responses where nothing was sampled; ``errors``, the
+    share of responses that could not be judged (error or timeout), is over both.
 
     Raises:
         ValueError: no outcome, fewer samples than the largest k, or greedy and sampled responses to other problems.
@@ -159,8 +160,7 @@ def _majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
 
 def _at_k(groups: Mapping[str, Sequence[Outcome]], ks: Sequence[int]) -> dict[str, Any]:
     right = {key: [o.status == "right" for o in group] for key, group in groups.items()}
-    # Where right responses carry no answer (unit tests) there is nothing to vote on.
-    votes = not any(o.status == "right" and o.answer is None for group in groups.values() for o in group)
+    votes = any(outcome.answer is not None for group in groups.values() for outcome in group)
     metrics: dict[str, Any] = {}
     for k in ks:
         metrics |= _named(f"pass@{k}", [pass_at_k(len(flags), sum(flags), k) for flags in right.values()])

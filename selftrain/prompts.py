@@ -84,3 +84,21 @@ def check_prompt(ids: tuple[int, ...], problem: Problem, tokenizer: Any, context
         raise ConfigError(f"{where} has characters the tokenizer does not know; add them to model.alphabet")
     if context is not None and len(ids) >= context:
         raise ConfigError(f"{where} has {len(ids)} tokens, the model's context is {context}; shorten it or drop it")
+
+
+def check_solution(ids: tuple[int, ...], before: int, problem: Problem, tokenizer: Any, context: int | None) -> None:
+    """Raises ConfigError for a demonstration the tokenizer cannot spell, or that does not fit behind its prompt.
+
+    Args:
+        ids: the demonstration, its end token included.
+        before: tokens of the prompt.
+    """
+    unknown = tokenizer.unk_token_id
+    where = f"tasks.{problem.task}: the demonstration of {problem.id}"
+    if unknown is not None and unknown in ids[:-1]:  # Some tokenizers use the end token for both.
+        raise ConfigError(f"{where} has characters the tokenizer does not know; add them to model.alphabet")
+    if context is not None and before + len(ids) > context:
+        raise ConfigError(
+            f"{where} has {before + len(ids)} tokens with its prompt, the model's context is {context}; "
+            "shorten it or drop it"
+        )

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
+from selftrain.ranges import BelowOne, Count, Finite, Mass, NotNegative, Positive, Share, Size
+
 
 @dataclass(frozen=True)
 class Component:
@@ -22,7 +24,7 @@ class Run:
     folder: str = "runs"
     """Where runs lie; this one is ``folder/name``."""
     seed: int = 0
-    part_size: int = 1024
+    part_size: Count = 1024
     """Samples per file of Grow, about; a killed run samples at most the unfinished parts again."""
 
 
@@ -56,7 +58,7 @@ class Task:
     prompt: Prompt = field(default_factory=Prompt)
     verifier: Any = None
     """A component; the task's own verifier where none is given."""
-    limit: dict[str, int] = field(default_factory=dict)
+    limit: dict[str, Size] = field(default_factory=dict)
     """Problems used at most, per split; the first ones."""
     options: Any = None
 
@@ -65,11 +67,11 @@ class Task:
 class Validation:
     """Early stopping inside a fit, by loss on held-out problems."""
 
-    fraction: float = 0.0
+    fraction: BelowOne = 0.0
     """Share of the problems held out; 0 switches validation off."""
-    every: int = 50
+    every: Count = 50
     """Steps between two looks."""
-    patience: int = 3
+    patience: Count = 3
     """Looks without a better loss before the fit stops; the best weights are kept."""
 
 
@@ -77,26 +79,26 @@ class Validation:
 class Optim:
     """How a learner is fitted: AdamW on fp32 parameters."""
 
-    lr: float = 1e-5
+    lr: Positive = 1e-5
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Share of the steps over which the learning rate rises."""
-    min_lr: float = 0.1
+    min_lr: Share = 0.1
     """Where the cosine ends, as a share of ``lr``."""
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    clip: float = 1.0
+    weight_decay: NotNegative = 0.0
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    clip: NotNegative = 1.0
     """Largest gradient norm; 0 switches clipping off."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per optimizer step."""
-    steps: int | None = None
-    epochs: float = 1.0
+    steps: Count | None = None
+    epochs: Positive = 1.0
     """Used where ``steps`` is not given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the computation; parameters are fp32 always."""
     batching: Literal["bucketed", "packed"] = "bucketed"
-    micro_tokens: int = 16384
+    micro_tokens: Count = 16384
     """Tokens of one forward pass at most; changes memory and speed only."""
     gradient_checkpointing: bool = False
     validation: Validation = field(default_factory=Validation)
@@ -118,11 +120,11 @@ class Selection:
     source: str = MISSING
     """Written ``from``: a step of Grow, ``gold`` (demonstrations), or ``replay:FILE.jsonl``."""
     verdict: Literal["any", "right", "wrong"] = "any"
-    reward_above: float | None = None
-    cap: int | None = None
+    reward_above: Finite | None = None
+    cap: Count | None = None
     """Examples kept per problem at most, by index."""
     dedupe: Literal["none", "text", "answer"] = "none"
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     """Multiplies the loss of every example."""
     history: Literal["this", "all"] = "this"
     """all: samples of earlier iterations too, newest first."""
@@ -141,16 +143,16 @@ class Learner:
 class Verify:
     """Bounds of one judgement."""
 
-    seconds: float = 10.0
-    memory_mb: int = 2048
-    max_errors: float = 0.2
+    seconds: Positive = 10.0
+    memory_mb: Count = 2048
+    max_errors: Share = 0.2
     """Share of judgements that end in error or timeout above which the run stops."""
 
 
 @dataclass(frozen=True)
 class Reward:
     sources: dict[str, Any] = field(default_factory=lambda: {"verdict": "outcome"})
-    total: dict[str, float] | None = None
+    total: dict[str, Finite] | None = None
     """Weight of each source in the total; 1 each where none are given."""
     verify: Verify = field(default_factory=Verify)
 
@@ -159,10 +161,10 @@ class Reward:
 class Sampling:
     """How responses are drawn."""
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_tokens: int = 512
+    temperature: NotNegative = 1.0
+    top_k: Size = 0
+    top_p: Mass = 1.0
+    max_tokens: Count = 512
     stop: tuple[str, ...] = ()
 
 
@@ -171,12 +173,12 @@ class Grow:
     """A step of Grow."""
 
     kind: Literal["sample"] = "sample"
-    n: int = 8
+    n: Count = 8
     """Samples per problem."""
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_tokens: int = 512
+    temperature: NotNegative = 1.0
+    top_k: Size = 0
+    top_p: Mass = 1.0
+    max_tokens: Count = 512
     stop: tuple[str, ...] = ()
     sampler: Any = "transformers"
 
@@ -188,7 +190,7 @@ class Grow:
 class Evaluate:
     splits: tuple[str, ...] = ("val", "test", "transfer")
     """Splits evaluated where a task has them. Validation decides, test is only reported."""
-    n: int = 8
+    n: Size = 8
     """Samples per problem for avg@n, pass@k and maj@k; 0 leaves greedy pass@1 alone."""
     k: tuple[int, ...] = ()
     """Further k of pass@k and maj@k; n itself is always among them."""
@@ -203,13 +205,13 @@ class Stop:
 
     metric: str = "pass@1"
     split: str = "val"
-    patience: int = 1
+    patience: Count = 1
     """Iterations without a better value before the loop stops."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    iterations: int = 3
+    iterations: Size = 3
     stop: Stop | None = None
 
 
@@ -217,12 +219,13 @@ class Loop:
 class Launch:
     place: Literal["inline", "processes"] = "inline"
     """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
-    verify_workers: int = 2
+    verify_workers: Count = 2
 
 
 @dataclass(frozen=True)
 class Track:
     live: Literal["auto", "plain", "none"] = "auto"
+    """auto: a live area on a terminal, plain lines elsewhere; plain: lines everywhere; none: nothing."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class JsonLines:
     """Role (question, answer, demonstration, id, difficulty) to the name of the field that plays it; a role that is
     not named is played by the field of its own name. Only question and answer must be there."""
     name: str = "jsonl"
-    """First part of the problem ids."""
+    """First part of the problem ids; in a run, the run's name of the task takes its place."""
 
     def __post_init__(self) -> None:
         for role in self.fields:

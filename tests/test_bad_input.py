@@ -25,6 +25,16 @@ loop: {{iterations: 1}}
 """
 
 
+REPEATS = """
+from selftrain.types import Problem
+
+
+class Repeats:
+    def splits(self): return ("train",)
+    def problems(self, split): return [Problem("r/train/1", "r", split, f"1+{n}=", "1") for n in range(2)]
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """Configs, data files, verifiers and models that are wrong in one way each."""
@@ -38,11 +48,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
         "twice.jsonl": '{"id": 7, "question": "1+1=", "answer": "2"}\n{"id": 7, "question": "1+2=", "answer": "3"}\n',
         "empty.jsonl": "",
         "torn.jsonl": '{"question": "1+1=", "answer": "2"}\n{"question": \n',
+        "spelling.jsonl": '{"question": "1+1+1=", "answer": "3", "demonstration": "drei"}\n',
+        "long.jsonl": json.dumps({"question": "1+1+1=", "answer": "3", "demonstration": "1+1=2 " * 5}),
+        "leak.jsonl": '{"prompt": "5+5=", "response": "1"}\n{"prompt": " 1+1=\\n", "response": "2"}\n',
         "good.jsonl": '{"question": "1+1=", "answer": "2"}\n',
         "strange.jsonl": '{"question": "1 und 1?", "answer": "2"}\n',
         "no_module.py": "import no_such_module\n",
         "raises.py": "1 / 0\n",
         "syntax.py": "def (:\n",
+        "repeats.py": REPEATS,
         "judges.py": "number = 3\ndef short(response): return 1.0\ndef judge(problem, response): return 1.0\n",
     }
     for name, text in texts.items():
@@ -67,8 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
 
 
 JSONL = ("tasks.mine.kind=jsonl", "tasks.mine.verifier=exact_answer")
-SAME = ("tasks.same.kind=jsonl", "tasks.same.verifier=exact_answer")
 MODEL = ("model.architecture=null", "model.alphabet=null")
+CHOOSING = {"verdict": "right", "reward_above": "0.5", "cap": "2", "dedupe": "text", "history": "all"}
 
 BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # Keys and values.
@@ -96,12 +110,37 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no tasks": (("tasks=null",), ("tasks", "configs/quickstart.yaml")),
     "no policy": (("learners.policy=null", "warmup=null"), ("learners", "'policy'")),
     "no examples": (("learners.policy.examples=null",), ("learners.policy.examples", "nothing to learn")),
+    "unknown reward in the total": (("reward.total.verdct=1",), ("reward.total.verdct", "did you mean 'verdict'?")),
+    "no reward in the total": (("reward.total={{ }}",), ("reward.total", "known: verdict")),
+    **{
+        f"{option} on gold": (
+            (f"learners.policy.examples.gold.{option}={value}",),
+            (f"learners.policy.examples.gold.{option}: has no effect on gold",),
+        )
+        for option, value in CHOOSING.items()
+    },
+    "cap on replay": (
+        ("learners.policy.examples.old.from=replay:{}/leak.jsonl", "learners.policy.examples.old.cap=1"),
+        ("learners.policy.examples.old.cap: has no effect on replay",),
+    ),
     # Evaluation.
     "n < k": (("evaluate.k=[4]",), ("evaluate.k", "pass@4 needs at least 4 samples", "evaluate.n is 2")),
     "nothing evaluated": (("evaluate.n=0", "evaluate.greedy=false"), ("evaluate", "set evaluate.n")),
     "no val to stop by": (("loop.stop.patience=1", "tasks.arithmetic.sizes.val=0"), ("no split 'val'", "loop.stop")),
     "stop by test": (("loop.stop.split=test",), ("loop.stop.split", "use val")),
     "stop by nothing evaluated": (("loop.stop.metric=pass@7",), ("loop.stop.metric", "did you mean 'pass@2'?")),
+    "stop by greedy where there is none": (
+        ("loop.stop.patience=1", "evaluate.n=1", "evaluate.greedy=false"),
+        ("loop.stop.metric: 'pass@1' is not evaluated", "known: avg@1"),
+    ),
+    "stop by pass@1 of samples": (
+        ("loop.stop.metric=pass@1", "evaluate.k=[1]", "evaluate.greedy=false"),
+        ("loop.stop.metric: 'pass@1' is not evaluated",),
+    ),
+    "stop by votes there may not be": (
+        ("loop.stop.metric=maj@2",),
+        ("loop.stop.metric: 'maj@2' cannot decide", "known: avg@2, pass@1, pass@2"),
+    ),
     "unknown split": (("evaluate.splits=[tset]",), ("evaluate.splits", "tset", "there are demonstrations, test")),
     # Data.
     "no data": ((*JSONL, "tasks.mine.files.train={}/god.jsonl"), ("tasks.mine", "god.jsonl", "'good.jsonl'")),
@@ -113,9 +152,9 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*JSONL, "tasks.mine.files.train={}/twice.jsonl"),
         ("tasks.mine", "twice.jsonl:2", "problem id 'jsonl/train/7'", "twice.jsonl:1"),
     ),
-    "duplicate ids of two tasks": (
-        (*JSONL, "tasks.mine.files.train={}/good.jsonl", *SAME, "tasks.same.files.train={}/good.jsonl"),
-        ("problem id 'jsonl/train/", "occurs more than once", "unique"),
+    "duplicate ids from a task of the user's": (
+        ("tasks.mine.kind={}/repeats.py:Repeats", "tasks.mine.verifier=exact_answer"),
+        ("problem id 'mine/train/1' occurs more than once", "unique"),
     ),
     "empty task": ((*JSONL, "tasks.mine.files.train={}/empty.jsonl"), ("tasks.mine", "empty.jsonl holds no problems")),
     "torn data": ((*JSONL, "tasks.mine.files.train={}/torn.jsonl"), ("tasks.mine", "torn.jsonl:2", "invalid JSON")),
@@ -126,6 +165,39 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bad replay": (
         ("learners.policy.examples.old.from=replay:{}/good.jsonl",),
         ("examples.old.from", "good.jsonl:1", "'prompt' and 'response'"),
+    ),
+    "learning from test": (("warmup.policy.from=test",), ("warmup.policy.from: 'test'", "must not be learnt from")),
+    "learning from what is not evaluated": (
+        ("warmup.policy.from=val", "evaluate.splits=[test]"),
+        ("warmup.policy.from: 'val'", "must not be learnt from"),
+    ),
+    "evaluating the warm-up": (
+        ("evaluate.splits=[test,demonstrations]",),
+        ("warmup.policy.from: 'demonstrations' is evaluated",),
+    ),
+    "evaluating gold": (
+        ("evaluate.splits=[demonstrations]", "warmup=null"),
+        ("splits: 'demonstrations' is evaluated",),
+    ),
+    "evaluating train": (("evaluate.splits=[train]",), ("evaluate.splits: 'train' is evaluated", "must not be learnt")),
+    "replaying test": (
+        (*JSONL, "tasks.mine.files.test={}/good.jsonl", "learners.policy.examples.old.from=replay:{}/leak.jsonl"),
+        ("policy.examples.old.from: 1 prompt(s) of", "leak.jsonl are evaluated problems", "remove them"),
+    ),
+    "replaying test by its prompt": (
+        (
+            *(*JSONL, "tasks.mine.files.dev={}/strange.jsonl", "evaluate.splits=[dev]"),
+            *("tasks.mine.prompt.template='5+5='", "learners.policy.examples.old.from=replay:{}/leak.jsonl"),
+        ),
+        ("policy.examples.old.from: 1 prompt(s) of", "leak.jsonl are evaluated problems"),
+    ),
+    "demonstration of unknown characters": (
+        (*JSONL, "tasks.mine.files.train={}/spelling.jsonl"),
+        ("tasks.mine: the demonstration of mine/train/", "does not know", "model.alphabet"),
+    ),
+    "demonstration too long": (
+        (*JSONL, "tasks.mine.files.train={}/long.jsonl"),
+        ("the demonstration of mine/train/", "has 37 tokens with its prompt, the model's context is 32"),
     ),
     # Verifiers.
     "verifier without file": (("tasks.arithmetic.verifier={}/none.py:judge",), ("verifier", "none.py", "no such file")),
@@ -208,6 +280,12 @@ def test_dry_run_says_the_plan_and_writes_nothing(
     assert "24 problems x 4 samples = 96 per iteration" in plan
     assert "40 demonstrations, 40 steps" in plan
     assert not runs.exists()
+
+
+def test_demonstrations_that_nobody_learns_may_be_anything(folder: Path, tmp_path: Path) -> None:
+    task = (*JSONL, f"tasks.mine.files.train={folder / 'spelling.jsonl'}")
+    gold = "learners.policy.examples.gold=null"
+    assert main(["run", str(folder / "tiny.yaml"), f"run.folder={tmp_path}", "--dry-run", *task, gold]) == 0
 
 
 VERIFIER = '''

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from selftrain.config import ConfigError, check_tree, instantiate, load_config, to_tree, to_yaml
+from selftrain.config import ConfigError, apply_overrides, check_tree, instantiate, load_config, to_tree, to_yaml
 from selftrain.rewards.outcome import Outcome
 from selftrain.sampling.scripted import Scripted
 from selftrain.schema import Component, RunConfig
@@ -57,6 +59,17 @@ def test_null_removes_an_entry(tmp_path: Path, text: str, override: str) -> None
     assert "draft" not in config.grow and config.grow["again"].n == 2
 
 
+def test_null_removes_what_is_there_by_default(tmp_path: Path) -> None:
+    text = "reward: {sources: {verdict: null, mine: outcome}}\ntasks: {arithmetic: {sizes: {transfer: null}}}"
+    config = load(tmp_path, text, "tasks.arithmetic.sizes.val=null")
+    assert list(config.reward.sources) == ["mine"]
+    assert config.tasks["arithmetic"].options["sizes"] == {"demonstrations": 500, "train": 4000, "test": 500}
+    assert load(tmp_path, "run: {}", "reward.sources.verdict=null").reward.sources == {}
+    # A null for a field is its default, and the default mapping itself is not touched.
+    assert list(load(tmp_path, "reward: null\ngrow: {draft: {n: null}}").reward.sources) == ["verdict"]
+    assert load(tmp_path, "grow: {draft: {n: null}}").grow["draft"].n == 8
+
+
 def test_override_reaches_into_what_no_file_names(tmp_path: Path) -> None:
     config = load(
         tmp_path, "run: {}", "learners.policy.examples.own.from=draft", "learners.policy.optim.betas=[0.8,0.9]"
@@ -89,13 +102,51 @@ def test_component_is_a_name_or_a_mapping(tmp_path: Path) -> None:
     assert list(config.reward.sources) == ["verdict", "a", "b"]
 
 
+@pytest.mark.parametrize("given", ["", "sampler: transformers", "sampler: {dtype: float32}", "sampler: null"])
+def test_an_option_reaches_a_component_whose_kind_is_a_bare_name_or_the_default(tmp_path: Path, given: str) -> None:
+    config = load(tmp_path, f"grow: {{draft: {{{given}}}}}", "grow.draft.sampler.batch_size=64")
+    assert config.grow["draft"].sampler.kind == "transformers"
+    assert config.grow["draft"].sampler.options["batch_size"] == 64
+    assert config.grow["draft"].sampler.options["dtype"] == ("float32" if "dtype" in given else "auto")
+
+
+def test_options_of_every_kind_of_component_lie_over_its_bare_name(tmp_path: Path) -> None:
+    names = "reward: {sources: {mine: outcome}}\ntasks: {arithmetic: {verifier: exact_answer}}\n"
+    (tmp_path / "names.yaml").write_text(
+        f"{names}learners: {{policy: {{objective: nll}}}}\ngrow: {{a: {{sampler: scripted}}}}"
+    )
+    text = """
+include: names.yaml
+reward: {sources: {mine: {right: 2}, verdict: {wrong: -1}}}
+tasks: {arithmetic: {verifier: {ignore_case: true}}, plain: {kind: arithmetic, verifier: {tolerance: 0.5}}}
+learners: {policy: {objective: {normalise: sequences}}}
+grow: {a: {sampler: {accuracy: 0.25}}}
+"""
+    config = load(tmp_path, text)
+    assert {name: source.options["right"] for name, source in config.reward.sources.items()} == {
+        "verdict": 1,
+        "mine": 2,
+    }
+    assert config.reward.sources["verdict"].options["wrong"] == -1
+    verifiers = [config.tasks[name].verifier for name in ("arithmetic", "plain")]
+    assert [(v.kind, v.options.get("ignore_case"), v.options.get("tolerance")) for v in verifiers] == [
+        ("exact_answer", True, None),
+        ("numeric_answer", None, 0.5),
+    ]
+    assert config.learners["policy"].objective == Component("nll", {"normalise": "sequences"})
+    assert config.grow["a"].sampler.options["accuracy"] == 0.25
+    # A bare name on top is another component: it takes nothing over.
+    assert load(tmp_path, text, "grow.a.sampler=transformers").grow["a"].sampler.kind == "transformers"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{kind: scripted, accurcy: 1}", r"grow\.draft\.sampler\.accurcy: unknown key \(did you mean 'accuracy'\?\)"),
         ("{kind: scripted, accuracy: high}", r"grow\.draft\.sampler\.accuracy: .*'high'.*Float"),
         ("{kind: scripted, accuracy: 2}", r"grow\.draft\.sampler: accuracy 2\.0 and unparsed 0\.0 must be shares"),
-        ("{accuracy: 1}", r"grow\.draft\.sampler: needs a kind \(known: scripted, transformers\)"),
+        ("{bach_size: 1}", r"grow\.draft\.sampler\.bach_size: unknown key \(did you mean 'batch_size'\?\)"),
+        ("{kind: 3}", r"grow\.draft\.sampler: needs a kind \(known: scripted, transformers\)"),
         ("[scripted]", r"grow\.draft\.sampler: expected a mapping of names, got \['scripted'\]"),
         ("scriptd", r"grow\.draft\.sampler: unknown sampler 'scriptd' \(did you mean 'scripted'\?"),
     ],
@@ -192,10 +243,24 @@ def test_interpolation_resolves(tmp_path: Path) -> None:
         ("run: {seed: [1]}", r"^run\.seed: "),
         ("grow: {draft: {stop: 3}}", r"^grow\.draft\.stop: "),
         ("learners: [policy]", r"^learners: expected a mapping of names, got \['policy'\]$"),
-        ("grow: {draft: 3}", r"^grow\.draft: expected a mapping of names, got 3$"),
-        ("run: mine", r"^run: expected a mapping of names, got 'mine'$"),
+        ("grow: {draft: 3}", r"^grow\.draft: expected a mapping of keys such as grow\.draft\.kind, got 3$"),
+        ("run: mine", r"^run: expected a mapping of keys such as run\.name, got 'mine'$"),
         ("run: {name: '${nothing}'}", r"nothing"),
         ("include: none.yaml", r"no such config file: .*none\.yaml"),
+        ("include: 3", r"include: expected a file or a list of files, got 3$"),
+        ("grow: {draft: {stop: {a: 1}}}", r"^grow\.draft\.stop: expected a list, got \{'a': 1\}$"),
+        (
+            "tasks: {arithmetic: {prompt: hello}}",
+            r"^tasks\.arithmetic\.prompt: expected a mapping of keys such as tasks\.arithmetic\.prompt\.template, "
+            r"got 'hello'$",
+        ),
+        ("tasks: {arithmetic: {sizes: [1]}}", r"^tasks\.arithmetic\.sizes: expected a mapping of names, got \[1\]$"),
+        (
+            "learners: {policy: {examples: {own: draft}}}",
+            r"^learners\.policy\.examples\.own: expected a mapping of keys such as .*\.examples\.own\.from,",
+        ),
+        ("tasks: {arithmetic: {prompt: {templte: x}}}", r"prompt\.templte: unknown key \(did you mean 'template'\?\)$"),
+        ("loop: {stop: {metrc: x}}", r"^loop\.stop\.metrc: unknown key \(did you mean 'metric'\?\)$"),
         ("launch: {place: elsewhere}", r"^launch\.place: .*'inline', 'processes'"),
     ],
 )
@@ -221,3 +286,80 @@ def test_what_a_component_refuses_is_a_config_error(tmp_path: Path) -> None:
     reference = f"{__file__}:Bounded"
     with pytest.raises(ConfigError, match=r"^grow\.draft\.sampler: low 3 is above high 1$"):
         load(tmp_path, f"grow: {{draft: {{sampler: {{kind: '{reference}', low: 3}}}}}}")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("run.part_size=0", "at least 1, got 0"),
+        ("grow.draft.sampler.batch_size=0", "at least 1, got 0"),
+        ("grow.draft.sampler={kind: scripted, length: 0}", "at least 1, got 0"),
+        ("grow.draft.sampler={kind: scripted, accuracy: .nan}", "accuracy nan"),
+        ("grow.draft.top_p=0", "more than 0 and at most 1, got 0"),
+        ("grow.draft.top_p=1.1", "at most 1, got 1.1"),
+        ("grow.draft.top_k=-1", "at least 0, got -1"),
+        ("grow.draft.temperature=.nan", "at least 0, got nan"),
+        ("grow.draft.max_tokens=0", "at least 1"),
+        ("evaluate.sampling.temperature=-1", "at least 0, got -1"),
+        ("learners.policy.optim.lr=.inf", "more than 0, got inf"),
+        ("learners.policy.optim.epochs=0", "more than 0"),
+        ("learners.policy.optim.steps=0", "at least 1"),
+        ("learners.policy.optim.betas=[0.9,1]", "less than 1, got 1"),
+        ("learners.policy.optim.validation.fraction=1", "less than 1, got 1"),
+        ("learners.policy.optim.validation.every=0", "at least 1"),
+        ("warmup.policy.optim.warmup=1.5", "from 0 to 1, got 1.5"),
+        ("learners.policy.examples.own.cap=0", "at least 1"),
+        ("learners.policy.examples.own.weight=-1", "at least 0"),
+        ("learners.policy.examples.own.weight=.inf", "got inf"),
+        ("learners.policy.examples.own.reward_above=.nan", "finite"),
+        ("reward.total.verdict=.nan", "finite"),
+        ("reward.verify.seconds=0", "more than 0"),
+        ("reward.verify.memory_mb=0", "at least 1"),
+        ("reward.verify.max_errors=2", "from 0 to 1"),
+        ("tasks.arithmetic.limit.val=-1", "at least 0, got -1"),
+        ("loop.iterations=-1", "at least 0"),
+        ("loop.stop.patience=0", "at least 1"),
+        ("launch.verify_workers=0", "at least 1"),
+    ],
+)
+def test_numbers_outside_their_range_are_refused(tmp_path: Path, override: str, told: str) -> None:
+    place = override.partition("=")[0]
+    text = "tasks: {arithmetic: {}}\nlearners: {policy: {examples: {own: {from: draft}}}}"
+    with pytest.raises(ConfigError, match=rf"^{re.escape(place)}[.a-z]*: .*{re.escape(told)}") as caught:
+        load(tmp_path, text, override)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_component_of_your_own_states_ranges_beside_its_fields(tmp_path: Path) -> None:
+    file = tmp_path / "ranged.py"
+    file.write_text(RANGED)
+    with pytest.raises(ConfigError, match=r"^grow\.draft\.sampler\.lanes\.b: must be at least 1, got 0$"):
+        load(tmp_path, "run: {}", f"grow.draft.sampler={{kind: '{file}:Ranged', lanes: {{a: 1, b: 0}}}}")
+
+
+RANGED = """
+from __future__ import annotations
+from dataclasses import dataclass, field
+from selftrain.ranges import Count
+
+
+@dataclass(frozen=True)
+class Ranged:
+    lanes: dict[str, Count] = field(default_factory=dict)
+"""
+
+
+@pytest.mark.parametrize("override", ["run.seed", "=3", "a..b=1", "[=1", "run.=1"])
+def test_what_is_no_override_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="is no override; write key=value"):
+        load(tmp_path, "run: {}", override)
+
+
+def test_overrides_lie_over_a_plain_tree() -> None:
+    base: dict[str, Any] = {"grow": {"draft": {"n": 2, "sampler": "scripted"}}, "run": {"name": "${grow.draft.n}"}}
+    tree = apply_overrides(base, ["grow.draft.sampler.length=3", "grow.draft.n=5"])
+    assert tree == {"grow": {"draft": {"n": 5, "sampler": {"kind": "scripted", "length": 3}}}, "run": {"name": 5}}
+    assert base["grow"]["draft"] == {"n": 2, "sampler": "scripted"}
+    with pytest.raises(ConfigError, match=r"'tasks\.arithmetic\.sizes=\{'.*quote a value with braces") as caught:
+        apply_overrides(base, ["tasks.arithmetic.sizes={"])
+    assert "\n" not in str(caught.value)

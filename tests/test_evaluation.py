@@ -259,10 +259,18 @@ def test_difficulties_are_listed_in_rising_order() -> None:
     assert list(table) == ["2", "10", "unknown"]
 
 
-def test_majority_is_left_out_where_right_responses_carry_no_answer() -> None:
-    sampled = [replace(o, answer=None) for o in responses({"a": "10", "b": "11"})]
+@pytest.mark.parametrize("marks", ["10", "00", "11"])
+def test_majority_is_left_out_where_no_response_carries_an_answer(marks: str) -> None:
+    sampled = [replace(o, answer=None) for o in responses({"a": marks, "b": marks})]
     row = row_of([], sampled)
-    assert row["pass@2"] == 1.0 and "maj@2" not in row
+    assert "pass@2" in row and "maj@2" not in row
+
+
+def test_majority_does_not_come_and_go_with_single_answers() -> None:
+    """One right response whose answer was not extracted does not take the column away; it has no vote."""
+    sampled = [replace(o, answer=None if o.status == "right" else "3") for o in responses({"a": "10"})]
+    assert row_of([], [*sampled, *responses({"b": "11"})])["maj@2"] == 0.5
+    assert row_of([], [*sampled, *responses({"b": "00"})])["maj@2"] == 0.0
 
 
 def test_partial_credit_is_reported_beside_the_share_of_right_responses() -> None:

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selftrain"
 
 LAYERS = [
-    {"types", "events", "seeds", "intervals", "__init__"},
+    {"types", "events", "seeds", "intervals", "ranges", "__init__"},
     {"registry"},
-    {"schema"},
+    {"schema", "compose"},
     {"config"},
     {"artifacts", "workers", "prompts", "models"},
     {"records", "judging"},

@@ -329,6 +329,18 @@ def test_a_terminal_that_cannot_move_the_cursor_gets_plain_lines(monkeypatch: py
     assert screen.lines[0] == "iteration 1 grow done in 1:02: 1,600 of 4,000 right"
 
 
+def test_plain_lines_on_a_terminal_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(80)
+    with terminal(screen, monkeypatch) as stream, LiveView(stream, plain=True) as view:
+        view.show(STARTED)
+        assert view._live is None
+        view.show(FINISHED)
+    assert screen.lines[:2] == [
+        "iteration 1 grow started: 4,000 samples",
+        "iteration 1 grow done in 1:02: 1,600 of 4,000 right",
+    ]
+
+
 class Page(HTMLParser):
     """Checks that elements nest, and collects tags, attributes and text."""
 

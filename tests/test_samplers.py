@@ -152,10 +152,20 @@ def test_scripted_streams(tmp_path: Path) -> None:
     assert max(sizes) <= 4096
 
 
-@pytest.mark.parametrize("options", [{"accuracy": 0.9, "unparsed": 0.2}, {"accuracy": -0.1}, {"length": 0}])
+@pytest.mark.parametrize(
+    "options", [{"accuracy": 0.9, "unparsed": 0.2}, {"accuracy": -0.1}, {"accuracy": float("nan")}, {"length": 0}]
+)
 def test_scripted_refuses_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"accuracy|length"):
         Scripted(**options)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_here_is_refused(tiny: Path, device: str) -> None:
+    for use in (Transformers(device=device).check, lambda: Transformers(device=device).open(tiny)):
+        with pytest.raises(ValueError, match=rf"no '{device}' here; choose auto or one of cpu"):
+            use()
+    Transformers(device="cpu").check()
 
 
 @pytest.fixture

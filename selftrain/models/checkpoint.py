@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +13,47 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+HUB_TIMEOUT = 5.0
+"""Seconds the hub has to answer at all."""
+
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
+    """Raises OSError or ValueError at once where there is no such folder and no such model can be had."""
     from transformers import AutoTokenizer
 
+    look_up(path)
     return AutoTokenizer.from_pretrained(str(path))
+
+
+def look_up(path: Path | str) -> None:
+    """Leave names that are no folder here to the local cache alone where the hub does not answer.
+
+    Its client would try again for most of a minute, for each of a dozen files, and log every attempt.
+    """
+    from huggingface_hub import constants, is_offline_mode
+    from huggingface_hub.utils import logging
+
+    if Path(path).exists():
+        return
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    if not is_offline_mode() and not hub_answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # For child processes.
+        constants.HF_HUB_OFFLINE = True
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Whether the Hugging Face hub, or the mirror HF_ENDPOINT names, can be reached."""
+    from huggingface_hub import constants, get_session
+
+    session = get_session()
+    # Called httpx or httpx2, by the version of the hub's client.
+    client = importlib.import_module(type(session).__module__.partition(".")[0])
+    try:
+        session.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except client.TransportError:
+        return False
+    return True
 
 
 def quiet() -> None:
@@ -25,11 +64,20 @@ def quiet() -> None:
 
 
 def pick_device(device: str) -> str:
+    """A torch device by name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
     import torch
 
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    here = torch.accelerator.current_accelerator(check_available=True)
+    known = ["cpu", *(f"{here.type}:{index}" for index in range(torch.accelerator.device_count()) if here)]
+    if device not in (*known, here.type if here else "cpu"):
+        raise ValueError(f"device: there is no '{device}' here; choose auto or one of {', '.join(known)}")
+    return device
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
@@ -46,10 +94,16 @@ def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto") -
     Args:
         dtype: float32, bfloat16 or auto (bfloat16 on a GPU, float32 elsewhere).
         device: a torch device or auto.
+
+    Raises:
+        OSError: there is no such checkpoint.
+        ValueError: it is none of a causal language model, or there is no such device.
+        RuntimeError: it does not fit into the device's memory.
     """
     from transformers import AutoModelForCausalLM
 
     quiet()
+    look_up(path)
     where = pick_device(device)
     model: Any = AutoModelForCausalLM.from_pretrained(
         str(path), dtype=pick_dtype(dtype, where), attn_implementation="sdpa"

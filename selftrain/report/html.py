@@ -27,7 +27,8 @@ body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; color: var(--t
 h1 { margin: 0 0 1rem; font-size: 1.7rem; } h2 { margin: 2.5rem 0 .5rem; font-size: 1.2rem; }
 h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; } p, dd, li { max-width: 46rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .3rem .5rem; font-size: .88rem; text-align: right; white-space: nowrap; }
+th, td { border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; } dl.legend, .note { color: var(--soft); font-size: .85rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .7rem 0; } dd { margin: 0; }
 pre { margin: 0; padding: .6rem; max-height: 24rem; overflow: auto; background: var(--panel); border-radius: 6px;

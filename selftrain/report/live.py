@@ -79,20 +79,27 @@ class LiveView:
     Args:
         stream: where to write; standard output by default. A live area is drawn only where it is a terminal that can
             move the cursor; elsewhere every line is written whole and flushed, progress every ``interval`` seconds.
+        plain: lines on a terminal too.
         clock: seconds, for rates.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, *, interval: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO | None = None,
+        *,
+        plain: bool = False,
+        interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream if stream is not None else sys.stdout
+        self._plain = plain
         self._interval = interval
         self._clock = clock
         self._stages: dict[tuple[int, str], StageState] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> LiveView:
-        if self._stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+        if not self._plain and self._stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
             self._live = self._open()
         return self
 

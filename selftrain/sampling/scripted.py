@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from selftrain.ranges import Count, Share
 from selftrain.sampling.base import Completion, Request
 from selftrain.types import FinishReason
 
@@ -24,17 +25,17 @@ WITHOUT_DIGITS = str.maketrans("0123456789", "+-*=+-*=+-")
 class Scripted:
     """Options of the scripted sampler."""
 
-    accuracy: float = 0.5
+    accuracy: Share = 0.5
     """Probability of a right response."""
-    unparsed: float = 0.0
+    unparsed: Share = 0.0
     """Probability of a response without an answer."""
-    length: int = 8
+    length: Count = 8
     """Characters before the answer."""
 
     name = "scripted"
 
     def __post_init__(self) -> None:
-        if min(self.accuracy, self.unparsed) < 0 or self.accuracy + self.unparsed > 1:
+        if not (self.accuracy >= 0 and self.unparsed >= 0 and self.accuracy + self.unparsed <= 1):
             raise ValueError(f"accuracy {self.accuracy} and unparsed {self.unparsed} must be shares of one whole")
         if not self.length >= 1:
             raise ValueError(f"length must be at least 1, got {self.length}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from selftrain.ranges import Count
 from selftrain.sampling.base import Completion, Request, Settings
 from selftrain.types import FinishReason
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Transformers:
     """Options of the embedded sampler."""
 
-    batch_size: int = 512
+    batch_size: Count = 512
     """Responses that grow together."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on a GPU, float32 elsewhere."""
@@ -33,6 +34,13 @@ class Transformers:
 
     name = "transformers"
     speed = ("batch_size", "device")
+
+    def check(self) -> None:
+        """Raises ValueError where this machine has no such device."""
+        if self.device != "auto":
+            from selftrain.models.checkpoint import pick_device
+
+            pick_device(self.device)
 
     def open(self, checkpoint: Path) -> TransformersSampler:
         return TransformersSampler(self, checkpoint)

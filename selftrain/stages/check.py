@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain.config import ConfigError
+from selftrain.config import ConfigError, instantiate
 from selftrain.judging import VerifierError, resolve_now
-from selftrain.prompts import check_prompt, check_tokenizer, make_prompter
-from selftrain.registry import nearest
-from selftrain.schema import (
-    Evaluate,
-    Grow,
-    Launch,
-    Loop,
-    Optim,
-    Run,
-    RunConfig,
-    Sampling,
-    Selection,
-    Stop,
-    Validation,
-    Verify,
-)
+from selftrain.prompts import Prompter, check_prompt, check_solution, check_tokenizer, make_prompter
+from selftrain.schema import RunConfig
+from selftrain.stages.check_config import check_names
 from selftrain.stages.evaluate import evaluated_splits, sampling_of
 from selftrain.stages.fingerprints import REPLAY
 from selftrain.stages.improve import demonstrated, replay_rows
-from selftrain.stages.plan import POLICY
+from selftrain.stages.problems import question_key
 from selftrain.stages.session import Session, verifier_spec
 from selftrain.stages.start import described_tokenizer
-
-AT_LEAST: dict[type, dict[str, float]] = {
-    Run: {"part_size": 1},
-    Grow: {"n": 1, "max_tokens": 1, "temperature": 0, "top_k": 0},
-    Sampling: {"max_tokens": 1, "temperature": 0, "top_k": 0},
-    Optim: {"batch_size": 1, "micro_tokens": 1, "steps": 1, "weight_decay": 0, "clip": 0},
-    Validation: {"every": 1, "patience": 1},
-    Selection: {"cap": 1},
-    Evaluate: {"n": 0},
-    Stop: {"patience": 1},
-    Loop: {"iterations": 0},
-    Launch: {"verify_workers": 1},
-    Verify: {"memory_mb": 1},
-}
-MORE_THAN_0: dict[type, tuple[str, ...]] = {Optim: ("lr", "eps", "epochs"), Verify: ("seconds",)}
-SHARES: dict[type, tuple[str, ...]] = {
-    Grow: ("top_p",),
-    Sampling: ("top_p",),
-    Optim: ("warmup", "min_lr"),
-    Validation: ("fraction",),
-    Verify: ("max_errors",),
-}
-"""Numbers from 0 to 1."""
+from selftrain.types import Problem
 
 
 def check(session: Session) -> None:
     """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
     config = session.config
-    check_numbers(config)
     check_names(config)
     for name, task in config.tasks.items():
         try:
@@ -67,99 +30,28 @@ def check(session: Session) -> None:
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
     check_data(session)
+    check_samplers(config)
     check_model(session)
 
 
-def check_numbers(config: RunConfig) -> None:
-    """Numbers outside the range in which they mean something."""
-    for place, owner, name, value in _numbers(config):
-        least = AT_LEAST.get(owner, {}).get(name)
-        if least is not None and value < least:
-            raise ConfigError(f"{place}: must be at least {least:g}, got {value:g}")
-        if name in MORE_THAN_0.get(owner, ()) and value <= 0:
-            raise ConfigError(f"{place}: must be more than 0, got {value:g}")
-        if name in SHARES.get(owner, ()) and not 0 <= value <= 1:
-            raise ConfigError(f"{place}: is a share, from 0 to 1, got {value:g}")
-
-
-def _numbers(config: Any, place: str = "") -> Iterator[tuple[str, type, str, float]]:
-    """Every number of a config with its dotted place, the class it belongs to and its name there."""
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield from _numbers(value, f"{place}.{key}")
-    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
-        for field in dataclasses.fields(config):
-            value, below = getattr(config, field.name), f"{place}.{field.name}".lstrip(".")
-            if isinstance(value, (int, float)):
-                yield below, type(config), field.name, value
-            else:
-                yield from _numbers(value, below)
-
-
-def check_names(config: RunConfig) -> None:
-    """References from one section to another."""
-    for section in ("tasks", "grow"):
-        if not getattr(config, section):
-            raise ConfigError(f"{section}: the config names none; see configs/quickstart.yaml")
-    if POLICY not in config.learners and config.loop.iterations:
-        raise ConfigError(f"learners: none is called '{POLICY}' ({nearest(POLICY, config.learners)})")
-    for name in config.warmup:
-        if name not in config.learners:
-            raise ConfigError(f"warmup.{name}: no such learner ({nearest(name, config.learners)})")
-    for name, learner in config.learners.items():
-        _check_learner(config, name, learner)
-    for k in config.evaluate.k:
-        if not 1 <= k <= config.evaluate.n:
-            raise ConfigError(
-                f"evaluate.k: pass@{k} needs at least {k} samples per problem, evaluate.n is {config.evaluate.n}"
-            )
-    if not config.evaluate.n and not config.evaluate.greedy:
-        raise ConfigError("evaluate: nothing is evaluated; set evaluate.n or evaluate.greedy")
-    _check_stop(config)
-
-
-def _check_learner(config: RunConfig, name: str, learner: Any) -> None:
-    if learner.init not in ("base", "previous"):
-        raise ConfigError(f"learners.{name}.init: '{learner.init}' ({nearest(learner.init, ('base', 'previous'))})")
-    if not learner.examples:
-        raise ConfigError(f"learners.{name}.examples: names no selection, so there is nothing to learn")
-    for key, selection in learner.examples.items():
-        where = f"learners.{name}.examples.{key}.from"
-        if selection.source.startswith(REPLAY):
-            if not list(replay_rows(Path(selection.source.removeprefix(REPLAY)), where)):
-                raise ConfigError(f"{where}: the file is empty")
-        elif selection.source != "gold" and selection.source not in config.grow:
-            raise ConfigError(
-                f"{where}: no step of grow is called '{selection.source}' "
-                f"({nearest(selection.source, [*config.grow, 'gold'])})"
-            )
-
-
-def _check_stop(config: RunConfig) -> None:
-    rule = config.loop.stop
-    if rule is None:
-        return
-    known = [
-        f"avg@{config.evaluate.n}",
-        *(f"{m}@{k}" for m in ("pass", "maj") for k in (config.evaluate.n, *config.evaluate.k)),
-    ]
-    known = known if config.evaluate.n else []
-    known += ["pass@1"] if config.evaluate.greedy else []
-    if rule.metric not in known:
-        raise ConfigError(f"loop.stop.metric: '{rule.metric}' is not evaluated ({nearest(rule.metric, known)})")
-    if rule.split == "test":
-        raise ConfigError("loop.stop.split: test is only reported, it never decides; use val")
-    if rule.split not in config.evaluate.splits:
-        raise ConfigError(
-            f"loop.stop.split: '{rule.split}' is not among evaluate.splits ({', '.join(config.evaluate.splits)})"
-        )
+def check_samplers(config: RunConfig) -> None:
+    """What a sampler says of this machine, where it says anything."""
+    for name, step in config.grow.items():
+        sampler = instantiate("sampler", step.sampler)
+        try:
+            if hasattr(sampler, "check"):
+                sampler.check()
+        except ValueError as error:
+            raise ConfigError(f"grow.{name}.sampler.{error}") from error
 
 
 def check_data(session: Session) -> None:
     """What the sections ask of the problems."""
     config, problems = session.config, session.problems
     if config.loop.iterations and not problems.all("train"):
-        raise ConfigError("tasks: no task has a train split to grow on")
+        left_out = sum(problems.dropped.values())
+        why = f": all {left_out} problems to learn from also occur in an evaluated split" if left_out else ""
+        raise ConfigError(f"tasks: no task has a train split to grow on{why}")
     if not evaluated_splits(session):
         known = sorted({split for splits in problems.splits.values() for split in splits})
         raise ConfigError(
@@ -178,17 +70,54 @@ def check_data(session: Session) -> None:
 
 
 def check_model(session: Session) -> None:
-    """Tokenizer, prompts and context length."""
+    """Tokenizer, context length, and all text that is read or learnt."""
     config = session.config
     name = config.model.path or "model.architecture"
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
-    for task, splits in session.problems.splits.items():
-        prompter = make_prompter(tokenizer, config.tasks[task].prompt, config.model.chat)
-        for problems in splits.values():
-            for problem in problems:
-                check_prompt(prompter.ids(problem), problem, tokenizer, context)
+    prompters = {name: make_prompter(tokenizer, task.prompt, config.model.chat) for name, task in config.tasks.items()}
+    lengths = {}
+    for problem in session.problems.by_id.values():
+        ids = prompters[problem.task].ids(problem)
+        check_prompt(ids, problem, tokenizer, context)
+        lengths[problem.id] = len(ids)
+    for problem in learnt_demonstrations(session):
+        ids = prompters[problem.task].solution(problem.demonstration or "")
+        check_solution(ids, lengths[problem.id], problem, tokenizer, context)
+    check_replay(session, prompters)
+
+
+def learnt_demonstrations(session: Session) -> list[Problem]:
+    """The problems whose demonstrations a warm-up or a selection teaches, each once."""
+    learnt = [problem for warmup in session.config.warmup.values() for problem in demonstrated(session, warmup.source)]
+    if "gold" in _sources(session.config).values():
+        learnt += session.problems.gold()
+    return list({problem.id: problem for problem in learnt}.values())
+
+
+def check_replay(session: Session, prompters: Mapping[str, Prompter]) -> None:
+    """Raises ConfigError for a file that teaches evaluated problems, by their questions or as the model reads them."""
+    files = {place: source for place, source in _sources(session.config).items() if source.startswith(REPLAY)}
+    if not files:
+        return
+    problems = session.problems.evaluated()
+    evaluated = {question_key(p.question) for p in problems}
+    evaluated |= {question_key(prompters[p.task].text(p)) for p in problems}
+    for place, source in files.items():
+        path = Path(source.removeprefix(REPLAY))
+        count = sum(question_key(prompt) in evaluated for prompt, _ in replay_rows(path, place))
+        if count:
+            raise ConfigError(f"{place}: {count} prompt(s) of {path} are evaluated problems; remove them from the file")
+
+
+def _sources(config: RunConfig) -> dict[str, str]:
+    """What each selection of each learner reads, by its place in the config."""
+    return {
+        f"learners.{name}.examples.{key}.from": selection.source
+        for name, learner in config.learners.items()
+        for key, selection in learner.examples.items()
+    }
 
 
 def load_tokenizer(config: RunConfig) -> Any:

@@ -151,8 +151,7 @@ def chosen_examples(
 ) -> tuple[Iterator[Example], Counter[str] | None]:
     """Examples of one selection; the reasons fill as they are read, None for what is not sampled."""
     if selection.source == "gold":
-        gold = [problem for split in ("train", "demonstrations") for problem in session.problems.demonstrations(split)]
-        return iter(demonstration_examples(session, gold, name, selection.weight)), None
+        return iter(demonstration_examples(session, session.problems.gold(), name, selection.weight)), None
     if selection.source.startswith(REPLAY):
         return replayed(session, Path(selection.source.removeprefix(REPLAY)), name, selection.weight), None
     chooser = Chooser(name, selection, session.tokenizer.eos_token_id)

@@ -11,7 +11,14 @@ from selftrain.schema import Component, RunConfig
 from selftrain.types import Problem
 
 EVALUATED = ("val", "test", "transfer")
-"""Splits that are evaluated and never learnt from."""
+"""Splits that are never learnt from, also where a run does not evaluate them."""
+GOLD = ("train", "demonstrations")
+"""The splits whose demonstrations selections ``from: gold`` teach."""
+
+
+def held_out_splits(config: RunConfig) -> frozenset[str]:
+    """Names of the splits that nothing may be learnt from, in any task."""
+    return frozenset({*EVALUATED, *config.evaluate.splits})
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,9 @@ class ProblemSet:
 
     splits: dict[str, dict[str, list[Problem]]]
     dropped: dict[str, int]
-    """Per task: problems to learn from that also occur in an evaluated split, left out."""
+    """Per task: problems to learn from that also occur in an evaluated split of any task, left out."""
+    held_out: frozenset[str]
+    """Names of the splits that nothing may be learnt from."""
 
     def of(self, task: str, split: str) -> list[Problem]:
         return self.splits[task].get(split, [])
@@ -35,26 +44,46 @@ class ProblemSet:
     def demonstrations(self, split: str) -> list[Problem]:
         return [problem for problem in self.all(split) if problem.demonstration is not None]
 
+    def gold(self) -> list[Problem]:
+        return [problem for split in GOLD for problem in self.demonstrations(split)]
+
+    def evaluated(self) -> list[Problem]:
+        """The problems of all held-out splits."""
+        return [
+            p for splits in self.splits.values() for split in splits if split in self.held_out for p in splits[split]
+        ]
+
 
 def load_problems(config: RunConfig) -> ProblemSet:
-    """Load every split of every task.
+    """Load every split of every task, and leave out of what is learnt from all that is evaluated in any of them.
 
     Raises:
         ConfigError: a task cannot be loaded, is empty, or holds an id twice.
     """
-    splits: dict[str, dict[str, list[Problem]]] = {}
-    dropped: dict[str, int] = {}
-    for name in config.tasks:
-        loaded = _load(config, name)
-        evaluated = {_key(p) for split in EVALUATED for p in loaded.get(split, [])}
-        clean = {
-            split: problems if split in EVALUATED else [p for p in problems if _key(p) not in evaluated]
-            for split, problems in loaded.items()
-        }
-        dropped[name] = sum(map(len, loaded.values())) - sum(map(len, clean.values()))
-        splits[name] = clean
-    _check_ids([p for loaded in splits.values() for problems in loaded.values() for p in problems])
-    return ProblemSet(splits, dropped)
+    loaded = ProblemSet({name: _load(config, name) for name in config.tasks}, {}, held_out_splits(config))
+    _check_ids([p for splits in loaded.splits.values() for problems in splits.values() for p in problems])
+    evaluated = {question_key(problem.question) for problem in loaded.evaluated()}
+    clean = {name: _without(evaluated, splits, loaded.held_out) for name, splits in loaded.splits.items()}
+    dropped = {name: _count(loaded.splits[name]) - _count(clean[name]) for name in clean}
+    return ProblemSet(clean, dropped, loaded.held_out)
+
+
+def question_key(question: str) -> str:
+    """Equal for questions that differ in nothing but white space."""
+    return " ".join(question.split())
+
+
+def _without(
+    evaluated: set[str], splits: dict[str, list[Problem]], held_out: frozenset[str]
+) -> dict[str, list[Problem]]:
+    return {
+        split: problems if split in held_out else [p for p in problems if question_key(p.question) not in evaluated]
+        for split, problems in splits.items()
+    }
+
+
+def _count(splits: dict[str, list[Problem]]) -> int:
+    return sum(map(len, splits.values()))
 
 
 def _load(config: RunConfig, name: str) -> dict[str, list[Problem]]:
@@ -69,7 +98,7 @@ def _load(config: RunConfig, name: str) -> dict[str, list[Problem]]:
         if not problems:
             raise ConfigError(f"tasks.{name}: the split '{split}' is empty")
         kept = problems[: task.limit.get(split, len(problems))]
-        loaded[split] = [replace(p, task=name) for p in kept]
+        loaded[split] = [replace(p, id=_id(name, p), task=name) for p in kept]
     unknown = set(task.limit) - set(loaded)
     if unknown:
         raise ConfigError(f"tasks.{name}.limit: no split '{min(unknown)}'; the task has {', '.join(loaded)}")
@@ -78,8 +107,9 @@ def _load(config: RunConfig, name: str) -> dict[str, list[Problem]]:
     return loaded
 
 
-def _key(problem: Problem) -> str:
-    return " ".join(problem.question.split())
+def _id(task: str, problem: Problem) -> str:
+    """The id with the run's name of the task in front: a run may hold two tasks of one kind."""
+    return f"{task}/{problem.id.removeprefix(f'{problem.task}/')}"
 
 
 def _check_ids(problems: list[Problem]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
-from selftrain.artifacts import RunDir, value_digest
+from selftrain.artifacts import RunDir, RunError, value_digest
 from selftrain.config import instantiate, to_tree
 from selftrain.judging import VerifierSpec
 from selftrain.prompts import Prompter, make_prompter
@@ -65,7 +65,7 @@ class Session:
         key = (value_digest(to_tree(component)), checkpoint)
         if self._sampler is None or self._sampler[0] != key:
             self._close_sampler()
-            self._sampler = (key, instantiate("sampler", component).open(checkpoint))
+            self._sampler = (key, _opened(component, checkpoint))
         return self._sampler[1]
 
     def _close_sampler(self) -> None:
@@ -97,6 +97,18 @@ class Session:
     def judges(self) -> set[str]:
         """Labels of the verifiers, as verdicts record them."""
         return {verifier_spec(task.verifier, self.config.reward.verify).label for task in self.config.tasks.values()}
+
+
+def _opened(component: Component, checkpoint: Path) -> Sampler:
+    """Raises RunError where the engine does not start: no such device, too little memory, a library that is missing."""
+    try:
+        opened: Sampler = instantiate("sampler", component).open(checkpoint)
+    except (RuntimeError, ValueError, ImportError, MemoryError) as error:
+        raise RunError(
+            f"the sampler '{component.kind}' could not load {checkpoint}: {type(error).__name__}: {error}; "
+            "free memory, or choose another device or sampler (grow.STEP.sampler), and run the same command again"
+        ) from error
+    return opened
 
 
 def verifier_spec(verifier: Component, bounds: Verify) -> VerifierSpec:

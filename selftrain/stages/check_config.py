@@ -1,0 +1,130 @@
+"""What is wrong with a config beyond its schema: names that lead nowhere, choices that do not go together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from selftrain.config import ConfigError
+from selftrain.registry import nearest
+from selftrain.schema import Evaluate, Learner, RunConfig, Selection
+from selftrain.stages.fingerprints import REPLAY
+from selftrain.stages.improve import replay_rows
+from selftrain.stages.plan import POLICY
+from selftrain.stages.problems import GOLD, held_out_splits
+
+SAMPLED_ONLY = ("verdict", "reward_above", "cap", "dedupe", "history")
+"""Options of a selection that choose among samples; what nobody sampled is taught whole."""
+
+
+def check_names(config: RunConfig) -> None:
+    """References from one section to another."""
+    for section in ("tasks", "grow"):
+        if not getattr(config, section):
+            raise ConfigError(f"{section}: the config names none; see configs/quickstart.yaml")
+    if POLICY not in config.learners and config.loop.iterations:
+        raise ConfigError(f"learners: none is called '{POLICY}' ({nearest(POLICY, config.learners)})")
+    for name in config.warmup:
+        if name not in config.learners:
+            raise ConfigError(f"warmup.{name}: no such learner ({nearest(name, config.learners)})")
+    _check_total(config)
+    for name, learner in config.learners.items():
+        _check_learner(config, name, learner)
+    for k in config.evaluate.k:
+        if not 1 <= k <= config.evaluate.n:
+            raise ConfigError(
+                f"evaluate.k: pass@{k} needs at least {k} samples per problem, evaluate.n is {config.evaluate.n}"
+            )
+    if not config.evaluate.n and not config.evaluate.greedy:
+        raise ConfigError("evaluate: nothing is evaluated; set evaluate.n or evaluate.greedy")
+    _check_held_out(config)
+    _check_stop(config)
+
+
+def _check_learner(config: RunConfig, name: str, learner: Learner) -> None:
+    if learner.init not in ("base", "previous"):
+        raise ConfigError(f"learners.{name}.init: '{learner.init}' ({nearest(learner.init, ('base', 'previous'))})")
+    if not learner.examples:
+        raise ConfigError(f"learners.{name}.examples: names no selection, so there is nothing to learn")
+    for key, selection in learner.examples.items():
+        _check_selection(config, f"learners.{name}.examples.{key}", selection)
+
+
+def _check_selection(config: RunConfig, where: str, selection: Selection) -> None:
+    source = selection.source
+    if source == "gold" or source.startswith(REPLAY):
+        _check_unsampled(where, selection)
+    elif source not in config.grow:
+        raise ConfigError(
+            f"{where}.from: no step of grow is called '{source}' ({nearest(source, [*config.grow, 'gold'])})"
+        )
+    if source.startswith(REPLAY) and not list(replay_rows(Path(source.removeprefix(REPLAY)), f"{where}.from")):
+        raise ConfigError(f"{where}.from: the file is empty")
+
+
+def _check_unsampled(where: str, selection: Selection) -> None:
+    for option in dataclasses.fields(Selection):
+        if option.name in SAMPLED_ONLY and getattr(selection, option.name) != option.default:
+            raise ConfigError(
+                f"{where}.{option.name}: has no effect on {selection.source.partition(':')[0]}, which is taught whole; "
+                "remove it (weight is what can be set)"
+            )
+
+
+def _check_total(config: RunConfig) -> None:
+    """Weights of reward sources that are there."""
+    sources, total = config.reward.sources, config.reward.total
+    if total is None:
+        return
+    if not total:
+        raise ConfigError(f"reward.total: names no source ({nearest('', sources)}); remove it for a weight of 1 each")
+    for name in total:
+        if name not in sources:
+            raise ConfigError(f"reward.total.{name}: no such reward source ({nearest(name, sources)})")
+
+
+def _check_held_out(config: RunConfig) -> None:
+    """Whether anything learns from a split that is evaluated."""
+    learnt = {f"warmup.{name}.from": _warmup_split(warmup.source) for name, warmup in config.warmup.items()}
+    for place, split in learnt.items():
+        if split in held_out_splits(config):
+            raise ConfigError(f"{place}: '{split}' is evaluated; it must not be learnt from; name another split")
+    if not config.loop.iterations:
+        return
+    gold = any(s.source == "gold" for learner in config.learners.values() for s in learner.examples.values())
+    for split in GOLD if gold else ("train",):
+        if split in config.evaluate.splits:
+            raise ConfigError(
+                f"evaluate.splits: '{split}' is evaluated; it must not be learnt from, but the learners do; "
+                "take it out, or evaluate a checkpoint on it with: selftrain evaluate"
+            )
+
+
+def _warmup_split(source: str) -> str:
+    return "train" if source == "gold" else source
+
+
+def _check_stop(config: RunConfig) -> None:
+    rule = config.loop.stop
+    if rule is None:
+        return
+    known = _metrics(config.evaluate)
+    if rule.metric.startswith("maj@"):
+        raise ConfigError(
+            f"loop.stop.metric: '{rule.metric}' cannot decide, because it is there only where the verifier extracts "
+            f"answers ({nearest('', known)})"
+        )
+    if rule.metric not in known:
+        raise ConfigError(f"loop.stop.metric: '{rule.metric}' is not evaluated ({nearest(rule.metric, known)})")
+    if rule.split == "test":
+        raise ConfigError("loop.stop.split: test is only reported, it never decides; use val")
+    if rule.split not in config.evaluate.splits:
+        raise ConfigError(
+            f"loop.stop.split: '{rule.split}' is not among evaluate.splits ({', '.join(config.evaluate.splits)})"
+        )
+
+
+def _metrics(evaluate: Evaluate) -> list[str]:
+    """The metrics every evaluated split has, whatever the answers."""
+    sampled = [f"avg@{evaluate.n}", *(f"pass@{k}" for k in sorted({evaluate.n, *evaluate.k}) if k > 1)]
+    return (["pass@1"] if evaluate.greedy else []) + (sampled if evaluate.n else [])
