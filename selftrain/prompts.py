@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from selftrain.config import ConfigError
@@ -18,6 +18,8 @@ class Prompter:
     prompt: Prompt
     chat: bool
     """Whether prompts go through the tokenizer's chat template."""
+    _encoded: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """Ids by problem: every iteration asks for the same."""
 
     def text(self, problem: Problem) -> str:
         """The prompt as text, chat template applied."""
@@ -45,10 +47,12 @@ class Prompter:
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Prompt ids. A chat template writes the special tokens itself; else the tokenizer adds its own, less an end
         token it may put behind the text."""
-        encoded = self.tokenizer.encode(self.text(problem), add_special_tokens=not self.chat)
-        if not self.chat and encoded and encoded[-1] == self.tokenizer.eos_token_id:
-            encoded = encoded[:-1]
-        return tuple(encoded)
+        if problem.id not in self._encoded:
+            encoded = self.tokenizer.encode(self.text(problem), add_special_tokens=not self.chat)
+            if not self.chat and encoded and encoded[-1] == self.tokenizer.eos_token_id:
+                encoded = encoded[:-1]
+            self._encoded[problem.id] = tuple(encoded)
+        return self._encoded[problem.id]
 
     def solution(self, text: str) -> tuple[int, ...]:
         """Ids of a worked solution, the end token behind it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.judging import VerifierError, resolve_now
-from selftrain.prompts import Prompter, check_prompt, check_solution, check_tokenizer, make_prompter
+from selftrain.prompts import Prompter, check_prompt, check_solution, check_tokenizer
 from selftrain.schema import RunConfig
 from selftrain.stages.check_config import check_names
 from selftrain.stages.evaluate import evaluated_splits, sampling_of
@@ -76,7 +76,7 @@ def check_model(session: Session) -> None:
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
-    prompters = {name: make_prompter(tokenizer, task.prompt, config.model.chat) for name, task in config.tasks.items()}
+    prompters = {name: session.prompter(name) for name in config.tasks}
     lengths = {}
     for problem in session.problems.by_id.values():
         ids = prompters[problem.task].ids(problem)

@@ -59,7 +59,12 @@ class Session:
         return Path(self.config.model.path) if self.config.model.path else self.run.start
 
     def prompter(self, task: str) -> Prompter:
-        return make_prompter(self.tokenizer, self.config.tasks[task].prompt, self.config.model.chat)
+        return self._prompters[task]
+
+    @cached_property
+    def _prompters(self) -> dict[str, Prompter]:
+        chat = self.config.model.chat
+        return {name: make_prompter(self.tokenizer, task.prompt, chat) for name, task in self.config.tasks.items()}
 
     def sampler(self, component: Component, checkpoint: Path) -> Sampler:
         key = (value_digest(to_tree(component)), checkpoint)
