@@ -2,8 +2,8 @@
 
 The smoke config is killed at 20 chosen events and at 10 random moments, with parts of 64 and of 4096 samples; each
 result is compared byte by byte with an undisturbed run of the same part size, and the two of these with each other.
-``--quickstart`` adds the quickstart, killed at three random moments and run again each time. Runs are forked from a process that has imported torch, so
-that kills fall into work and not into imports.
+``--quickstart`` adds the quickstart, killed at three random moments and run again each time. Runs are forked from a
+process that has imported torch, so that kills fall into work and not into imports.
 """
 
 from __future__ import annotations
