@@ -100,10 +100,10 @@ def _begin(session: Any) -> None:
 
 
 def _redo(session: Any, labels: Sequence[str]) -> None:
-    from selftrain.loop import dependants
+    from selftrain.loop import dependants, every_stage
     from selftrain.stages.order import outputs
 
-    stages = dependants(session, labels)
+    stages = dependants(every_stage(session), labels)
     redone = {stage.label for stage in stages}
     aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage, redone)), session.run.metrics])
     print(f"set aside: {aside}" if aside else "nothing to redo yet")

@@ -98,40 +98,39 @@ def check_marks(session: Session, redo: Sequence[str] = ()) -> None:
     Raises:
         StaleStage: it does not; names the keys of the first stage, and all that would have to be redone.
     """
-    redone = {stage.label for stage in dependants(session, redo)}
+    every = every_stage(session)
+    redone = {stage.label for stage in dependants(every, redo)}
     reasons = {
-        stage.label: reason
-        for stage in _every_stage(session)
-        if stage.label not in redone and (reason := stage.stale()) is not None
+        stage.label: reason for stage in every if stage.label not in redone and (reason := stage.stale()) is not None
     }
     if reasons:
-        first, *others = roots(session, list(reasons))
+        first, *others = roots(every, list(reasons))
         also = f" ({', '.join(others)} too)" if others else ""
         flags = " ".join(f"--redo {label}" for label in (*redo, first, *others))
         raise StaleStage(f"{reasons[first]}, or redo it{also} with {flags}")
 
 
-def dependants(session: Session, labels: Sequence[str]) -> list[Stage]:
+def dependants(every: Sequence[Stage], labels: Sequence[str]) -> list[Stage]:
     """Stages and all that read, directly or not, what they make: for ``--redo``."""
     found: dict[str, Stage] = {}
-    for stage in _every_stage(session):
+    for stage in every:
         if stage.label in labels or found.keys() & set(stage.reads):
             found[stage.label] = stage
     return list(found.values())
 
 
-def roots(session: Session, labels: Sequence[str]) -> list[str]:
+def roots(every: Sequence[Stage], labels: Sequence[str]) -> list[str]:
     """The labels that are not redone anyway when the ones before them are."""
     chosen: list[str] = []
     for label in labels:
-        if label not in {stage.label for stage in dependants(session, chosen)}:
+        if label not in {stage.label for stage in dependants(every, chosen)}:
             chosen.append(label)
     return chosen
 
 
 def check_labels(session: Session, until: str | None, redo: Sequence[str]) -> None:
     """Raises ConfigError for a stage the run does not have."""
-    every = _every_stage(session)
+    every = every_stage(session)
     labels = list(dict.fromkeys(stage.label for stage in every))
     for label in redo:
         if label not in labels:
@@ -141,7 +140,8 @@ def check_labels(session: Session, until: str | None, redo: Sequence[str]) -> No
         raise ConfigError(f"--until {until}: no such stage ({nearest(until, names)})")
 
 
-def _every_stage(session: Session) -> list[Stage]:
+def every_stage(session: Session) -> list[Stage]:
+    """All stages of the run in their order; building one digests what it depends on."""
     every = [stage for stage, _ in preparation(session)]
     for iteration in range(session.config.loop.iterations + 1):
         every += [stage for stage, _ in iteration_stages(session, iteration)]
