@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -111,8 +110,7 @@ def read(path: Path, kind: type) -> list[Any]:
 def rows(path: Path, kind: type) -> Iterator[Any]:
     names = [field.name for field in dataclasses.fields(kind)]
     table = _read(path, names)
-    columns = [_values(table.column(name)) for name in names]
-    yield from itertools.starmap(kind, zip(*columns, strict=True))
+    yield from map(kind, *(_values(table.column(name)) for name in names))
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -131,7 +129,13 @@ def count(path: Path) -> int:
 
 
 def column(path: Path, name: str) -> list[Any]:
-    return _read(path, [name]).column(name).to_pylist()  # type: ignore[no-any-return]
+    return columns(path, name)[0]
+
+
+def columns(path: Path, *names: str) -> list[list[Any]]:
+    """Values of some columns of a part, row by row the same record."""
+    table = _read(path, names)
+    return [table.column(name).to_pylist() for name in names]
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:

@@ -13,16 +13,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from selftrain.schema import Selection
-from selftrain.types import Example, Sample, Score, Verdict
+from selftrain.types import Example, Sample, Status
 
 
 class Candidate(NamedTuple):
     """A sample with what is known of it."""
 
     sample: Sample
-    verdict: Verdict
-    score: Score
-    """The total."""
+    status: Status
+    answer: str | None
+    """The final answer the verifier extracted."""
+    reward: float | None
+    """The total; None where it is not valid."""
 
 
 @dataclass
@@ -46,18 +48,18 @@ class Chooser:
                 yield self._example(candidate)
 
     def _reason(self, candidate: Candidate) -> str:
-        sample, verdict, score = candidate
+        sample, status, _, reward = candidate
         rule = self.selection
-        if verdict.status in ("error", "timeout"):
-            return f"not judged ({verdict.status})"
+        if status in ("error", "timeout"):
+            return f"not judged ({status})"
         # A truncated response is never taught as if it were complete.
         if sample.finish_reason not in ("eos", "stop"):
             return f"truncated ({sample.finish_reason})"
-        if rule.verdict == "right" and verdict.status != "right":
-            return verdict.status
-        if rule.verdict == "wrong" and verdict.status == "right":
+        if rule.verdict == "right" and status != "right":
+            return status
+        if rule.verdict == "wrong" and status == "right":
             return "right"
-        if rule.reward_above is not None and (score.reward is None or score.reward <= rule.reward_above):
+        if rule.reward_above is not None and (reward is None or reward <= rule.reward_above):
             return "reward too low"
         if self._duplicate(candidate):
             return "duplicate"
@@ -68,9 +70,8 @@ class Chooser:
     def _duplicate(self, candidate: Candidate) -> bool:
         if self.selection.dedupe == "none":
             return False
-        sample, verdict, _ = candidate
-        key = hash(sample.text.strip() if self.selection.dedupe == "text" else verdict.answer)
-        seen = self._seen[sample.problem_id]
+        key = hash(candidate.sample.text.strip() if self.selection.dedupe == "text" else candidate.answer)
+        seen = self._seen[candidate.sample.problem_id]
         new = key not in seen
         seen.add(key)
         return not new
@@ -91,5 +92,5 @@ class Chooser:
             sample_id=sample.id,
             loss_mask=None if mask is None else (*mask, *(True for _ in end)),
             eos_added=added,
-            label=candidate.score.reward,
+            label=candidate.reward,
         )

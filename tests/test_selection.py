@@ -8,7 +8,7 @@ import pytest
 
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser
-from selftrain.types import Example, FinishReason, Sample, Score, Status, Verdict
+from selftrain.types import Example, FinishReason, Sample, Status
 
 END = 99
 
@@ -25,7 +25,7 @@ def candidate(
 ) -> Candidate:
     identifier = f"{problem}/{index}"
     sample = Sample(identifier, problem, 1, "draft", index, (1, 2), (3, END), text, finish, "policy", "scripted")
-    return Candidate(sample, Verdict(status, answer=answer), Score(identifier, "total", reward is not None, reward))
+    return Candidate(sample, status, answer, reward)
 
 
 def choose(selection: Selection, candidates: list[Candidate]) -> tuple[list[Example], dict[str, int]]:

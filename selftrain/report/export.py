@@ -55,7 +55,7 @@ class Asked:
     def problems(self) -> dict[str, tuple[str, str, str, str | None]]:
         """Id to task, split, question and gold answer."""
         names = ("id", "task", "split", "question", "answer")
-        columns = [records.column(self.run.problems, name) for name in names]
+        columns = records.columns(self.run.problems, *names)
         return {id_: (task, split, question, gold) for id_, task, split, question, gold in zip(*columns, strict=True)}
 
     @cached_property

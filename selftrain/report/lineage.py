@@ -137,7 +137,7 @@ def lineage(run: RunDir, checkpoint: Checkpoint, *, online: bool) -> Lineage:
     config = read_tree(run.config)
     numbers = [number for number in finished(run) if number <= checkpoint.iteration]
     iterations = [_iteration(run, number, checkpoint.learner) for number in numbers if number > 0]
-    problems = Counter(zip(*(records.column(run.problems, name) for name in ("task", "split")), strict=True))
+    problems = Counter(zip(*records.columns(run.problems, "task", "split"), strict=True))
     return Lineage(
         selftrain=read_json(run.root / "environment.json").get("selftrain", __version__),
         run=config["run"]["name"],
@@ -179,7 +179,7 @@ def _iteration(run: RunDir, number: int, learner: str) -> Iteration:
     sampled_by: Counter[str] = Counter()
     writers: Counter[str] = Counter()
     for part in records.parts(folder / "samples"):
-        for policy, origin in zip(*(records.column(part, name) for name in ("policy", "origin")), strict=True):
+        for policy, origin in zip(*records.columns(part, "policy", "origin"), strict=True):
             sampled_by[without_paths(policy)] += 1
             if origin != "policy":
                 writers[without_paths(f"{origin}, {policy}")] += 1

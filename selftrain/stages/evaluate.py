@@ -169,7 +169,7 @@ def read_outcomes(path: Path, difficulty: Mapping[str, float | None]) -> tuple[l
     """The judged answers of a file this stage wrote, greedy and sampled."""
     sides: dict[str, list[Outcome]] = {GREEDY: [], SAMPLED: []}
     for step, problem, index, status, value, answer, finish, ids in zip(
-        *(records.column(path, name) for name in OUTCOME_COLUMNS), strict=True
+        *records.columns(path, *OUTCOME_COLUMNS), strict=True
     ):
         credit = None if value is None else float(value)
         sides[step].append(Outcome(problem, index, status, credit, answer, finish, difficulty.get(problem), len(ids)))

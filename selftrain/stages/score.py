@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from selftrain import records
 from selftrain.config import instantiate
 from selftrain.events import Event, Progress, StageFinished, StageStarted
-from selftrain.schema import Reward
 from selftrain.selection import Candidate
 from selftrain.stages.session import Session
 from selftrain.types import Sample, Score, Verdict
+
+TOTAL = "total"
+"""Source of the scores that weigh those of all others together."""
 
 
 def scores_folder(session: Session, iteration: int) -> Path:
@@ -26,39 +28,38 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
     stage.begin_afresh(session.run, scores_folder(session, iteration))
     parts = records.parts(folder / "verdicts")
     sources = {name: instantiate("reward", source) for name, source in session.config.reward.sources.items()}
+    weights = session.config.reward.total or dict.fromkeys(sources, 1.0)
     yield StageStarted(iteration, "score", len(parts), "parts")
     for number, part in enumerate(parts, 1):
         target = scores_folder(session, iteration) / part.name
         if not target.exists():
             ids = records.column(part, "sample_id")
-            verdicts = records.read(part, Verdict)
             rows: list[Score] = []
-            for sample_id, verdict in zip(ids, verdicts, strict=True):
+            for sample_id, verdict in zip(ids, records.rows(part, Verdict), strict=True):
                 single = [source.score(sample_id, verdict, name) for name, source in sources.items()]
-                rows += [*single, total(single, session.config.reward)]
+                rows += [*single, total(single, weights)]
             records.write(target, Score, rows)
         yield Progress(iteration, "score", number, len(parts))
     stage.finish([scores_folder(session, iteration)])
     yield StageFinished(iteration, "score", time.monotonic() - started, f"{len(parts)} parts", False)
 
 
-def total(scores: Sequence[Score], reward: Reward) -> Score:
-    """Weighted sum of the sources; invalid where one of those it needs is."""
-    weights = reward.total or {score.source: 1.0 for score in scores}
-    used = [score for score in scores if score.source in weights]
-    rewards = [score.reward for score in used if score.valid and score.reward is not None]
-    if len(rewards) < len(used):
-        return Score(scores[0].sample_id, "total", valid=False)
-    value = sum(weights[score.source] * r for score, r in zip(used, rewards, strict=True))
-    return Score(scores[0].sample_id, "total", valid=True, reward=value)
+def total(scores: Sequence[Score], weights: Mapping[str, float]) -> Score:
+    """Weighted sum of the sources that have a weight; invalid where one of those is."""
+    value = 0.0
+    for score in scores:
+        if score.source in weights:
+            if not score.valid or score.reward is None:
+                return Score(score.sample_id, TOTAL, valid=False)
+            value += weights[score.source] * score.reward
+    return Score(scores[0].sample_id, TOTAL, valid=True, reward=value)
 
 
 def candidates(session: Session, iteration: int, step: str) -> Iterator[Candidate]:
-    """The samples of a step with verdict and total score, part by part."""
+    """The samples of a step with verdict and total reward, part by part."""
     folder = session.run.iteration(iteration)
     for part in records.parts(folder / "samples", f"{step}-"):
-        samples = records.rows(part, Sample)
-        verdicts = records.rows(folder / "verdicts" / part.name, Verdict)
-        totals = (s for s in records.rows(folder / "scores" / part.name, Score) if s.source == "total")
-        for sample, verdict, number in zip(samples, verdicts, totals, strict=True):
-            yield Candidate(sample, verdict, number)
+        verdicts = records.columns(folder / "verdicts" / part.name, "status", "answer")
+        scores = zip(*records.columns(folder / "scores" / part.name, "source", "reward"), strict=True)
+        totals = [reward for source, reward in scores if source == TOTAL]
+        yield from map(Candidate._make, zip(records.rows(part, Sample), *verdicts, totals, strict=True))

@@ -79,7 +79,7 @@ class Judging:
 
     def _write(self, path: Path) -> Counter[str]:
         ids, verdicts = [], []
-        keys = (records.column(path, name) for name in ("id", "problem_id", "step", "index"))
+        keys = records.columns(path, "id", "problem_id", "step", "index")
         for identifier, *key in zip(*keys, strict=True):
             future, position = self._verdicts.pop(tuple(key))
             ids.append(identifier)
