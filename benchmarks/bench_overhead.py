@@ -65,13 +65,14 @@ def measure(overrides: list[str]) -> dict[str, Any]:
 
 def _time_overhead() -> Counter[str]:
     """The larger pieces of the overhead; imports inside them count there."""
-    from selftrain import commands, records
+    from selftrain import records
+    from selftrain.commands import run
     from selftrain.models import checkpoint
     from selftrain.stages import improve
     from selftrain.verification import VerifierPool
 
     known: Counter[str] = Counter()
-    commands._check = timed(known, "checks before the run", commands._check)
+    run.check_once = timed(known, "checks before the run", run.check_once)
     checkpoint.load_model = timed(known, "loading models", checkpoint.load_model)
     checkpoint.save = timed(known, "saving checkpoints", checkpoint.save)
     records.write = timed(known, "writing records", records.write)

@@ -1,0 +1,15 @@
+"""The commands of the command line, one module each: ``arguments`` declares what it takes, ``main`` does it."""
+
+COMMANDS = {
+    "run": "run the loop of a config; the same command resumes it",
+    "adopt": "take rollouts of other tools as the samples of an iteration",
+    "evaluate": "evaluate one checkpoint",
+    "export": "write a checkpoint that needs nothing else, adapters merged",
+    "config": "print the resolved config",
+    "report": "print the tables of a run and write its report.html",
+    "status": "which stages of a run are done",
+    "compare": "two runs side by side, problem by problem",
+    "doctor": "what this machine can run",
+    "push": "a checkpoint of a run, with a card, to the Hugging Face hub or a folder",
+}
+"""By name; a module is imported when its command is called."""

@@ -1,0 +1,78 @@
+"""`selftrain evaluate`: one checkpoint on one task."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from selftrain.artifacts import RunDir, value_digest
+from selftrain.commands.opening import begin, prepare_libraries
+from selftrain.config import apply_overrides, check_tree, load_config, to_tree
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help="folder or hub name")
+    command.add_argument("--task", required=True, help="a task by name, or path/to/file.py:Name")
+    command.add_argument("--split", default="test")
+    command.add_argument("--output", type=Path, help="folder for samples and metrics (default: runs/evaluate-...)")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as evaluate.n=16 or tasks.gsm8k.data_dir=data"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    prepare_libraries()
+    name = Path(options.model).name or "model"
+    task = Path(options.task.partition(":")[0]).stem
+    # Checkpoints are all called alike, and other settings are another evaluation: each gets a folder of its own.
+    place = value_digest([str(Path(options.model).absolute()), options.task, sorted(options.overrides)])[:6]
+    base = {
+        "tasks": {task: {"kind": options.task}},
+        "grow": {"draft": {}},
+        **_settings_of_run(Path(options.model), task),
+        "run": {"name": f"evaluate-{name}-{task}-{options.split}-{place}"},
+        "loop": {"iterations": 0},
+    }
+    base["model"] = {**base.get("model", {}), "path": options.model}
+    base["evaluate"] = {**base.get("evaluate", {}), "splits": [options.split]}
+    config = check_tree(apply_overrides(base, options.overrides))
+    from selftrain.events import Notice
+    from selftrain.loop import run as loop
+    from selftrain.stages.check import check
+    from selftrain.stages.session import Session
+
+    folder = RunDir(options.output or Path(config.run.folder) / config.run.name)
+    with Session(config, folder) as session:
+        check(session)
+        with folder.lock():
+            begin(session)
+            for event in loop(session):
+                if isinstance(event, Notice):
+                    print(event.text)
+    from selftrain.report.forgetting import forgetting_lines
+    from selftrain.report.protocols import protocol_lines
+    from selftrain.report.run import rows_of
+    from selftrain.report.tables import iterations_table
+
+    rows = rows_of(folder)
+    print("\n".join([iterations_table(rows), *protocol_lines(rows), *forgetting_lines(rows)]))
+    print(f"samples and metrics: {folder.root / 'iteration_0000'}")
+    return 0
+
+
+def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
+    """How the run a checkpoint lies in would evaluate it on one of its tasks; nothing for any other model."""
+    for folder in model.absolute().parents:
+        if (folder / "config.yaml").exists() and (folder / "environment.json").exists():
+            from selftrain.stages.sources import with_numbers
+
+            # The checkpoint itself says nothing of how to sample it: that was said of the model the run began with.
+            config = to_tree(with_numbers(load_config(folder / "config.yaml")))
+            if task in config["tasks"]:
+                protocols = config["evaluate"]["protocol"]
+                config["evaluate"]["protocol"] = {name: protocols[name] for name in protocols if name == task}
+                config["evaluate"]["kept"] = {}  # Not asked for: they are about no task.
+                taken = {name: config[name] for name in ("grow", "reward", "evaluate")}
+                return {**taken, "tasks": {task: config["tasks"][task]}, "model": {"chat": config["model"]["chat"]}}
+    return {}

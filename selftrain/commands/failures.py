@@ -1,0 +1,42 @@
+"""What becomes of an error a user can mend: one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable
+
+from selftrain.artifacts import RunError, StaleStage
+from selftrain.config import ConfigError
+from selftrain.workers import WorkerDied, WorkerError
+
+
+def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command; what a user can mend becomes one line and an exit status."""
+    try:
+        return command(options)
+    except ConfigError as error:
+        return _fail(error, 2, options.debug)
+    except (RunError, OSError, WorkerDied, WorkerError) as error:
+        return _fail(error, 2 if isinstance(error, StaleStage) else 1, options.debug)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _fail(error: Exception, status: int, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"selftrain: {explain(error)}", file=sys.stderr)
+    return status
+
+
+def explain(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = error.filename or text
+        return f"the disk or a quota is full ({where}); make room and run the same command again: nothing is lost"
+    if isinstance(error, (WorkerDied, WorkerError)):
+        return f"{text}; the same command goes on from here (too little memory is the usual cause)"
+    return text

@@ -1,0 +1,79 @@
+"""What several commands begin with: their arguments, their libraries, the run directory."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.artifacts import RunDir, write_json, write_text
+from selftrain.config import ConfigError, to_yaml
+from selftrain.machine import environment
+from selftrain.types import Problem
+
+COLLECT_AFTER = (100_000, 50, 100)
+"""Allocations, and collections of the younger generation, after which Python looks for cycles."""
+
+
+def config_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="YAML file")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as run.seed=1")
+
+
+def prepare_libraries() -> None:
+    """Settings made before the libraries below are loaded: no bars or advice that would drown our own."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Records are tuples of plain values and never form cycles; looking for some after every 700 of them takes a third
+    # of the time to read them, and a seventh of the imports.
+    gc.set_threshold(*COLLECT_AFTER)
+
+
+def existing(root: Path) -> RunDir:
+    if not (root / "config.yaml").exists():
+        raise ConfigError(f"{root} is no run directory: it has no config.yaml")
+    return RunDir(root)
+
+
+def check_once(session: Any) -> None:
+    """All checks, unless this very config was checked when the run began: a resumed run starts at once."""
+    path = session.run.config
+    if path.exists() and path.read_text() == to_yaml(session.config):
+        return
+    from selftrain.stages.check import check
+
+    check(session)
+
+
+def begin(session: Any) -> None:
+    from selftrain import records
+
+    folder, text = session.run, to_yaml(session.config)
+    folder.remove_temporaries()
+    if not folder.problems.exists() or folder.config.read_text() != text:
+        records.write(folder.problems, Problem, list(session.problems.by_id.values()))
+    write_text(folder.config, text)
+    if not (folder.root / "environment.json").exists():
+        write_json(folder.root / "environment.json", environment())
+
+
+def set_aside(session: Any, labels: Sequence[str]) -> None:
+    from selftrain.loop import dependants, every_stage
+    from selftrain.stages.order import outputs
+
+    stages = dependants(every_stage(session), labels)
+    redone = {stage.label for stage in stages}
+    aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage, redone)), session.run.metrics])
+    print(f"set aside: {aside}" if aside else "nothing to redo yet")
+
+
+def journal_line(event: Any) -> str:
+    record = {"time": round(time.time(), 3), "event": type(event).__name__, **dataclasses.asdict(event)}
+    return json.dumps(record, default=str) + "\n"

@@ -1,0 +1,20 @@
+"""`selftrain push`: a checkpoint of a run with its card, to the hub or into a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from selftrain.push import push as main
+
+__all__ = ["arguments", "main"]
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, help="run directory")
+    command.add_argument("--to", required=True, metavar="NAME", help="org/name on the hub, or ./folder")
+    command.add_argument("--iteration", type=int, metavar="N", help="default: the best on validation, else the last")
+    command.add_argument("--learner", default="policy")
+    command.add_argument("--data", action="store_true", help="samples and examples too, to NAME-data")
+    command.add_argument("--private", action="store_true", help="make new repositories private")
+    command.add_argument("--dry-run", action="store_true", help="print files and cards, push nothing")

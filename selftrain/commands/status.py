@@ -1,0 +1,20 @@
+"""`selftrain status`: which stages of a run are done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from selftrain.commands.opening import existing
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, help="run directory")
+
+
+def main(options: argparse.Namespace) -> int:
+    from selftrain.report.run import stages_done
+    from selftrain.report.tables import status_table
+
+    print(status_table(stages_done(existing(options.run))))
+    return 0
