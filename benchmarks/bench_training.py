@@ -26,7 +26,7 @@ from selftrain.artifacts import RunDir
 from selftrain.config import load_config
 from selftrain.models.checkpoint import load_tokenizer, quiet
 from selftrain.objectives.nll import NLL
-from selftrain.stages.improve import demonstration_examples
+from selftrain.stages.examples import demonstration_examples
 from selftrain.stages.session import Session
 from selftrain.stages.start import start
 from selftrain.training.fit import fit

@@ -116,7 +116,7 @@ def test_nll_is_the_cross_entropy_of_the_checkpoint(run: Path) -> None:
 def test_batches_of_any_size_give_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from selftrain.models.checkpoint import load_tokenizer
     from selftrain.stages import kept
-    from selftrain.stages.improve import pair_ids
+    from selftrain.stages.examples import pair_ids
 
     checkpoint = run / "iteration_0001" / "policy" / "checkpoint"
     tokenizer = load_tokenizer(checkpoint)

@@ -18,8 +18,8 @@ from selftrain.stages.check_config import check_names
 from selftrain.stages.check_lora import check_lora
 from selftrain.stages.check_prompts import check_asked, check_prompts
 from selftrain.stages.evaluate import evaluated_splits
+from selftrain.stages.examples import demonstrated, replay_rows
 from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.improve import demonstrated, replay_rows
 from selftrain.stages.kept import check_kept, kept_rows
 from selftrain.stages.problems import question_key
 from selftrain.stages.protocol import check_protocols

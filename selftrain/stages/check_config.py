@@ -8,8 +8,8 @@ from pathlib import Path
 from selftrain.config import ConfigError
 from selftrain.registry import nearest
 from selftrain.schema import Evaluate, Grow, Learner, RunConfig, Selection, Task
+from selftrain.stages.examples import replay_rows
 from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.improve import replay_rows
 from selftrain.stages.problems import GOLD, held_out_splits
 from selftrain.stages.settings import POLICY, asked_with
 from selftrain.stages.writers import remote

@@ -15,8 +15,8 @@ from selftrain.artifacts import RunError, read_json, value_digest, write_json
 from selftrain.config import ConfigError
 from selftrain.intervals import ratio_test
 from selftrain.schema import Kept, RunConfig
+from selftrain.stages.examples import pair_ids, replay_rows
 from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.improve import pair_ids, replay_rows
 from selftrain.stages.problems import question_key
 from selftrain.stages.session import Session
 from selftrain.stages.settings import POLICY

@@ -1,0 +1,86 @@
+"""How a learner gets its checkpoint: by a fit, or as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from selftrain.artifacts import failing_as_run_error, replacing
+from selftrain.config import instantiate
+from selftrain.events import Progress
+from selftrain.models.adapters import adapter_base, set_base
+from selftrain.prompts import chat_template
+from selftrain.schema import Component, Learner, Warmup
+from selftrain.stages.session import Session
+from selftrain.types import Example
+
+
+def run_fit(
+    session: Session,
+    stage: str,
+    iteration: int,
+    examples: list[Example],
+    source: Path,
+    target: Path,
+    objective: Component,
+    fitted: Learner | Warmup,
+    seed: int,
+) -> Iterator[Progress]:
+    """Fit in this process and put the checkpoint in its place, and ``log.jsonl`` beside it; one event per step.
+
+    Raises:
+        RunError: the fit failed, for lack of memory for instance.
+    """
+    from selftrain.training.fit import fit
+
+    session.free_for_training()
+    chosen = instantiate("objective", objective)
+    tokens = 0
+    with replacing(target.with_name("log.jsonl")) as journal, replacing(target) as folder:
+        states = fit(
+            examples,
+            source=source,
+            target=folder,
+            log=journal,
+            objective=chosen,
+            optim=fitted.optim,
+            seed=seed,
+            lora=fitted.lora,
+        )
+        for state in failing_as_run_error(states, f"iteration {iteration}, stage '{stage}'"):
+            tokens += state.last.tokens
+            values = {"loss": state.last.loss}
+            if state.validation is not None:
+                values["validation loss"] = state.validation
+            yield Progress(iteration, stage, state.step, state.steps, tokens, values=values)
+            session.check_stop()
+        _name_base(session, folder, folder)
+        _carry_template(session, folder)
+
+
+def keep_checkpoint(session: Session, source: Path, target: Path) -> None:
+    import shutil
+
+    if not source.exists():  # A name on the hub, whose files lie in the cache by now.
+        from huggingface_hub import snapshot_download
+
+        source = Path(snapshot_download(str(source)))
+    with replacing(target) as folder:
+        shutil.copytree(source, folder)
+        _name_base(session, folder, source)
+        _carry_template(session, folder)
+
+
+def _carry_template(session: Session, folder: Path) -> None:
+    """A checkpoint that was trained with another template than its tokenizer's is served with that one."""
+    from selftrain.models.checkpoint import put_template
+
+    chosen = session.config.model.chat.template
+    if chosen != "auto":
+        put_template(folder, chat_template(session.tokenizer, chosen))
+
+
+def _name_base(session: Session, folder: Path, source: Path) -> None:
+    """An adapter made from, or copied from, ``source``: its base is named so that the run can be moved."""
+    if (base := adapter_base(source)) is not None:
+        set_base(folder, base, session.run.root)
