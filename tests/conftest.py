@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kill_driver import Driver, driving
@@ -39,6 +40,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save(random_model(architecture, tokenizer, seed=0), tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny: Path) -> Any:
+    from selftrain.models.checkpoint import load_tokenizer
+
+    return load_tokenizer(tiny)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from asking import collect
 from fake_openai import FakeOpenAI
 
-from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request
+from selftrain.sampling.base import AllWanted, Request
 from selftrain.sampling.openai import OpenAI, OpenAISampler
 from selftrain.schema import Sampling
 from selftrain.seeds import derive
@@ -65,13 +66,6 @@ def work_list(prompts: int = 3, n: int = 4, settings: Sampling = SETTINGS, chat:
         )
         for text in texts
     ]
-
-
-def collect(sampler: OpenAISampler, work: list[Request], answers: Answers = ALL) -> dict[Key, Completion]:
-    found = [completion for answered in sampler.sample(work, answers) for completion in answered]
-    keys = [(completion.request, completion.index) for completion in found]
-    assert len(set(keys)) == len(keys), "a sample came twice"
-    return dict(zip(keys, found, strict=True))
 
 
 def test_each_wanted_sample_comes_once_with_its_ids(opened: Open) -> None:

@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from asking import ask, collect
 from scipy import stats
 
-from selftrain.models.checkpoint import load_model, load_tokenizer
-from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Sampler
+from selftrain.models.checkpoint import load_model
+from selftrain.sampling.base import AllWanted, Answers, Completion, Request, Sampler
 from selftrain.sampling.draw import draw
 from selftrain.sampling.scripted import Characters, Scripted, ScriptedSampler
 from selftrain.sampling.transformers import Transformers, TransformersSampler
 from selftrain.schema import Sampling
-from selftrain.seeds import derive
 from selftrain.types import Problem
 
 PROMPTS = ("1+2=", "7+5*3-2=", "9*9=", "3-8+4=", "6*2-2+1=", "8=")
 SAMPLED = Sampling(max_tokens=24)
 GREEDY = Sampling(temperature=0, max_tokens=24)
-Key = tuple[int, int]
 
 
 @pytest.fixture(params=["scripted", "transformers"])
@@ -38,38 +37,12 @@ def sampler(request: pytest.FixtureRequest, tiny: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny: Path) -> Any:
-    return load_tokenizer(tiny)
-
-
-@pytest.fixture(scope="module")
 def model(tiny: Path) -> Any:
     return load_model(tiny, dtype="float32", device="cpu").eval()
 
 
-def request(tokenizer: Any, prompt: str, n: int = 4, settings: Sampling = SAMPLED, purpose: str = "") -> Request:
-    problem = Problem(f"t/train/{prompt}", "t", "train", prompt, "34")
-    return Request(
-        problem,
-        tuple(tokenizer.encode(prompt)),
-        tuple(derive(prompt, purpose, index) for index in range(n)),
-        settings,
-        purpose,
-    )
-
-
 def work_list(tokenizer: Any, settings: Sampling = SAMPLED, n: int = 4) -> list[Request]:
-    return [request(tokenizer, prompt, n, settings) for prompt in PROMPTS]
-
-
-def collect(sampler: Sampler, work: list[Request], answers: Answers = ALL) -> dict[Key, Completion]:
-    found: dict[Key, Completion] = {}
-    for completions in sampler.sample(work, answers):
-        for completion in completions:
-            key = (completion.request, completion.index)
-            assert key not in found, "a sample came twice"
-            found[key] = completion
-    return found
+    return [ask(tokenizer, prompt, n, settings) for prompt in PROMPTS]
 
 
 def all_but(work: list[Request], kept: int | None) -> Answers:
@@ -77,7 +50,7 @@ def all_but(work: list[Request], kept: int | None) -> Answers:
 
 
 def test_every_request_gets_each_of_its_samples(sampler: Sampler, tokenizer: Any) -> None:
-    work = [request(tokenizer, prompt, n) for n, prompt in enumerate(PROMPTS, 1)]
+    work = [ask(tokenizer, prompt, n, SAMPLED) for n, prompt in enumerate(PROMPTS, 1)]
     found = collect(sampler, work)
     assert set(found) == {(place, index) for place in range(len(work)) for index in range(place + 1)}
 
@@ -98,7 +71,7 @@ def test_nothing_is_sampled_when_all_is_done(sampler: Sampler, tokenizer: Any) -
 
 
 def test_purposes_of_one_problem_are_told_apart(sampler: Sampler, tokenizer: Any) -> None:
-    work = [request(tokenizer, PROMPTS[0], 1, GREEDY, "greedy"), request(tokenizer, PROMPTS[0], 3, SAMPLED, "sampled")]
+    work = [ask(tokenizer, PROMPTS[0], 1, GREEDY, "greedy"), ask(tokenizer, PROMPTS[0], 3, SAMPLED, "sampled")]
     assert set(collect(sampler, work)) == {(0, 0), (1, 0), (1, 1), (1, 2)}
     assert {key for key in collect(sampler, work, all_but(work, 1)) if key[0] == 1} == {(1, 0), (1, 1), (1, 2)}
 
@@ -131,7 +104,7 @@ def test_stop_strings_end_a_response_and_are_cut(sampler: Sampler, tokenizer: An
 
 
 def test_scripted_has_the_shares_it_is_asked_for(tiny: Path, tokenizer: Any) -> None:
-    work = [request(tokenizer, prompt, 2000) for prompt in PROMPTS[:2]]
+    work = [ask(tokenizer, prompt, 2000, SAMPLED) for prompt in PROMPTS[:2]]
     texts = [c.text for c in collect(Scripted(accuracy=0.3, unparsed=0.2).open(tiny), work).values()]
     right = sum(text.endswith(" #34") for text in texts) / len(texts)
     unparsed = sum(not set(text) & set("0123456789") for text in texts) / len(texts)
@@ -142,7 +115,7 @@ def test_scripted_has_the_shares_it_is_asked_for(tiny: Path, tokenizer: Any) -> 
 
 def test_scripted_writes_characters_where_there_is_no_tokenizer(tmp_path: Path, tokenizer: Any) -> None:
     opened = Scripted(accuracy=1).open(tmp_path)
-    (completion,) = collect(opened, [request(tokenizer, "1+2=", 1)]).values()
+    (completion,) = collect(opened, [ask(tokenizer, "1+2=", 1, SAMPLED)]).values()
     assert completion.ids == (*map(ord, completion.text), Characters.end)
     assert completion.text.endswith(" #34")
 
@@ -239,7 +212,7 @@ FIRST_TOKEN = [
 def test_tokens_are_drawn_from_the_distribution(tiny: Path, tokenizer: Any, model: Any, settings: Sampling) -> None:
     n = 4000
     opened = Transformers(batch_size=n, dtype="float32", device="cpu").open(tiny)
-    item = request(tokenizer, "7+5*3-2=", n, settings)
+    item = ask(tokenizer, "7+5*3-2=", n, settings)
     counts = Counter(completion.ids[0] for completion in collect(opened, [item]).values())
     expected = next_distribution(model, list(item.prompt_ids), settings)
     support = expected.nonzero().squeeze(1).tolist()
@@ -253,7 +226,7 @@ def test_tokens_are_drawn_from_the_distribution(tiny: Path, tokenizer: Any, mode
 def test_logprobs_are_those_of_the_distribution_drawn_from(
     engine: TransformersSampler, tokenizer: Any, model: Any, settings: Sampling
 ) -> None:
-    for completion in alone(engine, request(tokenizer, "9*9=", 3, settings)):
+    for completion in alone(engine, ask(tokenizer, "9*9=", 3, settings)):
         ids = tokenizer.encode("9*9=")
         assert completion.logprobs is not None
         for token, logprob in zip(completion.ids, completion.logprobs, strict=True):
@@ -262,22 +235,22 @@ def test_logprobs_are_those_of_the_distribution_drawn_from(
 
 
 def test_logprobs_follow_the_cut_of_a_stop_string(engine: TransformersSampler, tokenizer: Any) -> None:
-    item = request(tokenizer, "9*9=", 16, Sampling(max_tokens=24, stop=("4",)))
+    item = ask(tokenizer, "9*9=", 16, Sampling(max_tokens=24, stop=("4",)))
     for completion in alone(engine, item):
         assert completion.logprobs is not None
         assert len(completion.logprobs) == len(completion.ids)
 
 
 def test_a_stop_string_of_several_tokens(engine: TransformersSampler, tokenizer: Any) -> None:
-    free = alone(engine, request(tokenizer, "9*9=", 1, GREEDY))[0].text
+    free = alone(engine, ask(tokenizer, "9*9=", 1, GREEDY))[0].text
     stop = free[2:5]
-    (stopped,) = alone(engine, request(tokenizer, "9*9=", 1, Sampling(temperature=0, max_tokens=24, stop=(stop,))))
+    (stopped,) = alone(engine, ask(tokenizer, "9*9=", 1, Sampling(temperature=0, max_tokens=24, stop=(stop,))))
     assert (stopped.text, stopped.finish_reason) == (free[: free.index(stop)], "stop")
 
 
 def test_the_context_ends_a_response(engine: TransformersSampler, tokenizer: Any) -> None:
     """Prompts of 1, 61 and 64 of 64 tokens, in one batch."""
-    work = [request(tokenizer, "1" * size, 40, Sampling(max_tokens=80)) for size in (1, 61, 64)]
+    work = [ask(tokenizer, "1" * size, 40, Sampling(max_tokens=80)) for size in (1, 61, 64)]
     found = collect(engine, work)
     for place, room in enumerate((63, 3, 0)):
         for completion in (found[place, index] for index in range(40)):
@@ -295,7 +268,7 @@ def test_learnt_positions_are_never_left(tmp_path: Path, tokenizer: Any) -> None
     shape = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
     save(random_model(shape, tokenizer, seed=0), tokenizer, tmp_path)
     opened = Transformers(batch_size=64, dtype="float32", device="cpu").open(tmp_path)
-    work = [request(tokenizer, "1" * size, n, Sampling(max_tokens=80)) for size, n in ((2, 40), (12, 8))]
+    work = [ask(tokenizer, "1" * size, n, Sampling(max_tokens=80)) for size, n in ((2, 40), (12, 8))]
     found = collect(opened, work)
     longest = [max(len(found[place, index].ids) for index in range(n)) for place, n in enumerate((40, 8))]
     assert longest == [14, 4]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask, collect
 
 from selftrain.models.checkpoint import load_model, load_tokenizer, save
-from selftrain.sampling.base import AllWanted, Begun, Completion, Request
+from selftrain.sampling.base import AllWanted, Begun, Request
 from selftrain.sampling.transformers import Transformers
 from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.schema import Sampling
-from selftrain.seeds import derive
 from selftrain.types import Problem
 
 OPTIONS = VLLM(max_num_seqs=128)
@@ -25,11 +25,6 @@ def engine(tiny: Path) -> Iterator[VLLMSampler]:
     opened = OPTIONS.open(tiny)
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny: Path) -> Any:
-    return load_tokenizer(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +44,12 @@ def other(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def work_list(tokenizer: Any, count: int, n: int, settings: Sampling = SAMPLED) -> list[Request]:
     prompts = [f"{i % 10}{'+-*'[i % 3]}{i // 10 % 10}=" for i in range(count)]
-    return [
-        Request(
-            Problem(f"t/train/{i}", "t", "train", prompt, "3"),
-            tuple(tokenizer.encode(prompt)),
-            tuple(derive("vllm", i, index) for index in range(n)),
-            settings,
-        )
-        for i, prompt in enumerate(prompts)
-    ]
-
-
-def answers(engine: Any, work: list[Request], known: Any = None) -> dict[tuple[int, int], Completion]:
-    rows = engine.sample(work, known) if known is not None else engine.sample(work)
-    return {(c.request, c.index): c for completions in rows for c in completions}
+    return [ask(tokenizer, prompt, n, settings) for prompt in prompts]
 
 
 def test_ids_decode_to_the_text_of_a_thousand_stop_string_samples(engine: VLLMSampler, tokenizer: Any) -> None:
     work = work_list(tokenizer, 125, 8, Sampling(max_tokens=24, stop=("7", "#3")))
-    found = answers(engine, work)
+    found = collect(engine, work)
     assert len(found) == 1000
     stopped = [c for c in found.values() if c.finish_reason == "stop"]
     assert len(stopped) > 200
@@ -80,25 +62,25 @@ def test_ids_decode_to_the_text_of_a_thousand_stop_string_samples(engine: VLLMSa
 
 def test_stop_ids_end_a_response_and_are_cut(engine: VLLMSampler, tokenizer: Any) -> None:
     stop = tokenizer.encode("5", add_special_tokens=False)[0]
-    found = answers(engine, work_list(tokenizer, 40, 4, Sampling(max_tokens=24, stop_ids=(stop,))))
+    found = collect(engine, work_list(tokenizer, 40, 4, Sampling(max_tokens=24, stop_ids=(stop,))))
     assert sum(c.finish_reason == "stop" for c in found.values()) > 20
     assert all(stop not in c.ids for c in found.values())
 
 
 def test_a_seeded_subset_gives_the_same_responses(engine: VLLMSampler, tokenizer: Any) -> None:
     work = work_list(tokenizer, 40, 4)
-    whole = answers(engine, work)
+    whole = collect(engine, work)
     kept = {(3, 1), (17, 0), (17, 3), (39, 2)}
     done = frozenset((r, i) for r in range(40) for i in range(4)) - kept
-    again = answers(engine, work, AllWanted(done))
+    again = collect(engine, work, AllWanted(done))
     assert set(again) == kept
     assert all(again[place].ids == whole[place].ids for place in kept)
 
 
 def test_greedy_text_agrees_with_transformers(engine: VLLMSampler, tokenizer: Any, tiny: Path) -> None:
     work = work_list(tokenizer, 200, 1, GREEDY)
-    ours = answers(engine, work)
-    theirs = answers(Transformers(dtype="float32").open(tiny), work)
+    ours = collect(engine, work)
+    theirs = collect(Transformers(dtype="float32").open(tiny), work)
     same = sum(ours[place].text == theirs[place].text for place in ours)
     assert same >= 190, f"{same} of 200 agree"
     assert {c.finish_reason for c in ours.values()} == {c.finish_reason for c in theirs.values()}
@@ -108,21 +90,21 @@ def test_new_weights_answer_as_a_fresh_engine_does(
     engine: VLLMSampler, tokenizer: Any, tiny: Path, other: Path
 ) -> None:
     work = work_list(tokenizer, 60, 1, GREEDY)
-    before = answers(engine, work)
+    before = collect(engine, work)
     assert engine.reload(other)
-    after = answers(engine, work)
+    after = collect(engine, work)
     fresh = OPTIONS.open(other)
-    expected = answers(fresh, work)
+    expected = collect(fresh, work)
     fresh.close()
     assert engine.reload(tiny)
     assert {place: c.text for place, c in after.items()} == {place: c.text for place, c in expected.items()}
     assert sum(after[place].text != before[place].text for place in after) > 30
-    assert answers(engine, work) == before
+    assert collect(engine, work) == before
 
 
 def test_a_response_goes_on_from_its_last_token(engine: VLLMSampler, tokenizer: Any) -> None:
     work = work_list(tokenizer, 30, 1, GREEDY)
-    whole = answers(engine, work)
+    whole = collect(engine, work)
     long = [place for place, c in whole.items() if len(c.ids) > 8]
     assert len(long) > 5
 
@@ -130,7 +112,7 @@ def test_a_response_goes_on_from_its_last_token(engine: VLLMSampler, tokenizer: 
         def begun(self, request: int, index: int) -> Begun | None:
             return Begun(whole[request, index].ids[:5], None, (2,)) if (request, index) in long else None
 
-    again = answers(engine, work, Known())
+    again = collect(engine, work, Known())
     assert all(again[place].ids == whole[place].ids for place in whole)
     assert all(again[place].segments == (2, 5) for place in long)
 
@@ -145,16 +127,16 @@ def test_what_nobody_wants_any_more_is_given_up(engine: VLLMSampler, tokenizer: 
             self.__class__.asked += 1
             return [(r, i) for r in range(20) for i in range(1, 4)] if self.asked == 2 else []
 
-    found = answers(engine, work, Losing())
+    found = collect(engine, work, Losing())
     assert {(r, 0) for r in range(20)} <= set(found)
-    assert answers(engine, work_list(tokenizer, 5, 1)).keys() == {(r, 0) for r in range(5)}
+    assert collect(engine, work_list(tokenizer, 5, 1)).keys() == {(r, 0) for r in range(5)}
 
 
 def test_leaving_early_leaves_nothing_behind(engine: VLLMSampler, tokenizer: Any) -> None:
     rows = engine.sample(work_list(tokenizer, 100, 4))
     next(rows)
     rows.close()  # type: ignore[attr-defined]
-    found = answers(engine, work_list(tokenizer, 5, 2))
+    found = collect(engine, work_list(tokenizer, 5, 2))
     assert set(found) == {(r, i) for r in range(5) for i in range(2)}
 
 
@@ -162,7 +144,7 @@ def test_the_context_bounds_a_response(engine: VLLMSampler, tokenizer: Any) -> N
     long = Request(
         Problem("t/train/long", "t", "train", "1", "3"), tuple(tokenizer.encode("1" * 60)), (1, 2, 3), Sampling()
     )
-    found = answers(engine, [long])
+    found = collect(engine, [long])
     assert all(len(c.ids) <= 4 for c in found.values())
     assert {c.finish_reason for c in found.values()} <= {"context", "eos"}
 
@@ -185,12 +167,12 @@ def test_an_adapter_answers_unmerged_and_gives_way_to_another(tokenizer: Any, ti
         save(model, tokenizer, folder, Adapter(wrapper, tiny))
     work = work_list(tokenizer, 60, 1, GREEDY)
     opened = OPTIONS.open(folders[0])
-    found = [answers(opened, work)]
+    found = [collect(opened, work)]
     assert opened.reload(folders[1])
-    found.append(answers(opened, work))
+    found.append(collect(opened, work))
     opened.close()
     for folder, ours in zip(folders, found, strict=True):
-        theirs = answers(Transformers(dtype="float32").open(folder), work)
+        theirs = collect(Transformers(dtype="float32").open(folder), work)
         assert sum(ours[place].text == theirs[place].text for place in ours) >= 57
     assert sum(found[0][place].text != found[1][place].text for place in found[0]) > 20
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask, collect
 
 from selftrain.cli import main
 from selftrain.models.checkpoint import load_tokenizer
-from selftrain.sampling.base import Completion, Request
+from selftrain.sampling.base import Request
 from selftrain.sampling.openai import OpenAI
 from selftrain.sampling.transformers import Transformers
 from selftrain.schema import Sampling
-from selftrain.seeds import derive
-from selftrain.types import Problem, Sample
+from selftrain.types import Sample
 
 START_SECONDS = 180
 
@@ -80,34 +80,16 @@ def server(tiny: Path) -> Iterator[Server]:
         started.stop()
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny: Path) -> Any:
-    return load_tokenizer(tiny)
-
-
 def work_list(tokenizer: Any, count: int, n: int, settings: Sampling) -> list[Request]:
-    return [
-        Request(
-            Problem(f"t/train/{i}", "t", "train", text, "7"),
-            tuple(tokenizer.encode(text)),
-            tuple(derive("server", i, index) for index in range(n)),
-            settings,
-            text=text,
-        )
-        for i, text in enumerate(f"{i % 10}+{i // 10}=" for i in range(count))
-    ]
-
-
-def answers(sampler: Any, work: list[Request]) -> dict[tuple[int, int], Completion]:
-    return {(c.request, c.index): c for completions in sampler.sample(work) for c in completions}
+    return [ask(tokenizer, f"{i % 10}+{i // 10}=", n, settings) for i in range(count)]
 
 
 def test_its_ids_are_those_the_embedded_sampler_would_draw(server: Server, tokenizer: Any, tiny: Path) -> None:
     work = work_list(tokenizer, 40, 1, Sampling(temperature=0, max_tokens=24))
     asked = OpenAI(url=server.url, prompt_ids=True).open(Path(server.model))
-    theirs = answers(asked, work)
+    theirs = collect(asked, work)
     asked.close()
-    ours = answers(Transformers(dtype="float32").open(tiny), work)
+    ours = collect(Transformers(dtype="float32").open(tiny), work)
     assert set(theirs) == set(ours)
     assert sum(theirs[place].ids == ours[place].ids for place in ours) >= 38
     assert {c.ids_from for c in theirs.values()} == {"engine"}
@@ -116,7 +98,7 @@ def test_its_ids_are_those_the_embedded_sampler_would_draw(server: Server, token
 def test_samples_with_seeds_come_again_and_stops_are_told_apart(server: Server, tokenizer: Any) -> None:
     work = work_list(tokenizer, 20, 4, Sampling(max_tokens=24, stop=("7",)))
     asked = OpenAI(url=server.url, concurrency=16).open(Path(server.model))
-    first, again = answers(asked, work), answers(asked, work)
+    first, again = collect(asked, work), collect(asked, work)
     asked.close()
     assert {place: c.text for place, c in first.items()} == {place: c.text for place, c in again.items()}
     reasons = {c.finish_reason for c in first.values()}
