@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +16,8 @@ from selftrain.stages.verify import judge_part, verdicts_folder
 from selftrain.types import Verdict
 from selftrain.verification import ErrorBudget
 
-Key = tuple[str, str, int]
-"""Problem, step and index of a sample."""
+Key = tuple[str, str]
+"""Problem and step of samples, which lie in one part together."""
 
 
 class Judging:
@@ -31,7 +31,7 @@ class Judging:
         self._session, self._iteration, self._budget = session, iteration, budget
         self._judges = ThreadPoolExecutor(session.config.launch.verify_workers, "judge")
         self._writer = ThreadPoolExecutor(1, "verdicts")
-        self._verdicts: dict[Key, tuple[Future[list[Verdict]], int]] = {}
+        self._verdicts: defaultdict[Key, dict[int, tuple[Future[list[Verdict]], int]]] = defaultdict(dict)
         self._unsettled: dict[Future[list[Verdict]], list[tuple[int, int]]] = {}
 
     def __enter__(self) -> Judging:
@@ -53,8 +53,7 @@ class Judging:
         if self.enough is not None:
             self._unsettled[future] = [(c.request, c.index) for c in completions]
         for position, c in enumerate(completions):
-            key = (work[c.request].problem.id, work[c.request].purpose, c.index)
-            self._verdicts[key] = (future, position)
+            self._verdicts[work[c.request].problem.id, work[c.request].purpose][c.index] = (future, position)
 
     def settle(self, ledger: Ledger, wait: bool = False) -> list[int]:
         """As `Watcher.settle`; where verdicts decide nothing yet, one that cannot be had stops no sample from being
@@ -78,11 +77,12 @@ class Judging:
         return list(self._budget.watch(self._session.verifiers.judge(requests)))
 
     def _write(self, path: Path) -> Counter[str]:
-        ids, verdicts = [], []
-        keys = records.columns(path, "id", "problem_id", "step", "index")
-        for identifier, *key in zip(*keys, strict=True):
-            future, position = self._verdicts.pop(tuple(key))
-            ids.append(identifier)
+        ids, *places = records.columns(path, "id", "problem_id", "step", "index")
+        verdicts = []
+        for problem, step, index in zip(*places, strict=True):
+            future, position = self._verdicts[problem, step][index]
             verdicts.append(future.result()[position])
+        for problem, step, _ in zip(*places, strict=True):
+            self._verdicts.pop((problem, step), None)
         records.write(verdicts_folder(self._session, self._iteration) / path.name, Verdict, verdicts, sample_id=ids)
         return Counter(verdict.status for verdict in verdicts)
