@@ -33,7 +33,7 @@ class Prompter:
         system = self.prompt.system if self.prompt.system is not None else self.chat.system
         turns = [Message("system", system)] if system else []
         for shot in self._shots(problem):
-            turns += [Message("user", self._body(shot)), Message("assistant", self._answer(shot).strip())]
+            turns += [Message("user", self._body(shot)), Message("assistant", self._answer(shot))]
         return (*turns, Message("user", self._body(problem)))
 
     def text(self, problem: Problem) -> str:
@@ -78,9 +78,10 @@ class Prompter:
             self._encoded[problem.id] = tuple(encoded)
         return self._encoded[problem.id]
 
-    def solution(self, text: str) -> tuple[int, ...]:
-        """Ids of a worked solution, the end token behind it."""
-        return (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+    def solution(self, problem: Problem) -> tuple[int, ...]:
+        """Ids of the worked solution, the end token behind it; written as in a worked example."""
+        ids = self.tokenizer.encode(self._answer(problem), add_special_tokens=False)
+        return (*ids, self.tokenizer.eos_token_id)
 
     def _shots(self, problem: Problem) -> list[Problem]:
         return [shot for shot in self.shots if shot.id != problem.id][: self.prompt.few_shot.n]
@@ -91,7 +92,8 @@ class Prompter:
 
     def _answer(self, shot: Problem) -> str:
         solved = {"demonstration": shot.demonstration, "answer": shot.answer}
-        return _filled(self.prompt.few_shot.answer, shot, "prompt.few_shot.answer", solved)
+        text = _filled(self.prompt.answer, shot, "prompt.answer", solved)
+        return text if self.template is None else text.strip()
 
 
 def _filled(template: str, problem: Problem, where: str, more: Mapping[str, Any]) -> str:

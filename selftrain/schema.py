@@ -77,8 +77,6 @@ class FewShot:
     source: str = "train"
     """Written ``from``: the split whose demonstrations they are; the first by a hash of their ids, never the problem
     itself."""
-    answer: str = " {demonstration}"
-    """What follows the prompt of an example; fields as in a template, and ``{answer}``."""
     separator: str = "\n\n"
     """Between examples, where the prompt is plain text; a chat has a turn for each."""
 
@@ -91,6 +89,9 @@ class Prompt:
     """System message, for chat templates; that of ``model.chat`` where none is given."""
     instruction: str = ""
     """How to answer; follows the question on a line of its own."""
+    answer: str = "{demonstration}"
+    """How a worked solution is written, in an example and where it is taught; fields as in a template, and
+    ``{answer}``. Plain text needs its own space or line break in front: " {demonstration}"."""
     few_shot: FewShot = field(default_factory=FewShot)
 
 

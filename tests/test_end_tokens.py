@@ -137,7 +137,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         examples, source=folder / "random", target=folder / "start", log=log, objective=NLL(), optim=optim, seed=0
     ):
         pass
-    prompt = '{template: "Question: {question}\\nAnswer:", few_shot: {n: 2}}'
+    prompt = '{template: "Question: {question}\\nAnswer:", answer: " {demonstration}", few_shot: {n: 2}}'
     return run(folder, chat="none", prompt=prompt, warmup="null", stop='["\\n\\nQuestion"]')
 
 

@@ -45,14 +45,15 @@ def test_worked_examples_as_plain_text(bpe: Any) -> None:
     prompt = Prompt(
         "Q: {question}",
         instruction="A:",
-        few_shot=FewShot(2, answer=" {demonstration} so {answer}", separator="\n--\n"),
+        answer=" {demonstration} so {answer}",
+        few_shot=FewShot(2, separator="\n--\n"),
     )
     made = plain(prompt, [FOUR[0], FOUR[1], FOUR[2]], bpe)
     a, b, c = (f"Q: {x}?\nA: because a{x} so a{x}" for x in "abc")
     assert made.text(FOUR[3]) == f"{a}\n--\n{b}\n--\nQ: d?\nA:"
     assert made.text(FOUR[0]) == f"{b}\n--\n{c}\n--\nQ: a?\nA:"
     assert bpe.decode(made.ids(FOUR[0])) == made.text(FOUR[0])
-    assert bpe.decode(made.solution(" so")) == f" so{IM_END}"
+    assert bpe.decode(made.solution(FOUR[3])) == f" because ad so ad{IM_END}"
 
 
 def test_worked_examples_as_turns_of_a_chat(bpe: Any) -> None:

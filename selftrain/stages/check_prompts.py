@@ -29,7 +29,7 @@ def check_prompts(session: Session, learnt: list[Problem], context: int | None) 
                 check_prompt(prompter.ids(problem), problem, session.tokenizer, context)
     for problem in learnt:
         prompter = taught[problem.task]
-        ids = prompter.solution(problem.demonstration or "")
+        ids = prompter.solution(problem)
         check_solution(ids, len(prompter.ids(problem)), problem, session.tokenizer, context)
 
 

@@ -81,7 +81,7 @@ def demonstration_examples(session: Session, problems: list[Problem], name: str,
             problem_id=problem.id,
             source=name,
             prompt_ids=prompters[problem.task].ids(problem),
-            response_ids=prompters[problem.task].solution(problem.demonstration),
+            response_ids=prompters[problem.task].solution(problem),
             weight=weight,
         )
         for problem in problems

@@ -77,7 +77,7 @@ def _example(session: Session, task: str, problem: Problem) -> Iterator[str]:
     if problem.demonstration is None:
         taught = f"<a right response>{tokenizer.eos_token}"
     else:
-        taught = tokenizer.decode(prompter.solution(problem.demonstration))
+        taught = tokenizer.decode(prompter.solution(problem))
     yield "training example, with what carries no loss in ⟦ ⟧:"
     yield from _indented(masked + taught)
 
