@@ -8,23 +8,18 @@ run and names what differs.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-Item = TypeVar("Item")
+from selftrain.digests import file_digest
 
-WHOLE_BYTES = 1 << 28
-"""Files up to this size are digested whole. Of larger ones (weights) `SPOTS` blocks, evenly spread, stand for the rest:
-reading them whole would take longer than the stage that is skipped."""
-SPOTS, SPOT_BYTES = 64, 1 << 20
+Item = TypeVar("Item")
 
 TEMPORARY = ".*.tmp"
 """What files are called until they are whole; a killed process leaves some behind."""
@@ -89,39 +84,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def contents_digest(path: Path) -> str:
-    """Stands for a file, or for all files of a folder by name."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    looks = ((file, file.stat()) for file in files)
-    return _contents_digest(path, tuple((file, look.st_size, look.st_mtime_ns) for file, look in looks))
-
-
-@lru_cache
-def _contents_digest(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Asked for by every stage; read once."""
-    names = ((file.relative_to(root).as_posix(), file, size) for file, size, _ in files)
-    digest = {True: file_digest, False: _spot_digest}
-    return value_digest([[name, size, digest[size <= WHOLE_BYTES](file)] for name, file, size in names])
-
-
-def _spot_digest(path: Path) -> str:
-    total, found = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as stream:
-        for spot in range(SPOTS):
-            stream.seek(spot * (total - SPOT_BYTES) // (SPOTS - 1))
-            found.update(stream.read(SPOT_BYTES))
-    return found.hexdigest()
-
-
-def value_digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sync_tree(path: Path) -> None:

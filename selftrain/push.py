@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from selftrain import hub
-from selftrain.artifacts import RunDir, file_digest, read_json, replacing
+from selftrain.artifacts import RunDir, read_json, replacing
 from selftrain.config import ConfigError
+from selftrain.digests import file_digest
 
 if TYPE_CHECKING:
     from selftrain.report.lineage import Checkpoint, Lineage

@@ -127,6 +127,13 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*PLAIN, "evaluate.sampling.values=model"),
         ("evaluate.sampling.values: the generation config of ", "names no temperature"),
     ),
+    "a share of nothing": (
+        (
+            "grow.draft.prompts=8",
+            "tasks.tested={kind: jsonl, verifier: numeric_answer, files: {test: '{}/test.jsonl'}}",
+        ),
+        ("tasks.tested: has no train problems for its share of grow.draft.prompts; set its weight to 0",),
+    ),
     "weight without prompts": (
         ("tasks.sums.weight=0.5",),
         ("tasks.sums.weight: divides grow.draft.prompts, which is not set",),

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from selftrain import artifacts
-from selftrain.artifacts import contents_digest
+from selftrain import digests
 from selftrain.config import check_tree
 from selftrain.stages import fingerprints
 
@@ -59,18 +58,24 @@ def test_a_model_folder_counts_by_its_contents(tmp_path: Path) -> None:
     assert fingerprints.model(config(model={"path": "org/name"}))["model"]["path"] == "org/name"
 
 
-def test_a_large_file_is_told_from_a_retrained_one_of_the_same_size(
+def test_one_byte_of_a_large_file_tells_it_from_another_and_it_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "WHOLE_BYTES", 1 << 20)
-    monkeypatch.setattr(artifacts, "SPOT_BYTES", 1 << 10)
-    path = tmp_path / "weights"
-    digests = set()
-    for content in (os.urandom(3 << 20), os.urandom(3 << 20)):
+    monkeypatch.setattr(digests, "LARGE_BYTES", 1 << 20)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, content = tmp_path / "weights", bytearray(os.urandom(3 << 20))
+    found = []
+    for place in (0, 1234567, len(content) - 1):
+        content[place] ^= 1
         path.write_bytes(content)
-        digests.add(contents_digest(path))
-        assert contents_digest(path) == contents_digest(path)
-    assert len(digests) == 2
+        found.append(digests.remembered_digest(path))
+        assert found[-1] == digests.file_digest(path)
+    assert len(set(found)) == 3
+    monkeypatch.setattr(digests, "file_digest", None)
+    assert digests.remembered_digest(path) == found[-1]
+    moved = path.rename(tmp_path / "moved")
+    with pytest.raises(TypeError):  # Another path is another file until it was read.
+        digests.remembered_digest(moved)
 
 
 def test_the_type_of_the_computation_counts_as_this_machine_resolves_it() -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selftrain"
 
 LAYERS = [
-    {"types", "events", "seeds", "intervals", "ranges", "machine", "__init__"},
+    {"types", "events", "seeds", "intervals", "ranges", "machine", "digests", "__init__"},
     {"registry"},
     {"schema", "compose"},
     {"config"},

@@ -25,6 +25,8 @@ from selftrain.sampling.scripted import Scripted
 @dataclass(frozen=True)
 class Counting(Scripted):
     log: str = ""
+    url: str = ""
+    speed = ("url",)
 
     def open(self, checkpoint):
         with open(self.log, "a") as file:
@@ -127,6 +129,7 @@ def test_a_stage_in_a_process_of_its_own_takes_them_too(runs: Runs) -> None:
 
 
 OTHERS = (
+    "grow.draft.sampler.url=http://127.0.0.1:8001/v1",
     "grow.draft.temperature=0.5",
     "grow.draft.enough=2",
     "run.seed=1",
@@ -154,11 +157,15 @@ def test_another_verifier_keeps_the_samples_and_judges_them_anew(runs: Runs) -> 
     assert sum(records.column(part, "status").count("right") for part in judged) == SAMPLES
 
 
-def test_where_verdicts_end_a_problem_early_the_verifier_counts(runs: Runs) -> None:
+def test_where_verdicts_end_a_problem_early_the_verifier_counts(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     early = ("grow.draft.enough=2", *GROW)
     runs.run("first", *early)
     assert runs.run("second", *early) == []
-    assert runs.run("third", f"tasks.arithmetic.verifier={runs.folder}/lenient.py:verify", *early) == [1]
+    other = f"tasks.arithmetic.verifier={runs.folder}/lenient.py:verify"
+    assert runs.run("third", other, *early) == [1]
+    # What one verifier let end early is not another's.
+    assert main(runs.command("first", other, *early)) == 2
+    assert "(1/grow too)" in capsys.readouterr().err
 
 
 def test_what_is_redone_is_sampled_and_judged_again(runs: Runs) -> None:

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunDir, value_digest
+from selftrain.artifacts import RunDir
 from selftrain.commands.opening import begin, prepare_libraries
 from selftrain.config import apply_overrides, check_tree, load_config, to_tree
+from selftrain.digests import value_digest
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import __version__, records
-from selftrain.artifacts import RunDir, RunError, file_digest, read_json
+from selftrain.artifacts import RunDir, RunError, read_json
 from selftrain.compose import ConfigError, read_tree
+from selftrain.digests import file_digest
 from selftrain.registry import nearest
 from selftrain.report.forgetting import watched_tasks
 from selftrain.report.licences import Licence, base_licence, task_licence

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain import records, registry
-from selftrain.artifacts import file_digest, read_json, replacing, value_digest, write_json
+from selftrain.artifacts import read_json, replacing, write_json
 from selftrain.config import ConfigError
+from selftrain.digests import file_digest, value_digest
 from selftrain.schema import RunConfig
 from selftrain.seeds import sample_id
 from selftrain.stages.grow import samples_folder

@@ -84,6 +84,12 @@ def check_data(session: Session) -> None:
         left_out = sum(problems.dropped.values())
         why = f": all {left_out} problems to learn from also occur in an evaluated split" if left_out else ""
         raise ConfigError(f"tasks: no task with a weight has a train split to grow on{why}")
+    shared = [name for name, step in config.grow.items() if step.prompts]
+    for task in config.tasks:
+        if shared and task not in problems.watched and not problems.of(task, "train"):
+            raise ConfigError(
+                f"tasks.{task}: has no train problems for its share of grow.{shared[0]}.prompts; set its weight to 0"
+            )
     if not evaluated_splits(session):
         known = sorted({split for splits in problems.splits.values() for split in splits})
         raise ConfigError(

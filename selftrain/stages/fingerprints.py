@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
-from selftrain.artifacts import contents_digest, value_digest
 from selftrain.config import ConfigError, instantiate, to_tree
+from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
 from selftrain.schema import Component, RunConfig, Task
 from selftrain.stages.settings import sampler_of, sampling_of
@@ -91,6 +91,11 @@ def judging(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def judged(config: RunConfig) -> dict[str, Any]:
+    """For stages that judge beside what they are there for."""
+    return {f"judging.{key}": value for key, value in judging(config).items()}
+
+
 def warmup(config: RunConfig, learner: str) -> dict[str, Any]:
     learnt = {"warmup": {learner: fit(to_tree(config.warmup[learner]))}, **per_task(config, "train_prompt")}
     # What a task counts for does not matter to its demonstrations, only whether it counts at all.
@@ -102,7 +107,9 @@ def grow(config: RunConfig) -> dict[str, Any]:
         name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)}
         for name, step in config.grow.items()
     }
-    return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight")}
+    # Where a step ends early, verdicts decide what is drawn.
+    judges = judged(config) if any(step.enough for step in config.grow.values()) else {}
+    return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **judges}
 
 
 def score(config: RunConfig) -> dict[str, Any]:
@@ -123,7 +130,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     own_kinds = {"sampler": sampler(sampler_of(config)), "protocol": protocols}
     tree = by_contents(to_tree(chosen), [kept.path for kept in chosen.kept.values()]) | own_kinds
     return {
-        **{f"judging.{key}": value for key, value in judging(config).items()},
+        **judged(config),
         "evaluate": tree,
         "sampling": to_tree(sampling_of(config)),
         **({"kept.dtype": dtype("auto", "auto")} if chosen.kept else {}),

@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunError, read_json, value_digest, write_json
+from selftrain.artifacts import RunError, read_json, write_json
 from selftrain.config import ConfigError
+from selftrain.digests import value_digest
 from selftrain.intervals import ratio_test
 from selftrain.schema import Kept, RunConfig
 from selftrain.stages.examples import pair_ids, replay_rows

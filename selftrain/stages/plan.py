@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunDir, Stage, file_digest
+from selftrain.artifacts import RunDir, Stage
+from selftrain.digests import file_digest
 from selftrain.schema import RunConfig
 from selftrain.stages import fingerprints
 from selftrain.stages.settings import POLICY

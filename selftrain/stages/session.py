@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
-from selftrain.artifacts import RunDir, RunError, value_digest
+from selftrain.artifacts import RunDir, RunError
 from selftrain.config import instantiate, to_tree
+from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
 from selftrain.prompts import Prompter, answer_part, make_prompter

