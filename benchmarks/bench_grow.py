@@ -26,7 +26,7 @@ SETTINGS = {"temperature": 1.0, "max_tokens": ROOM}
 ENGINE = {"max_num_seqs": 256, "dtype": "float32"}
 VERIFIER = "def judge(problem, response):\n    return response[-1:] in '02468' and bool(response)\n"
 CONFIG = """
-run: {{name: grow, folder: {folder}/runs}}
+run: {{name: grow, folder: {folder}/runs, reuse: false}}
 model: {{path: {folder}/model}}
 tasks: {{arithmetic: {{sizes: {{demonstrations: 8, train: {problems}, val: 8, test: 8, transfer: 0}},
                       lengths: [2, 3], verifier: "{folder}/even.py:judge"}}}}
@@ -108,6 +108,7 @@ def ours(folder: Path, *overrides: str) -> dict[str, Any]:
             tokens["drawn"] = max(tokens["drawn"], getattr(event, "tokens", 0))
         seconds = time.perf_counter() - began
         kept = list(rows(session.run.iteration(1)))
+    assert tokens["drawn"], "the samples were taken from another run"
     return {"seconds": seconds, "tokens": tokens["drawn"], **accepted(kept)}
 
 
