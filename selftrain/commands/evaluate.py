@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.artifacts import RunDir
+from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
 from selftrain.commands.opening import begin, prepare_libraries
 from selftrain.config import apply_overrides, check_tree, load_config, to_tree
 from selftrain.digests import value_digest
@@ -38,19 +39,16 @@ def main(options: argparse.Namespace) -> int:
     base["model"] = {**base.get("model", {}), "path": options.model}
     base["evaluate"] = {**base.get("evaluate", {}), "splits": [options.split]}
     config = check_tree(apply_overrides(base, options.overrides))
-    from selftrain.events import Notice
-    from selftrain.loop import run as loop
     from selftrain.stages.check import check
     from selftrain.stages.session import Session
 
     folder = RunDir(options.output or Path(config.run.folder) / config.run.name)
     with Session(config, folder) as session:
         check(session)
-        with folder.lock():
+        with folder.lock(), stop_on_sigterm(folder):
             begin(session)
-            for event in loop(session):
-                if isinstance(event, Notice):
-                    print(event.text)
+            if not follow(session):
+                return TERMINATED
     from selftrain.report.forgetting import forgetting_lines
     from selftrain.report.protocols import protocol_lines
     from selftrain.report.run import rows_of

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from selftrain.artifacts import RunDir
-from selftrain.commands.opening import begin, check_once, config_arguments, journal_line, prepare_libraries, set_aside
+from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
+from selftrain.commands.opening import begin, check_once, config_arguments, prepare_libraries, set_aside
 from selftrain.config import load_config
-
-TERMINATED = 143
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -48,57 +40,16 @@ def main(options: argparse.Namespace) -> int:
 
             print("\n".join([*plan(session), *reuse(session), *preview(session)]))
             return 0
-        with folder.lock(), _stop_on_sigterm(folder):
+        with folder.lock(), stop_on_sigterm(folder):
             check_marks(session, options.redo)
             if options.redo:
                 set_aside(session, options.redo)
             begin(session)
-            return _follow(session, options.until)
-
-
-def _follow(session: Any, until: str | None) -> int:
-    """Run the loop; every event goes to the view and to events.jsonl."""
-    from selftrain.loop import run as loop
-    from selftrain.report.live import LiveView
-    from selftrain.stages.session import Interrupted
-
-    with contextlib.ExitStack() as open_files:
-        journal = open_files.enter_context(session.run.events.open("a"))
-        live = session.config.track.live
-        stream = open_files.enter_context(open(os.devnull, "w")) if live == "none" else None
-        view = open_files.enter_context(LiveView(stream, plain=live == "plain"))
-        try:
-            for event in loop(session, until):
-                journal.write(journal_line(event))
-                journal.flush()
-                view.show(event)
-        except Interrupted:
-            print(
-                f"stopped after the current part; the same command goes on from here ({session.run.root})",
-                file=sys.stderr,
-            )
-            return TERMINATED
-    _closing(session)
-    return 0
-
-
-def _closing(session: Any) -> None:
+            if not follow(session, options.until):
+                return TERMINATED
     from selftrain.report.run import closing
 
-    text = closing(session.run)
-    if session.config.track.live != "none":
+    text = closing(folder)  # It writes report.html too.
+    if config.track.live != "none":
         print(text)
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm(folder: RunDir) -> Iterator[None]:
-    def ask(number: int, frame: FrameType | None) -> None:
-        folder.stop.touch()
-
-    folder.stop.unlink(missing_ok=True)
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        folder.stop.unlink(missing_ok=True)
+    return 0
