@@ -79,4 +79,5 @@ def _by_words(question: str, key: str) -> bool:
 def _lines(text: str) -> Iterator[str]:
     for piece in PIECES.split(text):
         yield question_key(piece)
-        yield question_key(LABEL.sub("", piece, count=1))
+        if label := LABEL.match(piece):
+            yield question_key(piece[label.end() :])
