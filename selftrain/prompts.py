@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from selftrain.config import ConfigError
+from selftrain.encoding import Encoder, chat_template
 from selftrain.schema import Chat, Prompt, Reasoning
 from selftrain.types import Message, Problem
 
@@ -46,42 +46,21 @@ class Prompter:
         if self.template is None:
             worked = [self._body(shot) + self._answer(shot) for shot in self._shots(problem)]
             return self.prompt.few_shot.separator.join([*worked, self._body(problem)])
-        from jinja2 import TemplateError
-
-        turns = [{"role": turn.role, "content": turn.content} for turn in self.messages(problem)]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=True,
-                chat_template=self.template,
-                **self.chat.arguments,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            whose = "the chat template of the tokenizer"
-            if self.chat.template != "auto":
-                whose = f"the template {self.chat.template} (model.chat.template)"
-            raise ConfigError(
-                f"model: {whose} fails on problem {problem.id}: {' '.join(str(error).split())}; "
-                "mend the template, give another (model.chat.template), or set model.chat=none"
-            ) from error
-        return str(text)
+        return self._encoder.turns(self.messages(problem), f"problem {problem.id}")
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
-        """Prompt ids. A chat template writes the special tokens itself; else the tokenizer adds its own, less an end
-        token it may put behind the text."""
+        """Prompt ids."""
         if problem.id not in self._encoded:
-            plain = self.template is None
-            encoded = self.tokenizer.encode(self.text(problem), add_special_tokens=plain)
-            if plain and encoded and encoded[-1] == self.tokenizer.eos_token_id:
-                encoded = encoded[:-1]
-            self._encoded[problem.id] = tuple(encoded)
+            self._encoded[problem.id] = self._encoder.ids(self.text(problem))
         return self._encoded[problem.id]
 
     def solution(self, problem: Problem) -> tuple[int, ...]:
         """Ids of the worked solution, the end token behind it; written as in a worked example."""
-        ids = self.tokenizer.encode(self._answer(problem), add_special_tokens=False)
-        return (*ids, self.tokenizer.eos_token_id)
+        return self._encoder.response(self._answer(problem))
+
+    @property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.chat, self.template)
 
     def _shots(self, problem: Problem) -> list[Problem]:
         return [shot for shot in self.shots if shot.id != problem.id][: self.prompt.few_shot.n]
@@ -110,25 +89,6 @@ def _filled(template: str, problem: Problem, where: str, more: Mapping[str, Any]
 def make_prompter(tokenizer: Any, prompt: Prompt, chat: Chat, shots: Sequence[Problem] = ()) -> Prompter:
     """Raises ConfigError for a template file that cannot be read."""
     return Prompter(tokenizer, prompt, chat, chat_template(tokenizer, chat.template), tuple(shots))
-
-
-def chat_template(tokenizer: Any, chosen: str) -> str | None:
-    """The text of a chat template, None for plain prompts; raises ConfigError where the file cannot be read."""
-    if chosen == "none":
-        return None
-    if chosen == "auto":
-        own = getattr(tokenizer, "chat_template", None)
-        if isinstance(own, dict):  # Several by name, for tools for instance.
-            own = own.get("default")
-        return str(own) if own else None
-    try:
-        return Path(chosen).read_text()
-    except OSError as error:
-        raise ConfigError(
-            f"model.chat.template: '{chosen}' is no file ({error.strerror}); give auto, none, or a file with a template"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"model.chat.template: '{chosen}' is no UTF-8 text; give a file with a template") from error
 
 
 def answer_part(prompt: str, text: str, reasoning: Reasoning | None) -> str:

@@ -284,7 +284,8 @@ class Kept:
     """Held-out text whose likelihood shows what a model forgets."""
 
     path: str = MISSING
-    """JSON Lines, ``{"prompt": ..., "response": ...}``, of what is not trained on; general chat, for instance."""
+    """JSON Lines of what is not trained on, general chat for instance: ``{"messages": [...]}``, or ``{"prompt": ...,
+    "response": ...}``."""
     n: Count = 64
     """Rows used at most; the first ones."""
 

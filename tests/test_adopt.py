@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from selftrain import records
 from selftrain.cli import main
-from selftrain.rollouts.base import Rollout
-from selftrain.stages.matching import DISAGREE, NONE, OTHER_ANSWER, SEVERAL, Matcher
 from selftrain.types import Example, Problem, Sample, Verdict
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -249,38 +246,3 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert status == 2, (output, error)
     assert error.count("\n") == 1 and all(part in error for part in told), error
     assert not (tmp_path / "r").exists()
-
-
-def problem(name: str, question: str, answer: Any, split: str = "train") -> Problem:
-    return Problem(f"t/{split}/{name}", "t", split, question, answer)
-
-
-APPLES = problem("1", "How many apples are there?", "4")
-JOHN = problem("2", "John has 3 apples and gets one. How many apples are there?", "4")
-TWICE = [problem("3", "Who?", "a"), problem("4", "Who ?", "b"), problem("5", "Who?", "c")]
-
-
-@pytest.mark.parametrize(
-    ("rollout", "expected"),
-    [
-        (Rollout("", " How many  apples are there?\n"), APPLES.id),
-        (Rollout("", JOHN.question), JOHN.id),
-        (Rollout("", "<s>[INST]John has 3 apples and gets one. How many apples are there?[/INST]"), JOHN.id),
-        (Rollout("", "Jane has 9. How many apples are there?"), NONE),
-        (Rollout("", f"user\n{JOHN.question} Think first.", answer="#### 4.0"), JOHN.id),
-        (Rollout("", f"user\n{JOHN.question} And pears?", answer="7"), OTHER_ANSWER),
-        (Rollout("", f"Q: {APPLES.question}\nA: 4\nQ: {JOHN.question}"), SEVERAL),
-        (Rollout("", "Who?"), SEVERAL),
-        (Rollout("", "Who?", problem_id="5"), "t/train/5"),
-        (Rollout("", "Who?", problem_id="t/train/3"), "t/train/3"),
-        (Rollout("", None, problem_id="4"), "t/train/4"),
-        (Rollout("", JOHN.question, problem_id="1"), JOHN.id),
-        (Rollout("", JOHN.question, problem_id="t/train/1"), DISAGREE),
-        (Rollout("", "Another question?", problem_id="1"), NONE),
-        (Rollout("", "In a prompt of its own", problem_id="t/train/1"), APPLES.id),
-        (Rollout("", None), NONE),
-    ],
-)
-def test_a_row_belongs_to_a_problem_only_where_nothing_else_is_possible(rollout: Rollout, expected: str) -> None:
-    found = Matcher([APPLES, JOHN, *TWICE], lambda problem: f"Q: {problem.question}").find(rollout)
-    assert (found if isinstance(found, str) else found.id) == expected

@@ -182,14 +182,14 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "evaluating train": (("evaluate.splits=[train]",), ("evaluate.splits: 'train' is evaluated", "must not be learnt")),
     "replaying test": (
         (*JSONL, "tasks.mine.files.test={}/good.jsonl", "learners.policy.examples.old.from=replay:{}/leak.jsonl"),
-        ("policy.examples.old.from: 1 prompt(s) of", "leak.jsonl are evaluated problems", "remove them"),
+        ("policy.examples.old.from: 1 row(s) of", "leak.jsonl hold evaluated problems", "remove", "leak.jsonl:2: 1+1="),
     ),
     "replaying test by its prompt": (
         (
             *(*JSONL, "tasks.mine.files.dev={}/strange.jsonl", "evaluate.splits=[dev]"),
             *("tasks.mine.prompt.template='5+5='", "learners.policy.examples.old.from=replay:{}/leak.jsonl"),
         ),
-        ("policy.examples.old.from: 1 prompt(s) of", "leak.jsonl are evaluated problems"),
+        ("policy.examples.old.from: 1 row(s) of", "leak.jsonl hold evaluated problems"),
     ),
     "demonstration of unknown characters": (
         (*JSONL, "tasks.mine.files.train={}/spelling.jsonl"),

@@ -114,13 +114,16 @@ def test_nll_is_the_cross_entropy_of_the_checkpoint(run: Path) -> None:
 
 
 def test_batches_of_any_size_give_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selftrain.encoding import make_encoder
     from selftrain.models.checkpoint import load_tokenizer
+    from selftrain.schema import Chat
     from selftrain.stages import kept
-    from selftrain.stages.examples import pair_ids
+    from selftrain.stages.replay import Row
 
     checkpoint = run / "iteration_0001" / "policy" / "checkpoint"
     tokenizer = load_tokenizer(checkpoint)
-    rows = {"chat": [Example(str(i), "", "", *pair_ids(tokenizer, *row)) for i, row in enumerate(ROWS)]}
+    encoder = make_encoder(tokenizer, Chat())
+    rows = {"chat": [Example(str(i), "", "", *Row("", *row).ids(encoder)) for i, row in enumerate(ROWS)]}
     monkeypatch.setattr(kept, "BATCH_TOKENS", 20)
     ((name, found),) = kept.likelihoods(checkpoint, rows, tokenizer.pad_token_id)
     assert name == "chat" and found == pytest.approx(plain_nll(checkpoint, ROWS)[0], abs=1e-5)

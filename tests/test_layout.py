@@ -21,6 +21,7 @@ LAYERS = [
     {"registry"},
     {"schema", "compose"},
     {"config"},
+    {"encoding"},
     {"artifacts", "workers", "prompts", "models"},
     {"records", "judging", "hub", "rollouts"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols"},

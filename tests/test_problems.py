@@ -72,6 +72,21 @@ def test_evaluated_splits_of_other_names_count_and_the_usual_ones_always(two_tas
     assert problems.dropped == {"one": 3, "two": 1}
 
 
+@pytest.mark.parametrize("limit", [0, 1])
+def test_what_a_limit_leaves_out_of_an_evaluated_split_is_not_learnt_either(
+    limit: int, two_tasks: dict[str, Any]
+) -> None:
+    two_tasks["two"]["limit"] = {"val": limit, "train": 1}
+    problems = load(two_tasks)
+    assert questions(problems, "two", "val") == ["a b", "e"][:limit]
+    assert questions(problems, "one", "train") == ["c", "d"]
+    assert questions(problems, "one", "demonstrations") == ["f"]
+    assert problems.dropped == {"one": 2, "two": 1}
+    # What is replayed or adopted is compared with all of them; nobody is asked more than the limit.
+    assert {problem.question for problem in problems.evaluated()} == {"a b", "e", "g"}
+    assert {problem.question for problem in problems.by_id.values()} == {*"cdfgi", *["a b", "e"][:limit]}
+
+
 def test_two_tasks_of_one_kind_make_one_run() -> None:
     """What both generate is evaluated in one and learnt in neither."""
     sizes = {"demonstrations": 0, "train": 40, "val": 0, "test": 20, "transfer": 0}

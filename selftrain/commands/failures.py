@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -11,11 +13,19 @@ from selftrain.artifacts import RunError, StaleStage
 from selftrain.config import ConfigError
 from selftrain.workers import WorkerDied, WorkerError
 
+STDOUT = 1
+READER_GONE = 141
+"""Exit status of a program whose reader went away, as ``head`` does: 128 and the number of SIGPIPE."""
+
 
 def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command; what a user can mend becomes one line and an exit status."""
     try:
-        return command(options)
+        status = command(options)
+        sys.stdout.flush()  # Here it can be told that nobody reads; at the exit of Python it cannot.
+        return status
+    except BrokenPipeError as error:
+        return READER_GONE if _reader_gone() else _fail(error, 1, options.debug)
     except ConfigError as error:
         return _fail(error, 2, options.debug)
     except (RunError, OSError, WorkerDied, WorkerError) as error:
@@ -23,6 +33,18 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _reader_gone() -> bool:
+    """Whether it was the pipe of standard output that broke; what was still to be written is then dropped."""
+    watched = select.poll()
+    watched.register(STDOUT, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDOUT)
+    os.close(nowhere)
+    return True
 
 
 def _fail(error: Exception, status: int, debug: bool) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from selftrain import records
 from selftrain.artifacts import RunDir, RunError
 from selftrain.report.lineage import without_paths
+from selftrain.stages.phrases import HeldOut
 from selftrain.stages.problems import EVALUATED, question_key
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ class Asked:
         return {id_: (task, split, question, gold) for id_, task, split, question, gold in zip(*columns, strict=True)}
 
     @cached_property
-    def held_out(self) -> set[str]:
+    def held_out(self) -> HeldOut:
         """Questions of the evaluated splits."""
-        return {question_key(question) for _, split, question, _ in self.problems.values() if split in self.splits}
+        return HeldOut(question for _, split, question, _ in self.problems.values() if split in self.splits)
 
     @cached_property
     def prompts(self) -> set[tuple[int, ...]]:
@@ -71,13 +72,19 @@ class Asked:
         return {tuple(ids) for part in parts for ids in records.column(part, "prompt_ids")}
 
     def leaks(self, table: pa.Table) -> int:
-        """Rows whose problem, question or prompt is evaluated."""
-        rows = zip(*(table.column(name).to_pylist() for name in ("problem_id", "prompt_ids")), strict=True)
-        return sum(self._evaluated(problem, tuple(ids)) for problem, ids in rows)
+        """Rows whose problem, question or prompt is evaluated; of rows without a problem, such as replayed ones, those
+        whose text holds such a question."""
+        names = ("problem_id", "prompt_ids", *(name for name in ("prompt", "response") if name in table.column_names))
+        rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+        return sum(self._evaluated(problem, tuple(ids), texts) for problem, ids, *texts in rows)
 
-    def _evaluated(self, problem: str, ids: tuple[int, ...]) -> bool:
-        _, split, question, _ = self.problems.get(problem, ("", "", "", None))
-        return split in self.splits or question_key(question) in self.held_out or ids in self.prompts
+    def _evaluated(self, problem: str, ids: tuple[int, ...], texts: Iterable[str]) -> bool:
+        if ids in self.prompts:
+            return True
+        if problem not in self.problems:
+            return any(self.held_out.find(text) is not None for text in texts)
+        _, split, question, _ = self.problems[problem]
+        return split in self.splits or question_key(question) in self.held_out.keys
 
     def column(self, ids: Sequence[str], place: int) -> pa.Array:
         import pyarrow as pa
@@ -100,7 +107,7 @@ def export(
     """
     asked = Asked(run, tuple(sorted({*EVALUATED, *evaluated})))
     present = {split for _, split, _, _ in asked.problems.values()}
-    data = Data(splits=tuple(split for split in asked.splits if split in present), questions=len(asked.held_out))
+    data = Data(splits=tuple(split for split in asked.splits if split in present), questions=len(asked.held_out.keys))
     for number in iterations:
         place = run.iteration(number)
         examples = (_examples(part, asked, decode) for part in records.parts(place / "examples" / learner))

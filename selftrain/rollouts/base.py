@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 Row = Mapping[str, Any]
 
 TRUNCATED = {"length", "max_tokens", "max_output_tokens", "max_total_tokens", "model_length"}
+SPEAKERS = {"assistant", "tool", "function"}
+"""Roles that only a conversation of several turns has before its last."""
 COMPLETE = {"stop", "eos", "eos_token", "end_turn", "stop_sequence"}
 
 
@@ -57,7 +59,13 @@ class Reader(Protocol):
 
 
 def missing(name: str, role: str, row: Row, place: str) -> ValueError:
+    if name in row:
+        return null(name, role, place)
     return ValueError(f"{place}: no field '{name}' for the {role}; there are: {', '.join(map(str, row))}")
+
+
+def null(name: str, role: str, place: str) -> ValueError:
+    return ValueError(f"{place}: '{name}', the {role}, is null; leave such rows out")
 
 
 def field(row: Row, name: str, role: str, place: str) -> Any:
@@ -65,6 +73,14 @@ def field(row: Row, name: str, role: str, place: str) -> Any:
     if row.get(name) is None:
         raise missing(name, role, row, place)
     return row[name]
+
+
+def text_field(row: Row, name: str, role: str, place: str) -> str:
+    """A field that must be there and hold text."""
+    value = field(row, name, role, place)
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: '{name}', the {role}, is {type(value).__name__}; it must be text")
+    return value
 
 
 def finish(reason: Any, truncated: Any = None) -> Literal["complete", "length"] | None:
@@ -111,10 +127,18 @@ def messages_of(value: Any, name: str, place: str) -> list[Row]:
 
 
 def asked(prompt: Any, name: str, place: str) -> str | None:
-    """What a prompt asks: a text as it is, or the last user turn of messages; None where there is none."""
+    """What a prompt asks: a text as it is, or the user's turn of messages; None where there is none.
+
+    Raises:
+        Unusable: others have spoken before. What follows answers more than the last turn asks; worked examples given
+            as turns cannot be told apart from that.
+    """
     if isinstance(prompt, str):
         return prompt
-    users = [turn for turn in messages_of(prompt, name, place) if turn["role"] == "user"]
+    turns = messages_of(prompt, name, place)
+    if any(turn["role"] in SPEAKERS for turn in turns):
+        raise Unusable("several turns: the assistant or a tool has spoken before")
+    users = [turn for turn in turns if turn["role"] == "user"]
     return text_of(users[-1].get("content"), place) if users else None
 
 

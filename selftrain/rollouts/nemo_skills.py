@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selftrain.rollouts.base import Rollout, Row, Unusable, asked, field, finish, missing
+from selftrain.rollouts.base import Rollout, Row, Unusable, asked, finish, missing, text_field
 
 PROMPTS = ("problem", "question", "messages", "prompt")
 
@@ -23,14 +23,15 @@ class NemoSkills:
         return "generation" in row
 
     def read(self, row: Row, place: str) -> Rollout:
-        text = row.get("_full_generation") or field(row, "generation", "response", place)
+        whole = "_full_generation" if row.get("_full_generation") else "generation"
+        text = text_field(row, whole, "response", place)
         name = next((name for name in PROMPTS if row.get(name) is not None), None)
         if name is None and row.get("id") is None:
             raise missing(PROMPTS[0], "question", row, place)
         if row.get("tool_calls") or row.get("num_tool_calls") or row.get("code_rounds_executed"):
             raise Unusable("tool calls")
         return Rollout(
-            str(text),
+            text,
             asked(row[name], name, place) if name else None,
             problem_id=row.get("id"),
             answer=row.get("expected_answer"),

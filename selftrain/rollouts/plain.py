@@ -12,7 +12,7 @@ from dataclasses import field as option
 from typing import Any
 
 from selftrain import registry
-from selftrain.rollouts.base import Rollout, Row, asked, finish, missing, only_reply, reply
+from selftrain.rollouts.base import Rollout, Row, asked, finish, missing, null, only_reply, reply
 
 ROLES = ("question", "response", "answer", "id", "finish_reason", "truncated")
 
@@ -35,6 +35,8 @@ class Plain:
 
     def read(self, row: Row, place: str) -> Rollout:
         said = {role: self._at(row, role, place) for role in ROLES}
+        if said["response"] is None and "response" in self.fields:
+            raise null(self.fields["response"], "response", place)
         if said["response"] is None:
             raise missing("response", "response", row, place)
         if said["question"] is None and said["id"] is None:

@@ -22,7 +22,7 @@ class TRL:
         return "messages" in row or {"prompt", "completion"} <= row.keys()
 
     def read(self, row: Row, place: str) -> Rollout:
-        if row.get("completion") is None:
+        if row.get("completion") is None and "messages" in row:
             turns = messages_of(field(row, "messages", "conversation", place), "messages", place)
             if not turns or turns[-1]["role"] != "assistant":
                 raise Unusable("no assistant turn at its end")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selftrain.rollouts.base import Rollout, Row, field, finish
+from selftrain.rollouts.base import Rollout, Row, finish, text_field
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,9 @@ class Verl:
         return {"input", "output"} <= row.keys() and bool({"score", "gts", "step"} & row.keys())
 
     def read(self, row: Row, place: str) -> Rollout:
-        prompt, output = field(row, "input", "prompt", place), field(row, "output", "response", place)
         return Rollout(
-            str(output),
-            str(prompt),
+            text_field(row, "output", "response", place),
+            text_field(row, "input", "prompt", place),
             answer=row.get("gts"),
             finish=finish(row.get("finish_reason"), row.get("truncated")),
         )

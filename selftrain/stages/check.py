@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,17 @@ from typing import Any
 from selftrain.config import ConfigError, instantiate
 from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
-from selftrain.prompts import Prompter, check_tokenizer
+from selftrain.prompts import check_tokenizer
 from selftrain.schema import Grow, Learner, RunConfig, Warmup
 from selftrain.stages.allocate import problems_of
 from selftrain.stages.check_config import check_names
 from selftrain.stages.check_lora import check_lora
 from selftrain.stages.check_prompts import check_asked, check_prompts
 from selftrain.stages.evaluate import evaluated_splits
-from selftrain.stages.examples import demonstrated, replay_rows
-from selftrain.stages.fingerprints import REPLAY
+from selftrain.stages.examples import demonstrated
 from selftrain.stages.kept import check_kept, kept_rows
-from selftrain.stages.problems import question_key
 from selftrain.stages.protocol import check_protocols
+from selftrain.stages.replay import check_replay
 from selftrain.stages.session import Session, verifier_spec
 from selftrain.stages.settings import NUMBERS, asked_with, sampling_of
 from selftrain.stages.sources import said
@@ -123,33 +122,10 @@ def check_model(session: Session) -> None:
 def learnt_demonstrations(session: Session) -> list[Problem]:
     """The problems whose demonstrations a warm-up or a selection teaches, each once."""
     learnt = [problem for warmup in session.config.warmup.values() for problem in demonstrated(session, warmup.source)]
-    if "gold" in _sources(session.config).values():
+    chosen = (selection for learner in session.config.learners.values() for selection in learner.examples.values())
+    if any(selection.source == "gold" for selection in chosen):
         learnt += session.problems.gold()
     return list({problem.id: problem for problem in learnt}.values())
-
-
-def check_replay(session: Session, prompters: Mapping[str, Prompter]) -> None:
-    """Raises ConfigError for a file that teaches evaluated problems, by their questions or as the model reads them."""
-    files = {place: source for place, source in _sources(session.config).items() if source.startswith(REPLAY)}
-    if not files:
-        return
-    problems = session.problems.evaluated()
-    evaluated = {question_key(p.question) for p in problems}
-    evaluated |= {question_key(prompters[p.task].text(p)) for p in problems}
-    for place, source in files.items():
-        path = Path(source.removeprefix(REPLAY))
-        count = sum(question_key(prompt) in evaluated for prompt, _ in replay_rows(path, place))
-        if count:
-            raise ConfigError(f"{place}: {count} prompt(s) of {path} are evaluated problems; remove them from the file")
-
-
-def _sources(config: RunConfig) -> dict[str, str]:
-    """What each selection of each learner reads, by its place in the config."""
-    return {
-        f"learners.{name}.examples.{key}.from": selection.source
-        for name, learner in config.learners.items()
-        for key, selection in learner.examples.items()
-    }
 
 
 def load_tokenizer(config: RunConfig) -> Any:

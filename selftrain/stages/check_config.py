@@ -8,9 +8,9 @@ from pathlib import Path
 from selftrain.config import ConfigError
 from selftrain.registry import nearest
 from selftrain.schema import Evaluate, Grow, Learner, RunConfig, Selection, Task
-from selftrain.stages.examples import replay_rows
 from selftrain.stages.fingerprints import REPLAY
 from selftrain.stages.problems import GOLD, held_out_splits
+from selftrain.stages.replay import read_rows
 from selftrain.stages.settings import POLICY, asked_with
 from selftrain.stages.writers import remote
 
@@ -135,7 +135,7 @@ def _check_selection(config: RunConfig, where: str, selection: Selection) -> Non
         raise ConfigError(
             f"{where}.cap: {selection.cap} is above grow.{source}.enough={enough}: so many are never there; lower it"
         )
-    if source.startswith(REPLAY) and not list(replay_rows(Path(source.removeprefix(REPLAY)), f"{where}.from")):
+    if source.startswith(REPLAY) and not list(read_rows(Path(source.removeprefix(REPLAY)), f"{where}.from")):
         raise ConfigError(f"{where}.from: the file is empty")
 
 

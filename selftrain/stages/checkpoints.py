@@ -7,9 +7,9 @@ from pathlib import Path
 
 from selftrain.artifacts import failing_as_run_error, replacing
 from selftrain.config import instantiate
+from selftrain.encoding import chat_template
 from selftrain.events import Progress
 from selftrain.models.adapters import adapter_base, set_base
-from selftrain.prompts import chat_template
 from selftrain.schema import Component, Learner, Warmup
 from selftrain.stages.session import Session
 from selftrain.types import Example

@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from selftrain import records
 from selftrain.artifacts import replacing, write_json
-from selftrain.config import ConfigError
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser
 from selftrain.stages.fingerprints import REPLAY
+from selftrain.stages.replay import replayed
 from selftrain.stages.score import candidates
 from selftrain.stages.session import Session
-from selftrain.tasks.jsonl import read_records
 from selftrain.types import Example, Problem
 
 EXAMPLES_PER_PART = 8192
@@ -87,34 +85,3 @@ def demonstration_examples(session: Session, problems: list[Problem], name: str,
         for problem in problems
         if problem.demonstration is not None
     ]
-
-
-def replayed(session: Session, path: Path, name: str, weight: float) -> Iterator[Example]:
-    """Rows ``{"prompt": ..., "response": ...}`` of a JSONL file, taught as they are."""
-    for number, (prompt, text) in enumerate(replay_rows(path, name)):
-        ids = pair_ids(session.tokenizer, prompt, text)
-        yield Example(f"{name}/{number}", f"replay/{path.name}/{number}", name, *ids, weight)
-
-
-def pair_ids(tokenizer: Any, prompt: str, response: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids of a plain prompt, and of a response to it with the end token behind it."""
-    answer = tokenizer.encode(response, add_special_tokens=False)
-    return tuple(tokenizer.encode(prompt)), (*answer, tokenizer.eos_token_id)
-
-
-def replay_rows(path: Path, where: str) -> Iterator[tuple[str, str]]:
-    """Prompts and responses of a file.
-
-    Raises:
-        ConfigError: it cannot be read, or a row lacks one of them.
-    """
-    try:
-        for place, row in read_records(path):
-            prompt, response = row.get("prompt"), row.get("response")
-            if not isinstance(prompt, str) or not isinstance(response, str):
-                raise ValueError(
-                    f"{place}: a row needs the texts 'prompt' and 'response', this one has {', '.join(row)}"
-                )
-            yield prompt, response
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error

@@ -15,10 +15,9 @@ from selftrain.artifacts import RunError, read_json, write_json
 from selftrain.config import ConfigError
 from selftrain.digests import value_digest
 from selftrain.intervals import ratio_test
-from selftrain.schema import Kept, RunConfig
-from selftrain.stages.examples import pair_ids, replay_rows
-from selftrain.stages.fingerprints import REPLAY
+from selftrain.schema import Kept
 from selftrain.stages.problems import question_key
+from selftrain.stages.replay import Row, check_closed, encoder_of, read_rows, replayed_files
 from selftrain.stages.session import Session
 from selftrain.stages.settings import POLICY
 from selftrain.types import Example
@@ -28,18 +27,18 @@ BATCH_TOKENS = 8192
 """Tokens of one forward pass at most, padding counted."""
 
 
-def kept_rows(kept: Kept, name: str) -> list[tuple[str, str]]:
-    """Prompts and responses of the rows used.
+def kept_rows(kept: Kept, name: str) -> list[Row]:
+    """The rows used.
 
     Raises:
         ConfigError: the file cannot be read, has fewer than two rows, or one of them lacks a text.
     """
     where = f"evaluate.kept.{name}.path"
-    rows = list(islice(replay_rows(Path(kept.path), where), kept.n))
+    rows = list(islice(read_rows(Path(kept.path), where), kept.n))
     if len(rows) < 2:
         raise ConfigError(f"evaluate.kept.{name}: {len(rows)} rows of {kept.path}; an interval needs two at least")
     for number, row in enumerate(rows, 1):
-        if not all(row):
+        if not row.asked or not row.response:
             raise ConfigError(f"{where}: row {number} of {kept.path} has an empty prompt or response; remove it")
     return rows
 
@@ -52,33 +51,35 @@ def check_kept(session: Session, context: int | None) -> None:
     """
     for name, kept in session.config.evaluate.kept.items():
         rows = kept_rows(kept, name)
-        _check_apart(session.config, name, rows)
+        encoder = encoder_of(session)
+        for row in rows:
+            check_closed(row, row.prompt(encoder), session.config, f"evaluate.kept.{name}.path")
+        _check_apart(session, name, rows)
         unknown = session.tokenizer.unk_token_id
         for number, (prompt, response) in enumerate(_ids(session, rows), 1):
-            row, length = f"evaluate.kept.{name}: row {number} of {kept.path}", len(prompt) + len(response)
+            where, length = f"evaluate.kept.{name}: row {number} of {kept.path}", len(prompt) + len(response)
             if not prompt:
-                raise ConfigError(f"{row} has a prompt without a single token; remove it")
+                raise ConfigError(f"{where} has a prompt without a single token; remove it")
             if context is not None and length > context:
-                raise ConfigError(f"{row} has {length} tokens, the model's context is {context}; shorten or remove it")
+                raise ConfigError(
+                    f"{where} has {length} tokens, the model's context is {context}; shorten or remove it"
+                )
             # Some tokenizers use the end token for both.
             if unknown is not None and unknown in (*prompt, *response[:-1]):
-                raise ConfigError(f"{row} has characters the tokenizer does not know; remove it")
+                raise ConfigError(f"{where} has characters the tokenizer does not know; remove it")
 
 
-def _check_apart(config: RunConfig, name: str, rows: list[tuple[str, str]]) -> None:
+def _check_apart(session: Session, name: str, rows: list[Row]) -> None:
     """Raises ConfigError where a learner trains on a prompt of these rows."""
-    prompts = {question_key(prompt) for prompt, _ in rows}
-    for learner, chosen in config.learners.items():
-        for key, selection in chosen.examples.items():
-            if not selection.source.startswith(REPLAY):
-                continue
-            place, path = f"learners.{learner}.examples.{key}", Path(selection.source.removeprefix(REPLAY))
-            taught = {question_key(prompt) for prompt, _ in replay_rows(path, f"{place}.from")}
-            if shared := len(prompts & taught):
-                raise ConfigError(
-                    f"evaluate.kept.{name}: {shared} of its {len(prompts)} prompts are also in {path}, which {place} "
-                    "teaches; keep them out of one of the two files"
-                )
+    encoder = encoder_of(session)
+    prompts = {question_key(row.prompt(encoder)) for row in rows}
+    for place, path in replayed_files(session.config).items():
+        taught = {question_key(row.prompt(encoder)) for row in read_rows(path, f"{place}.from")}
+        if shared := len(prompts & taught):
+            raise ConfigError(
+                f"evaluate.kept.{name}: {shared} of its {len(prompts)} prompts are also in {path}, which {place} "
+                "teaches; keep them out of one of the two files"
+            )
 
 
 def measure_kept(session: Session, iteration: int) -> None:
@@ -172,5 +173,6 @@ def scores_file(session: Session, iteration: int, name: str) -> Path:
     return session.run.iteration(iteration) / "evaluation" / f"{name}-{SPLIT}.json"
 
 
-def _ids(session: Session, rows: list[tuple[str, str]]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    return (pair_ids(session.tokenizer, *row) for row in rows)
+def _ids(session: Session, rows: list[Row]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    encoder = encoder_of(session)
+    return (row.ids(encoder) for row in rows)

@@ -10,6 +10,7 @@ from typing import Any
 from selftrain.schema import Grow
 from selftrain.stages.grow import samples_folder, work_list
 from selftrain.stages.plan import NOT_DONE
+from selftrain.stages.replay import encoder_of, read_rows, replayed_files
 from selftrain.stages.session import Session
 from selftrain.stages.settings import NUMBERS, POLICY
 from selftrain.stages.store import FOLDER, shared_samples
@@ -27,6 +28,8 @@ def preview(session: Session) -> Iterator[str]:
         yield from _prompt(session, task, problem)
         if task not in session.problems.watched:
             yield from _example(session, task, problem)
+    for place, path in replayed_files(session.config).items():
+        yield from _replayed(session, place, path)
 
 
 def reuse(session: Session) -> Iterator[str]:
@@ -80,6 +83,13 @@ def _example(session: Session, task: str, problem: Problem) -> Iterator[str]:
         taught = tokenizer.decode(prompter.solution(problem))
     yield "training example, with what carries no loss in ⟦ ⟧:"
     yield from _indented(masked + taught)
+
+
+def _replayed(session: Session, place: str, path: Path) -> Iterator[str]:
+    row = next(read_rows(path, f"{place}.from"))
+    prompt, response = row.ids(encoder_of(session))
+    yield f"replayed by {place}, the first row of {path}, with what carries no loss in ⟦ ⟧:"
+    yield from _indented(marked(session.tokenizer, prompt) + session.tokenizer.decode(response))
 
 
 def marked(tokenizer: Any, ids: Sequence[int]) -> str:

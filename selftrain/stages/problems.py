@@ -38,6 +38,8 @@ class ProblemSet:
     """Names of the splits that nothing may be learnt from."""
     watched: frozenset[str] = frozenset()
     """Names of the tasks that nothing may be learnt from, whatever the split."""
+    unused: tuple[Problem, ...] = ()
+    """Problems of the held-out splits beyond the run's limits: never asked, and never learnt either."""
 
     def of(self, task: str, split: str) -> list[Problem]:
         return self.splits[task].get(split, [])
@@ -60,10 +62,9 @@ class ProblemSet:
         return [problem for split in GOLD for problem in self.demonstrations(split)]
 
     def evaluated(self) -> list[Problem]:
-        """The problems of all held-out splits."""
-        return [
-            p for splits in self.splits.values() for split in splits if split in self.held_out for p in splits[split]
-        ]
+        """The problems of all held-out splits, also those beyond the run's limits."""
+        used = (p for splits in self.splits.values() for name in splits if name in self.held_out for p in splits[name])
+        return [*used, *self.unused]
 
 
 def load_problems(config: RunConfig) -> ProblemSet:
@@ -72,12 +73,20 @@ def load_problems(config: RunConfig) -> ProblemSet:
     Raises:
         ConfigError: a task cannot be loaded, is empty, or holds an id twice.
     """
-    loaded = ProblemSet({name: _load(config, name) for name in config.tasks}, {}, held_out_splits(config))
-    _check_ids([p for splits in loaded.splits.values() for problems in splits.values() for p in problems])
+    whole, held_out = {name: _load(config, name) for name in config.tasks}, held_out_splits(config)
+    limited = {name: _limited(splits, config.tasks[name].limit) for name, splits in whole.items()}
+    _check_ids([p for splits in limited.values() for problems in splits.values() for p in problems])
+    unused = [
+        problem
+        for name, splits in whole.items()
+        for split in sorted(held_out & splits.keys())
+        for problem in splits[split][len(limited[name][split]) :]
+    ]
+    loaded = ProblemSet(limited, {}, held_out, watched_tasks(config), tuple(unused))
     evaluated = {question_key(problem.question) for problem in loaded.evaluated()}
-    clean = {name: _without(evaluated, splits, loaded.held_out) for name, splits in loaded.splits.items()}
-    dropped = {name: _count(loaded.splits[name]) - _count(clean[name]) for name in clean}
-    return ProblemSet(clean, dropped, loaded.held_out, watched_tasks(config))
+    clean = {name: _without(evaluated, splits, held_out) for name, splits in limited.items()}
+    dropped = {name: _count(limited[name]) - _count(clean[name]) for name in clean}
+    return replace(loaded, splits=clean, dropped=dropped)
 
 
 def few_shot(problems: ProblemSet, task: str, wanted: FewShot, where: str) -> list[Problem]:
@@ -133,17 +142,21 @@ def whole_task(config: RunConfig, name: str) -> dict[str, list[Problem]]:
 
 
 def _load(config: RunConfig, name: str) -> dict[str, list[Problem]]:
-    task, loaded = config.tasks[name], {}
-    for split, problems in whole_task(config, name).items():
+    """All problems of a task by split; raises ConfigError where there are none, or a limit is of no split."""
+    loaded = whole_task(config, name)
+    for split, problems in loaded.items():
         if not problems:
             raise ConfigError(f"tasks.{name}: the split '{split}' is empty")
-        loaded[split] = problems[: task.limit.get(split, len(problems))]
-    unknown = set(task.limit) - set(loaded)
+    unknown = set(config.tasks[name].limit) - set(loaded)
     if unknown:
         raise ConfigError(f"tasks.{name}.limit: no split '{min(unknown)}'; the task has {', '.join(loaded)}")
     if not loaded:
         raise ConfigError(f"tasks.{name}: the task has no problems")
     return loaded
+
+
+def _limited(splits: dict[str, list[Problem]], limit: dict[str, int]) -> dict[str, list[Problem]]:
+    return {split: problems[: limit.get(split, len(problems))] for split, problems in splits.items()}
 
 
 def _id(task: str, problem: Problem) -> str:

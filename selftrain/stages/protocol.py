@@ -13,6 +13,7 @@ from typing import Any
 
 from selftrain import records
 from selftrain.config import ConfigError, instantiate
+from selftrain.encoding import plain_ids
 from selftrain.intervals import mean, mean_interval
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
@@ -115,7 +116,7 @@ def check_protocols(session: Session, splits: Splits, context: int | None) -> No
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
         for problem, text in prompts:
-            ids = _encode(session.tokenizer, text)
+            ids = plain_ids(session.tokenizer, text)
             if context is not None and len(ids) >= context:
                 raise ConfigError(
                     f"{where}: the prompt of {problem.id} has {len(ids)} tokens, the model's context is {context}; "
@@ -169,7 +170,7 @@ def _work(session: Session, iteration: int, task: str, split: str) -> list[Reque
     return by_length(
         Request(
             problem,
-            _encode(session.tokenizer, text),
+            plain_ids(session.tokenizer, text),
             seeds_of(problem, 1, seed=seed, iteration=iteration, step=step),
             settings,
             step,
@@ -177,9 +178,3 @@ def _work(session: Session, iteration: int, task: str, split: str) -> list[Reque
         )
         for problem, text in _prompts(session, task, split)
     )
-
-
-def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Ids of plain text with the tokenizer's own beginning, less an end token it may put behind."""
-    ids = tuple(tokenizer.encode(text))
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
