@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from selftrain import registry
-from selftrain.types import Problem
+from selftrain.schema import Selection
+from selftrain.selection import Candidate, Chooser
+from selftrain.types import Problem, Sample
 from selftrain.verifiers.exact_answer import ExactAnswer
 from selftrain.verifiers.numeric_answer import NumericAnswer
 
@@ -107,6 +109,19 @@ def test_numbers_of_one_value_have_one_spelling() -> None:
 def test_a_regular_expression_takes_the_last_match() -> None:
     judge = ExactAnswer(pattern=r"=\s*(\w+)")
     assert judge(problem("b"), "x = a, y = b").status == "right"
+
+
+def test_answers_that_no_verifier_names_are_no_duplicates() -> None:
+    """A verifier that returns a bool leaves every answer None."""
+    samples = [
+        Sample(f"p/{index}", "p", 1, "draft", index, (1,), (2, 9), text, "eos", "policy", "scripted")
+        for index, text in enumerate(("4", "four", "IV"))
+    ]
+    chooser = Chooser("own", Selection("draft", dedupe="answer"), end_token=9)
+    named = [Candidate(samples[0], "right", "4", 1.0), Candidate(samples[1], "right", "4", 1.0)]
+    taught = list(chooser.choose([*(Candidate(sample, "right", None, 1.0) for sample in samples), *named]))
+    assert [example.sample_id for example in taught] == ["p/0", "p/1", "p/2", "p/0"]
+    assert chooser.reasons == {"kept": 4, "duplicate": 1}
 
 
 def real_data() -> Path:
