@@ -66,6 +66,19 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
         "1.1" * 300_000,
         "1 " * 500_000,
         "1/" * 500_000,
+        " " * 1_000_000,
+        "\\" * 1_000_000 + "1",
+        "or " * 333_333,
+        "3 or " * 200_000,
+        "5 apples or " * 83_333,
+        "The answer is " + "not " * 250_000,
+        "\\text{" * 166_666 + "1",
+        "$1$ or " * 142_857,
+        "answer is " + "\\(B\\) " * 166_666,
+        "B is the answer " * 62_500,
+        "B, maybe " * 111_111,
+        "1) " * 333_333 + "= 12",
+        "3 \\times 5 = 12\n" * 62_500,
         "1" + " " * 1_000_000,
         "-" * 1_000_000,
         "\\boxed{" * 100_000,
@@ -88,16 +101,16 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
     ("name", "gold"),
     [
         ("numeric_answer", "7"),
-        ("choice_answer", "B"),
+        ("choice_answer", "D"),
         ("exact_answer", "7"),
         ("countdown", {"nums": [3, 4], "target": 12}),
     ],
 )
 def test_a_megabyte_of_anything_is_judged_quickly(name: str, gold: Any, response: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     verdict = registry.build("verifier", name, {})(problem(gold), response)
     assert verdict.status in ("wrong", "unparsed")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 1  # Well below where nothing else runs.
 
 
 def test_numbers_of_one_value_have_one_spelling() -> None:

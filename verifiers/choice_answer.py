@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from selftrain.types import Problem, Verdict
-from selftrain.verifiers.numeric_answer import after_thinking
+from selftrain.verifiers.reasoning import after_thinking
 
 _STATEMENT = re.compile(r"\b(?:answer|ans|correct\s+(?:option|choice))\b\**\s*(?:is|was|=|:|-|–)?", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\}){0,500})\}")

@@ -35,7 +35,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from selftrain.types import Problem, Verdict
-from selftrain.verifiers.numeric_answer import after_thinking
+from selftrain.verifiers.reasoning import after_thinking
 
 MAX_CHARACTERS = 500
 MAX_DEPTH = 50
