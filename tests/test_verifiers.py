@@ -137,6 +137,13 @@ def test_answers_that_no_verifier_names_are_no_duplicates() -> None:
     assert chooser.reasons == {"kept": 4, "duplicate": 1}
 
 
+def test_countdown_problems_with_negative_numbers_are_told_when_they_are_loaded(tmp_path: Path) -> None:
+    """The grammar has none, so the verifier could not judge them."""
+    (tmp_path / "countdown.jsonl").write_text('{"nums": [3, -5], "target": -2}\n')
+    with pytest.raises(ValueError, match=r"row 0 gives a negative number in \[3, -5\]"):
+        registry.build("task", "countdown", {"data_dir": str(tmp_path)}).problems("train")
+
+
 def real_data() -> Path:
     folder = os.environ.get("SELFTRAIN_DATA")
     if not folder:
