@@ -23,6 +23,7 @@ What stands before ``</think>`` is no answer; a response that never closes ``<th
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 
 from selftrain.types import Problem, Verdict
@@ -34,6 +35,8 @@ _STATEMENT = re.compile(
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\}){0,500})\}")
 _ZONE_CHARACTERS = 200
+_PLACES = 1000
+"""Of more places than these the last count; a response with more is a loop."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _final(forms: Forms, text: str) -> set[str]:
 
 def _marked(forms: Forms, text: str) -> set[str]:
     """Those of every ``<answer>``, or of the last line of ``####`` and letters alone."""
-    tags = [zone.partition("</answer>")[0][:_ZONE_CHARACTERS] for zone in text.split("<answer>")[1:]]
+    tags = [zone.partition("</answer>")[0][:_ZONE_CHARACTERS] for zone in text.split("<answer>")[1:][-_PLACES:]]
     tagged = {letter for tag in tags if tag for letter in _in_tag(forms, tag.strip())}
     line = text.rpartition("####")[2].lstrip().partition("\n")[0] if "####" in text and not tagged else ""
     bare = len(line) <= _ZONE_CHARACTERS and forms.bare_line.match(line)
@@ -96,7 +99,7 @@ def _in_tag(forms: Forms, tag: str) -> set[str]:
 
 def _stated(forms: Forms, text: str) -> set[str]:
     stated = set(forms.judged(forms.the_answer, text))
-    for match in _STATEMENT.finditer(text):
+    for match in deque(_STATEMENT.finditer(text), maxlen=_PLACES):
         stated.update(forms.letters(forms.stated, text[match.end() : match.end() + _ZONE_CHARACTERS]))
     return stated or set(forms.judged(forms.correct, text))
 
