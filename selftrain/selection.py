@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
     sample: Sample
     status: Status
     answer: str | None
-    """The final answer the verifier extracted."""
+    """The final answer the verifier extracted; None where it names none."""
     reward: float | None
     """The total; None where it is not valid."""
 
@@ -68,9 +68,10 @@ class Chooser:
         return "kept"
 
     def _duplicate(self, candidate: Candidate) -> bool:
-        if self.selection.dedupe == "none":
+        by = {"none": None, "text": candidate.sample.text.strip(), "answer": candidate.answer}[self.selection.dedupe]
+        if by is None:  # A verifier that returns a bool or a number names no answer: nothing tells two samples equal.
             return False
-        key = hash(candidate.sample.text.strip() if self.selection.dedupe == "text" else candidate.answer)
+        key = hash(by)
         seen = self._seen[candidate.sample.problem_id]
         new = key not in seen
         seen.add(key)

@@ -90,6 +90,8 @@ def _game(row: int, numbers: Any, target: Any) -> str:
             f"countdown: row {row} asks for {target!r} from {numbers!r}; "
             "nums must be a list of integers and target an integer"
         )
+    if min(numbers) < 0:
+        raise ValueError(f"countdown: row {row} gives a negative number in {numbers!r}; leave such problems out")
     return f"{sorted(numbers)} {target}"
 
 

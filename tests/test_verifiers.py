@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from selftrain import registry
-from selftrain.types import Problem
+from selftrain.schema import Selection
+from selftrain.selection import Candidate, Chooser
+from selftrain.types import Problem, Sample
 from selftrain.verifiers.exact_answer import ExactAnswer
 from selftrain.verifiers.numeric_answer import NumericAnswer
 
@@ -64,6 +66,20 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
         "1.1" * 300_000,
         "1 " * 500_000,
         "1/" * 500_000,
+        " " * 1_000_000,
+        "\\" * 1_000_000 + "1",
+        "or " * 333_333,
+        "3 or " * 200_000,
+        "5 apples or " * 83_333,
+        "The answer is " + "not " * 250_000,
+        "\\text{" * 166_666 + "1",
+        "$1$ or " * 142_857,
+        "answer is " + "\\(B\\) " * 166_666,
+        "B is the answer " * 62_500,
+        "answer is B or " * 66_666,
+        "B, maybe " * 111_111,
+        "1) " * 333_333 + "= 12",
+        "3 \\times 5 = 12\n" * 62_500,
         "1" + " " * 1_000_000,
         "-" * 1_000_000,
         "\\boxed{" * 100_000,
@@ -86,16 +102,16 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
     ("name", "gold"),
     [
         ("numeric_answer", "7"),
-        ("choice_answer", "B"),
+        ("choice_answer", "D"),
         ("exact_answer", "7"),
         ("countdown", {"nums": [3, 4], "target": 12}),
     ],
 )
 def test_a_megabyte_of_anything_is_judged_quickly(name: str, gold: Any, response: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     verdict = registry.build("verifier", name, {})(problem(gold), response)
     assert verdict.status in ("wrong", "unparsed")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 1  # Well below where nothing else runs.
 
 
 def test_numbers_of_one_value_have_one_spelling() -> None:
@@ -107,6 +123,26 @@ def test_numbers_of_one_value_have_one_spelling() -> None:
 def test_a_regular_expression_takes_the_last_match() -> None:
     judge = ExactAnswer(pattern=r"=\s*(\w+)")
     assert judge(problem("b"), "x = a, y = b").status == "right"
+
+
+def test_answers_that_no_verifier_names_are_no_duplicates() -> None:
+    """A verifier that returns a bool leaves every answer None."""
+    samples = [
+        Sample(f"p/{index}", "p", 1, "draft", index, (1,), (2, 9), text, "eos", "policy", "scripted")
+        for index, text in enumerate(("4", "four", "IV"))
+    ]
+    chooser = Chooser("own", Selection("draft", dedupe="answer"), end_token=9)
+    named = [Candidate(samples[0], "right", "4", 1.0), Candidate(samples[1], "right", "4", 1.0)]
+    taught = list(chooser.choose([*(Candidate(sample, "right", None, 1.0) for sample in samples), *named]))
+    assert [example.sample_id for example in taught] == ["p/0", "p/1", "p/2", "p/0"]
+    assert chooser.reasons == {"kept": 4, "duplicate": 1}
+
+
+def test_countdown_problems_with_negative_numbers_are_told_when_they_are_loaded(tmp_path: Path) -> None:
+    """The grammar has none, so the verifier could not judge them."""
+    (tmp_path / "countdown.jsonl").write_text('{"nums": [3, -5], "target": -2}\n')
+    with pytest.raises(ValueError, match=r"row 0 gives a negative number in \[3, -5\]"):
+        registry.build("task", "countdown", {"data_dir": str(tmp_path)}).problems("train")
 
 
 def real_data() -> Path:

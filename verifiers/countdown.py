@@ -1,4 +1,4 @@
-"""The expression of a response to a Countdown problem: from the given numbers, is its value the target?
+r"""The expression of a response to a Countdown problem: from the given numbers, is its value the target?
 
 Where the expression stands, the first that applies:
 
@@ -6,15 +6,13 @@ Where the expression stands, the first that applies:
 2. after the last ``####``, to the end of the line, if a digit, a parenthesis or a minus sign follows (else it is a
    heading)
 3. on the last line that ends in ``= target``: what stands before, back to the first character of no expression
-   (``So (60 + 43) + 48 = 151.``, ``**60 + 43 + 48 = 151**``)
+   (``So (60 + 43) + 48 = 151.``, ``x = 60 + 43 + 48 = 151``, ``1) 60 + 43 + 48 = 151``); a number alone that prose
+   leads to is none
 
-The grammar is closed, and nothing is ever evaluated by Python's own parser::
+The grammar is that of ``expressions``: numbers, the four signs, parentheses.
 
-    sum      product (("+" | "-") product)*
-    product  factor (("*" | "/") factor)*
-    factor   ["-"] (digits | "(" sum ")")
-
-``×``, ``÷``, ``−`` and ``–`` count as ``*``, ``/`` and ``-``; blanks may stand between numbers and signs, a full stop
+``×``, ``÷``, ``−``, ``–``, ``\times``, ``\cdot``, ``\div`` and an ``x`` between numbers count as signs of the grammar,
+mathematics delimiters (``$``, ``\(``, ``\[``) not at all; blanks may stand between numbers and signs, a full stop
 at the end. ``sum = sum`` is a claim: the first is the expression, and all must have the target as their value.
 Arithmetic is exact: ``1 / 3 * 3`` is 1.
 
@@ -30,19 +28,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from selftrain.types import Problem, Verdict
-from selftrain.verifiers.numeric_answer import after_thinking
+from selftrain.verifiers.expressions import NoExpression, Parser, tokens
+from selftrain.verifiers.reasoning import after_thinking
 
 MAX_CHARACTERS = 500
-MAX_DEPTH = 50
 _SIGNS = str.maketrans("×÷−–", "*/--")
 _GRAMMAR = "0123456789+-*/()= \t"
-_TOKEN = re.compile(r"\s*([0-9]+|[-+*/()=])")
+_DELIMITERS = re.compile(r"\\[()\[\]]|\$|\\(?:left|right)(?![A-Za-z])")
+_TIMES = re.compile(r"\\(?:times|cdot)(?![A-Za-z])|(?<=[0-9)])\s?[xX]\s?(?=[0-9(])")
+_DIVIDED = re.compile(r"\\div(?![A-Za-z])")
 _BULLET = re.compile(r"\s*-\s+")
+_ITEM = re.compile(r"\(?[0-9]{1,3}\) +(?=[0-9(-])")
+_COMMAND = re.compile(r"\\[A-Za-z]{1,20}\s?\Z")
 _WORD_END = re.compile(r"[\w.,^]")
 
 
@@ -51,19 +53,19 @@ class Countdown:
     """Right where the response's expression uses numbers of ``problem.answer`` and has its target as value.
 
     The gold answer is ``{"nums": [60, 48, 43], "target": 151}``, with ``"use_all": true`` where every number must be
-    used. Any other gold answer gives ``error``.
+    used. Any other gold answer, and one with a negative number, gives ``error``.
     """
 
     def __call__(self, problem: Problem, response: str) -> Verdict:
         game = _game(problem.answer)
         if game is None:
             return Verdict("error", reason=f"the gold answer is no Countdown problem: {str(problem.answer)[:80]!r}")
-        written = _final(after_thinking(response), game.target)
+        written = _final(_plain(after_thinking(response)), game.target)
         if written is None:
             return Verdict("unparsed", 0.0, reason="no final expression")
         try:
             claim = _read(written)
-        except _NoExpression as error:
+        except NoExpression as error:
             return Verdict("unparsed", 0.0, reason=str(error))
         fault = game.fault(claim)
         return Verdict("wrong" if fault else "right", float(not fault), claim.text, fault)
@@ -97,21 +99,26 @@ class _Game(NamedTuple):
         return None if len(set(claim.values)) == 1 else "claims to equal what it does not"
 
 
-class _NoExpression(ValueError):
-    """What stands at the answer's place is no expression by the grammar."""
-
-
 def _game(answer: Any) -> _Game | None:
     if not isinstance(answer, dict) or not isinstance(answer.get("nums"), (list, tuple)):
         return None
     numbers, target, use_all = answer["nums"], answer.get("target"), answer.get("use_all", False)
-    if not numbers or any(type(number) is not int for number in numbers) or not isinstance(use_all, bool):
+    # The grammar has no negative numbers, only signs before them, so that none could ever be matched.
+    if not numbers or any(type(number) is not int or number < 0 for number in numbers):
+        return None
+    if not isinstance(use_all, bool):
         return None
     return _Game(Counter(numbers), target, use_all) if type(target) is int else None
 
 
 def _listed(numbers: Counter[int]) -> str:
     return ", ".join(str(number)[:40] for number in sorted(numbers.elements())[:6])
+
+
+def _plain(text: str) -> str:
+    """With signs as in the grammar, without mathematics delimiters."""
+    text = _TIMES.sub("*", _DELIMITERS.sub("", text.translate(_SIGNS)))
+    return _DIVIDED.sub("/", text)
 
 
 def _final(text: str, target: int) -> str | None:
@@ -121,114 +128,42 @@ def _final(text: str, target: int) -> str | None:
         return answer.partition("</answer>")[0]
     _, mark, rest = text.rpartition("####")
     line = rest.lstrip(" \t").partition("\n")[0]
-    if mark and line[:1] and line[0] in "0123456789(-−–":
+    if mark and line[:1] and line[0] in "0123456789(-":
         return line
-    return _before_target(text.translate(_SIGNS), str(target))
+    return _before_target(text, str(target))
 
 
 def _before_target(text: str, target: str) -> str | None:
     """The claim on the last line that ends in ``= target``."""
     for line in reversed(text.split("\n")):
         before, equals, value = line.rpartition("=")
-        if not equals or value.strip(" \t\r*$.`") != target:
+        if not equals or value.strip(" \t\r*.`\\") != target:
             continue
         bullet = _BULLET.match(before)
         before = before[bullet.end() :] if bullet else before
         start = len(before.rstrip(_GRAMMAR))
         if _WORD_END.search(before[:start][-1:]) and not before[start : start + 1].isspace():
             start -= 1  # What follows belongs to a word or a decimal, as in x2 or 1.5, which the grammar refuses.
-        claim = before[start:].lstrip(" \t*")
-        if any(character.isdigit() for character in claim):
+        if command := _COMMAND.search(before[max(0, start - 25) : start]):
+            start -= len(command[0])  # The same holds after a command that is no sign: 3 \foo 5.
+        claim = before[start:].lstrip(" \t*=")
+        item = _ITEM.match(claim)
+        claim = claim[item.end() :] if item else claim
+        # A number that prose leads to is no expression: "3 plus 12 = 15".
+        if any(character.isdigit() for character in claim) and (start == 0 or not claim.strip(" \t()").isdigit()):
             return f"{claim}={target}"
     return None
 
 
 def _read(written: str) -> _Claim:
-    text = written.strip().removesuffix(".").rstrip().translate(_SIGNS)
+    text = written.strip().removesuffix(".").rstrip()
     if len(text) > MAX_CHARACTERS:
-        raise _NoExpression(f"the expression has more than {MAX_CHARACTERS} characters")
-    parser = _Parser(_tokens(text))
+        raise NoExpression(f"the expression has more than {MAX_CHARACTERS} characters")
+    parser = Parser(tokens(text))
     values = [parser.sum()]
     end, numbers = parser.at, list(parser.numbers)
     while parser.take("="):
         values.append(parser.sum())
     if parser.next:
-        raise _NoExpression(f"unexpected {parser.next!r} in {text[:80]!r}")
+        raise NoExpression(f"unexpected {parser.next!r} in {text[:80]!r}")
     return _Claim("".join(parser.tokens[: end if len(set(values)) == 1 else None]), numbers, values)
-
-
-def _tokens(text: str) -> list[str]:
-    tokens, at = [], 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise _NoExpression(f"{text[at:].strip()[:20]!r} in {text[:80]!r} belongs to no expression")
-        tokens.append(match[1])
-        at = match.end()
-    return tokens
-
-
-@dataclass
-class _Parser:
-    """Recursive descent over the grammar above, one method a rule; a value is None once something divides by zero."""
-
-    tokens: list[str]
-    at: int = 0
-    depth: int = 0
-    numbers: list[int] = field(default_factory=list)
-
-    @property
-    def next(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def take(self, *wanted: str) -> str:
-        """The next token, left behind, if it is one of these; else an empty string."""
-        token = self.next if self.next in wanted else ""
-        self.at += bool(token)
-        return token
-
-    def sum(self) -> Fraction | None:
-        value = self.product()
-        while sign := self.take("+", "-"):
-            value = _apply(sign, value, self.product())
-        return value
-
-    def product(self) -> Fraction | None:
-        value = self.factor()
-        while sign := self.take("*", "/"):
-            value = _apply(sign, value, self.factor())
-        return value
-
-    def factor(self) -> Fraction | None:
-        if self.take("-"):
-            return _apply("-", Fraction(0), self.positive())
-        return self.positive()
-
-    def positive(self) -> Fraction | None:
-        if self.take("("):
-            self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise _NoExpression(f"parentheses are nested deeper than {MAX_DEPTH}")
-            value = self.sum()
-            if not self.take(")"):
-                raise _NoExpression("a parenthesis is not closed")
-            self.depth -= 1
-            return value
-        if not self.next.isdigit():
-            raise _NoExpression(f"expected a number before {self.next!r}" if self.next else "the expression ends early")
-        self.numbers.append(int(self.next))
-        self.at += 1
-        return Fraction(self.numbers[-1])
-
-
-def _apply(sign: str, left: Fraction | None, right: Fraction | None) -> Fraction | None:
-    if left is None or right is None or (sign == "/" and right == 0):
-        return None
-    match sign:
-        case "+":
-            return left + right
-        case "-":
-            return left - right
-        case "*":
-            return left * right
-    return left / right
