@@ -261,7 +261,7 @@ def test_lasting_faults_are_one_line(
         options["url"] = fake.url.replace("/v1", path)
     with pytest.raises(kind, match=says) as raised:
         collect(opened("teacher", **options), work_list(1, 2, Sampling(max_tokens=24, top_k=5)))
-    assert "0 responses came before that and are kept" in str(raised.value) and "\n" not in str(raised.value)
+    assert "0 responses had come and are kept" in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_key_is_sent_and_never_shown(fake: FakeOpenAI, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,21 @@ def test_a_server_that_is_not_there(opened: Open) -> None:
 def test_what_came_before_a_server_died_is_given(fake: FakeOpenAI, opened: Open) -> None:
     fake.dies_after = 5
     found = []
-    with pytest.raises(ConnectionError, match=r"no answer from .*5 responses came before that and are kept"):
+    with pytest.raises(ConnectionError, match=r"no answer from .*5 responses had come and are kept"):
         for completions in opened(retries=1, concurrency=1).sample(work_list()):
             found += completions
     assert len(found) == 5
+
+
+def test_what_is_in_flight_when_one_fails_is_given_and_nothing_more_is_asked(fake: FakeOpenAI, opened: Open) -> None:
+    fake.faults, fake.delay = ["stall"], 0.4
+    found = []
+    with pytest.raises(
+        TimeoutError, match=r"no whole response within 1 seconds.* responses had come and are kept"
+    ) as raised:
+        for completions in opened(retries=0, concurrency=4, deadline=1).sample(work_list(10, 4)):
+            found += completions
+    wait_until(lambda: fake.flying == 0)
+    # What was begun after the one that failed, and was under way at the end of its second, came too.
+    assert 0 < len(found) == len(fake.answered) == len(fake.bodies) - 1 < 40
+    assert f"; {len(found)} responses had come" in str(raised.value)

@@ -56,7 +56,7 @@ def test_a_run_learns_from_a_teacher_and_outlives_its_server(
         assert main(command) == 1
         said = capsys.readouterr().err
         assert "no answer from" in said
-        assert f"{len(fake.answered)} responses came before that and are kept" in said and len(fake.answered) >= 40
+        assert f"{len(fake.answered)} responses had come and are kept" in said and len(fake.answered) >= 40
         fake.dies_after = None
         assert main([*command, "grow.draft.sampler.concurrency=4"]) == 0
     # What had come before the server died was not asked for again.

@@ -103,7 +103,8 @@ class OpenAISampler:
         self._server.close()
 
     def sample(self, work: Sequence[Request], answers: Answers = ALL) -> Iterator[list[Completion]]:
-        """As `Sampler.sample`.
+        """As `Sampler.sample`. After a failure nothing more is asked, and what is in flight may still come, each
+        within its deadline: it may have been paid for.
 
         Raises:
             ConnectionError: the server cannot be reached, or answers nothing that can be used.
@@ -112,19 +113,21 @@ class OpenAISampler:
         """
         todo = order(work, answers, self._options.concurrency)
         flying: dict[Place, Future[Completion]] = {}
-        more, finished = True, 0
+        more, finished, failure = True, 0, None
         try:
             while more or flying:
                 for place in answers.dropped():
                     if future := flying.pop(place, None):
                         future.cancel()
                 more = more and self._launch(work, todo, flying)
-                landed, failure = self._land(flying)
+                landed, error = self._land(flying)
                 finished += len(landed)
+                if error:
+                    more, failure = False, failure or error
                 if landed or answers.by_index:
                     yield landed
-                if failure:
-                    raise type(failure)(f"{failure}; {finished} responses came before that and are kept") from failure
+            if failure:
+                raise type(failure)(f"{failure}; {finished} responses had come and are kept") from failure
         finally:
             for future in flying.values():
                 future.cancel()
