@@ -149,7 +149,9 @@ def check_prompt(ids: tuple[int, ...], problem: Problem, tokenizer: Any, context
     if begin is not None and ids[:2] == (begin, begin):
         raise ConfigError(f"{where} begins with two beginning tokens; the chat template adds one too many")
     if unknown is not None and unknown in ids:
-        raise ConfigError(f"{where} has characters the tokenizer does not know; add them to model.alphabet")
+        raise ConfigError(
+            f"{where} has characters the tokenizer does not know; add them to model.alphabet, or choose another model"
+        )
     if context is not None and len(ids) >= context:
         raise ConfigError(f"{where} has {len(ids)} tokens, the model's context is {context}; shorten it or drop it")
 

@@ -52,6 +52,7 @@ class Chat:
     stop: tuple[str, ...] = ()
     """Strings that end a response, beside those of a step."""
     stop_ids: tuple[int, ...] = ()
+    """Token ids of the model, likewise; they end what a teacher writes only where they are the same tokens to it."""
     reasoning: Reasoning | None = None
     """The answer is what follows the last close; a response that does not close counts as truncated."""
 
@@ -97,7 +98,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class TaskSampling:
-    """What a task samples otherwise than the step or the evaluation says; what stops it comes beside theirs."""
+    """What a task samples otherwise than the step or the evaluation says; what stops it comes beside theirs, ids as in
+    ``model.chat``."""
 
     n: Count | None = None
     temperature: NotNegative | None = None
@@ -254,7 +256,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Strings that end a response; the text is cut before them."""
     stop_ids: tuple[int, ...] = ()
-    """Tokens that end a response beside the model's own end tokens; the response is cut before them."""
+    """Tokens of who writes that end a response beside its own end tokens; the response is cut before them."""
     values: Literal["config", "model"] = "config"
     """config: the numbers above; model: temperature, top_k and top_p are those that the generation_config of the model
     names."""

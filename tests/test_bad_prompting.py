@@ -10,6 +10,14 @@ from qwen_like import CHATML, write, write_rows
 
 from selftrain.cli import main
 
+ENGINE = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Engine:
+    max_model_len: int | None = None
+"""
 NO_SETTINGS: dict[str, object] = {}
 
 
@@ -20,6 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(made / "model")
     write(made / "plain", template=None, generation=NO_SETTINGS)
     write(made / "strict", template="{{ raise_exception('no\\nsystem') }}")
+    write(made / "short")
+    config = made / "short" / "config.json"
+    config.write_text(config.read_text().replace('"max_position_embeddings": 192', '"max_position_embeddings": 20'))
+    (made / "engine.py").write_text(ENGINE)
     (made / "nothing").mkdir()
     write_rows(made / "train.jsonl", 6)
     write_rows(made / "test.jsonl", 2, first=20)
@@ -154,6 +166,37 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "teacher that is no model": (
         ("grow.draft.model={}/nothing",),
         ("grow.draft.model: '", "nothing' cannot be read as a teacher"),
+    ),
+    "prompt that is too long for a teacher": (
+        ("grow.draft.model={}/short",),
+        ("grow.draft.model: tasks.sums: the prompt of sums/train/", "tokens, the model's context is 20"),
+    ),
+    "prompt that an engine has no room for": (
+        ("grow.draft.sampler={kind: '{}/engine.py:Engine', max_model_len: 20}",),
+        (
+            "grow.draft.sampler.max_model_len: the prompt of sums/",
+            "tokens, and 20 leave no room for a response; raise it",
+        ),
+    ),
+    "prompt that the engine of a teacher has no room for": (
+        (
+            "grow.draft.sampler={kind: '{}/engine.py:Engine', max_model_len: 20}",
+            "grow.draft.model={}/plain",
+            "tasks.sums.prompt.instruction=" + "Think. " * 9,
+            "evaluate.sampler=transformers",
+        ),
+        ("grow.draft.sampler.max_model_len: the prompt of sums/train/", "raise it, shorten the prompt, or drop"),
+    ),
+    "prompt that the engine of the evaluation has no room for": (
+        ("evaluate.sampler={kind: '{}/engine.py:Engine', max_model_len: 20}",),
+        ("evaluate.sampler.max_model_len: the prompt of sums/test/", "raise it, shorten the prompt, or drop"),
+    ),
+    "prompt that a protocol's question has no room for": (
+        (
+            "evaluate.sampler={kind: '{}/engine.py:Engine', max_model_len: 180}",
+            "evaluate.protocol.sums=lm_eval_gsm8k_cot",
+        ),
+        ("evaluate.protocol.sums: the prompt of sums/test/", "the model's context is 180"),
     ),
     "teacher whose template refuses": (
         ("grow.draft.model={}/strict",),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selftrain.config import ConfigError, instantiate
+from selftrain.config import ConfigError
 from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
 from selftrain.prompts import check_tokenizer
@@ -16,14 +16,15 @@ from selftrain.schema import Grow, Learner, RunConfig, Warmup
 from selftrain.stages.allocate import problems_of
 from selftrain.stages.check_config import check_names
 from selftrain.stages.check_lora import check_lora
-from selftrain.stages.check_prompts import check_asked, check_prompts
+from selftrain.stages.check_prompts import check_prompts
+from selftrain.stages.check_writers import check_evaluated, check_samplers, check_writers, room
 from selftrain.stages.evaluate import evaluated_splits
 from selftrain.stages.examples import demonstrated
 from selftrain.stages.kept import check_kept, kept_rows
 from selftrain.stages.protocol import check_protocols
 from selftrain.stages.replay import check_replay
 from selftrain.stages.session import Session, verifier_spec
-from selftrain.stages.settings import NUMBERS, asked_with, sampling_of
+from selftrain.stages.settings import sampler_of, sampling_of
 from selftrain.stages.sources import said
 from selftrain.stages.start import described_tokenizer
 from selftrain.types import Problem
@@ -43,37 +44,6 @@ def check(session: Session) -> None:
     check_model(session)
     check_writers(session)
     check_lora(config, partial(model_config, config))
-
-
-def check_samplers(config: RunConfig) -> None:
-    """What a sampler says of this machine, where it says anything."""
-    chosen = {f"grow.{name}.sampler": step.sampler for name, step in config.grow.items()}
-    if config.evaluate.sampler is not None:
-        chosen["evaluate.sampler"] = config.evaluate.sampler
-    for where, component in chosen.items():
-        sampler = instantiate("sampler", component)
-        try:
-            if hasattr(sampler, "check"):
-                sampler.check()
-        except ValueError as error:
-            raise ConfigError(f"{where}.{error}") from error
-
-
-def check_writers(session: Session) -> None:
-    """Teachers that can be read and asked, and settings that models were said to have."""
-    for name, step in session.config.grow.items():
-        try:
-            session.writer(name, 0)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(f"grow.{name}.model: '{step.model}' cannot be read as a teacher: {reason}") from error
-        check_asked(session, name)
-    for where, (sampling, model) in asked_with(session.config).items():
-        if sampling.values == "model" and not session.model_values(model).keys() & set(NUMBERS):
-            raise ConfigError(
-                f"{where}.values: the generation config of {session.model_name(model)} names no temperature, top_k or "
-                "top_p; give them here and leave values at config"
-            )
 
 
 def check_data(session: Session) -> None:
@@ -116,7 +86,9 @@ def check_model(session: Session) -> None:
     check_prompts(session, learnt_demonstrations(session), context)
     check_replay(session, session.prompters["prompt"])
     check_kept(session, context)
-    check_protocols(session, evaluated_splits(session), context)
+    check_evaluated(session, splits := evaluated_splits(session))
+    limits = [limit for limit in (context, room(sampler_of(config))) if limit is not None]
+    check_protocols(session, splits, min(limits, default=None))
 
 
 def learnt_demonstrations(session: Session) -> list[Problem]:

@@ -67,13 +67,3 @@ def _check_chat(session: Session, where: str, prompter: Prompter) -> None:
                 f"{place}: has no effect, as prompts are plain text here (no chat template); put what it says into "
                 "prompt.template, or name a template file (model.chat.template)"
             )
-
-
-def check_asked(session: Session, step: str) -> None:
-    """Write one prompt of each task as a step's teacher reads it, which may have a chat template of its own."""
-    for task, prompter in session.asked(step).items():
-        for problem in session.problems.of(task, "train")[:1]:
-            try:
-                prompter.ids(problem)
-            except ConfigError as error:
-                raise ConfigError(f"grow.{step}.model: {error}") from error

@@ -1,5 +1,5 @@
-"""What a dry run shows beside the plan: a prompt of each task and a training example of each that is learnt, decoded,
-and whether another run has sampled the same."""
+"""What a dry run shows beside the plan: a prompt of each task as each writer reads it and a training example of each
+that is learnt, decoded, and whether another run has sampled the same."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain.prompts import Prompter
 from selftrain.schema import Grow
 from selftrain.stages.grow import samples_folder, work_list
 from selftrain.stages.plan import NOT_DONE
 from selftrain.stages.replay import encoder_of, read_rows, replayed_files
 from selftrain.stages.session import Session
-from selftrain.stages.settings import NUMBERS, POLICY
+from selftrain.stages.settings import NUMBERS, stop_ids
 from selftrain.stages.store import FOLDER, shared_samples
+from selftrain.stages.writers import remote
 from selftrain.types import Problem
 
 WIDTH = 2000
@@ -57,19 +59,26 @@ def _prompt(session: Session, task: str, problem: Problem) -> Iterator[str]:
     yield f"prompt of {problem.id}, {len(ids)} tokens:"
     yield from _indented(session.tokenizer.decode(ids))
     for name, step in session.config.grow.items():
-        yield f"  grow.{name}: {_sampled(session, task, step)}"
+        asked = session.asked(name)[task]
+        if asked is not session.prompter(task):
+            theirs = asked.ids(problem)
+            yield f"  grow.{name}: {step.model} reads it in tokens of its own, {len(theirs)}:"
+            yield from _indented(asked.tokenizer.decode(theirs))
+        yield f"  grow.{name}: {_sampled(session, task, step, asked)}"
 
 
-def _sampled(session: Session, task: str, step: Grow) -> str:
+def _sampled(session: Session, task: str, step: Grow, asked: Prompter) -> str:
     settings, own = session.settings(step.sampling(), task, step.model), vars(session.config.tasks[task].sampling)
     stops = [repr(stop) for stop in settings.stop] + [str(token) for token in settings.stop_ids]
-    end = [repr(session.tokenizer.eos_token)] if step.model == POLICY else ["its own end token"]
+    end = ["its own end token"] if remote(step.sampler) else [repr(asked.tokenizer.eos_token)]
+    others = [str(token) for token in stop_ids(session.config, task) if token not in settings.stop_ids]
+    left = f"; not by {', '.join(others)}, which only the policy is known to read so" if others else ""
     changed = [name for name in NUMBERS if own[name] is not None]
     told = f" ({', '.join(changed)} by tasks.{task}.sampling)" if changed else ""
     whose = ", as its generation_config says," if step.values == "model" else ","
     return (
         f"sampled at temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}{whose} at "
-        f"most {settings.max_tokens} tokens{told}, ended by {', '.join([*stops, *end])}"
+        f"most {settings.max_tokens} tokens{told}, ended by {', '.join([*stops, *end])}{left}"
     )
 
 

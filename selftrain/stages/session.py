@@ -24,8 +24,8 @@ from selftrain.sampling.base import Sampler
 from selftrain.schema import Component, Prompt, RunConfig, Sampling, Verify
 from selftrain.stages.plan import Stages
 from selftrain.stages.problems import ProblemSet, few_shot, load_problems
-from selftrain.stages.settings import NUMBERS, POLICY
-from selftrain.stages.writers import Writer, remote
+from selftrain.stages.settings import NUMBERS, POLICY, stop_ids
+from selftrain.stages.writers import Writer, reads_ids, remote, same_tokens
 from selftrain.types import Problem
 from selftrain.verification import VerifierPool
 
@@ -129,7 +129,7 @@ class Session:
     def settings(self, sampling: Sampling, task: str, model: str = POLICY) -> Sampling:
         """How a task is sampled: as the step or evaluation says, but for what the model or the task says otherwise.
 
-        What stops a response is all that any of them names.
+        What stops a response is all that any of them names: strings whoever writes, ids where they are the same tokens.
 
         Args:
             model: who writes, as ``grow.STEP.model`` names it.
@@ -141,9 +141,18 @@ class Session:
             sampling,
             **{**{name: value for name, value in named.items() if name in NUMBERS}, **numbers},
             stop=tuple(dict.fromkeys((*sampling.stop, *chat.stop, *own.stop))),
-            stop_ids=tuple(dict.fromkeys((*sampling.stop_ids, *chat.stop_ids, *own.stop_ids))),
+            stop_ids=tuple(dict.fromkeys((*sampling.stop_ids, *self.known(model, stop_ids(self.config, task))))),
             values="config",
         )
+
+    def known(self, model: str, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Those token ids of the policy that are the same tokens to who writes."""
+        if model == POLICY or not ids:
+            return ids
+        if model in self._served:
+            asked = [step.sampler for step in self.config.grow.values() if step.model == model]
+            return ids if all(map(reads_ids, asked)) else ()
+        return same_tokens(ids, self.tokenizer, next(iter(self._foreign(model).values())).tokenizer)
 
     def samples_per_problem(self, n: int, task: str) -> int:
         return self.config.tasks[task].sampling.n or n

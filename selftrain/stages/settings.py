@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from selftrain.schema import Component, Grow, RunConfig, Sampling
 
 POLICY = "policy"
@@ -20,8 +22,15 @@ def sampling_of(config: RunConfig) -> Sampling:
     """The settings of the sampled metrics; greedy decoding shares all but the drawing."""
     if config.evaluate.sampling is not None:
         return config.evaluate.sampling
-    steps = [*of_the_policy(config), *config.grow.values()]
-    return steps[0].sampling() if steps else Sampling()
+    if own := of_the_policy(config):
+        return own[0].sampling()
+    # A teacher's numbers are as good as any, its token ids are not the policy's.
+    return next((replace(step.sampling(), stop_ids=()) for step in config.grow.values()), Sampling())
+
+
+def stop_ids(config: RunConfig, task: str) -> tuple[int, ...]:
+    """Tokens of the policy's vocabulary that end a response to a task, whatever the step."""
+    return tuple(dict.fromkeys((*config.model.chat.stop_ids, *config.tasks[task].sampling.stop_ids)))
 
 
 def asked_with(config: RunConfig) -> dict[str, tuple[Sampling, str]]:

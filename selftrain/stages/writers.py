@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from selftrain import registry
 from selftrain.prompts import Prompter
@@ -18,6 +19,16 @@ from selftrain.stages.settings import POLICY
 def remote(component: Component) -> bool:
     """Whether a sampler asks a server, which loads no checkpoint of ours."""
     return bool(getattr(registry.resolve("sampler", component.kind), "remote", False))
+
+
+def reads_ids(component: Component) -> bool:
+    """Whether a sampler that asks a server says that its model has the policy's vocabulary."""
+    return bool(component.options.get("prompt_ids"))
+
+
+def same_tokens(ids: Sequence[int], ours: Any, theirs: Any) -> tuple[int, ...]:
+    """The ids that stand for the same token in two tokenizers."""
+    return tuple(token for token in ids if ours.convert_ids_to_tokens(token) == theirs.convert_ids_to_tokens(token))
 
 
 @dataclass(frozen=True)
