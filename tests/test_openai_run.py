@@ -74,6 +74,21 @@ def test_a_run_learns_from_a_teacher_and_outlives_its_server(
         assert example.response_ids == samples[str(example.sample_id)].response_ids
 
 
+def test_what_the_policy_cannot_spell_is_not_taught(tmp_path: Path) -> None:
+    with FakeOpenAI() as fake:
+        fake.write = lambda prompt, seed: ("", "so ", "<end>")[seed // 3 % 3] + mostly_right(prompt, seed)
+        assert main(config(tmp_path, fake.url)) == 0
+    samples = samples_of(tmp_path)
+    assert {s.text.rpartition("#")[0]: s.finish_reason for s in samples.values()} == {
+        "": "eos",
+        "so ": "length",
+        "<end>": "length",
+    }
+    folder = tmp_path / "tiny" / "iteration_0001" / "examples" / "policy"
+    taught = [str(example.sample_id) for part in records.parts(folder) for example in records.rows(part, Example)]
+    assert taught and all(samples[name].text.startswith("#") for name in taught)
+
+
 def test_early_stopping_keeps_what_asking_for_all_would_have_kept(tmp_path: Path) -> None:
     with FakeOpenAI() as fake:
         fake.write, fake.delay = mostly_right, 0.005

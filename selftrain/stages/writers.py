@@ -54,7 +54,8 @@ class Writer:
     def in_our_tokens(self, task: str, answer: Completion) -> Completion:
         """A response in tokens of the policy: the writer's own where they are the policy's too, else encoded again.
 
-        The end token of a teacher stands for that of the policy.
+        The end token of a teacher stands for that of the policy. A text that the policy cannot read, or would read
+        as special tokens, counts as truncated, so that it is never taught.
         """
         if self.origin == POLICY:
             return answer
@@ -66,11 +67,17 @@ class Writer:
             if source == "engine":
                 return replace(answer, ids=(*kept, *end))
         encoded = tokenizer.encode(answer.text, add_special_tokens=False)
+        if self._special.intersection(encoded):
+            return replace(answer, ids=tuple(encoded), finish_reason="length", logprobs=None, ids_from="retokenised")
         return replace(answer, ids=(*encoded, *end), logprobs=None, ids_from="retokenised")
 
     @cached_property
     def _size(self) -> int:
         return len(next(iter(self.readers.values())).tokenizer)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(next(iter(self.readers.values())).tokenizer.all_special_ids)
 
     def _ours(self, answer: Completion, end: tuple[int, ...]) -> bool:
         """Whether the ids can be of our vocabulary."""
