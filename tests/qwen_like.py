@@ -47,7 +47,14 @@ def tokenizer(*, base: bool = False, template: str | None = CHATML) -> Any:
     return made
 
 
-def write(folder: Path, *, base: bool = False, generation: dict[str, Any] | None = None, **options: Any) -> Any:
+def write(
+    folder: Path,
+    *,
+    base: bool = False,
+    generation: dict[str, Any] | None = None,
+    context: int = 192,
+    **options: Any,
+) -> Any:
     """A checkpoint with random weights, as it would come from the hub; returns its tokenizer."""
     from selftrain.models.checkpoint import save
     from selftrain.models.small import random_model
@@ -60,7 +67,7 @@ def write(folder: Path, *, base: bool = False, generation: dict[str, Any] | None
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 192,
+        "max_position_embeddings": context,
         "tie_word_embeddings": True,
     }
     save(random_model(architecture, made, seed=0), made, folder)

@@ -49,6 +49,16 @@ def countdown_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def gsm8k_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "question": f"Ann has {i} bags of 4 pens. How many pens has she?",
+            "answer": f"She has {i} x 4 = <<{i}*4={4 * i}>>{4 * i} pens.\n#### {4 * i}",
+        }
+        for i in range(1, count + 1)
+    ]
+
+
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -34,6 +34,7 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
         f"run.name={name}",
         "run.reuse=false",
         f"tasks.gsm8k.data_dir={DATA / 'gsm8k'}",
+        "tasks.gsm8k.prompt.few_shot.n=0",  # It is too small to learn from examples, and knows the bare prompt.
         f"tasks.gsm8k.limit={{train: {PROBLEMS}, val: 4, test: 8}}",
         "warmup.policy={from: gold, optim: {lr: 3e-3, steps: 120, batch_size: 16}}",
         f"grow.draft.n={N}",

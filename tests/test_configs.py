@@ -1,0 +1,89 @@
+"""Every config that is shipped, dry-run on small local data and tiny models laid out as those it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from qwen_like import write
+from small_data import aqua_rows, countdown_rows, gsm8k_rows, write_lines
+
+from selftrain.cli import main
+from selftrain.config import load_config
+
+CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
+
+GSM8K = ("tasks.gsm8k.data_dir={}/gsm8k", "tasks.gsm8k.val_size=4")
+MIXED = (
+    "model.path={}/chat",
+    *GSM8K,
+    "tasks.aqua.data_dir={}/aqua",
+    "tasks.countdown={data_dir: '{}/countdown', val_size: 4, test_size: 6}",
+)
+LOCAL = {
+    "rest_em_gsm8k": ("model.path={}/base", *GSM8K),
+    "distill_gsm8k": ("model.path={}/chat", *GSM8K),
+    "mixed": (*MIXED, "learners.policy.examples.chat.from=replay:{}/general.jsonl"),
+}
+"""By config: what is put in place of what lies on the hub."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and models."""
+    made = tmp_path_factory.mktemp("local")
+    write_lines(made / "gsm8k" / "train.jsonl", gsm8k_rows(24)[4:])
+    write_lines(made / "gsm8k" / "test.jsonl", gsm8k_rows(4))
+    for split, rows in {"train": (8, 20), "dev": (3, 8), "test": (0, 3)}.items():
+        write_lines(made / "aqua" / f"aqua_{split}.json", aqua_rows(20)[slice(*rows)])
+    write_lines(made / "countdown" / "countdown.jsonl", countdown_rows(24))
+    write_lines(made / "general.jsonl", [{"prompt": "Say hello.", "response": "Hello!"}])
+    write(made / "base", base=True, context=2048)
+    write(made / "chat", context=2048)
+    return made
+
+
+def dry_run(config: Path, overrides: tuple[str, ...], folder: Path, runs: Path) -> int:
+    given = [override.replace("{}", str(folder)) for override in overrides]
+    return main(["run", str(config), f"run.folder={runs}", "--dry-run", *given])
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_config_dry_runs(config: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dry_run(config, LOCAL.get(config.stem, ()), folder, tmp_path / "runs") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    for task in load_config(config).tasks:
+        assert f"task {task}: " in said.out and f"prompt of {task}/train/" in said.out
+    assert "sampled at temperature " in said.out and "training example, with what carries no loss in ⟦ ⟧:" in said.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_base_model_is_asked_with_examples_and_taught_without(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "rest_em_gsm8k")
+    assert dry_run(config, LOCAL["rest_em_gsm8k"], folder, tmp_path) == 0
+    shown = capsys.readouterr().out.partition("prompt of gsm8k/train/")[2]
+    asked, _, taught = shown.partition("training example")
+    assert asked.count("\n  | Question: Ann") == 5 and asked.count("\n  | Answer: She has") == 4
+    assert "\n  | Answer:\n" in asked and r"ended by '\n\nQuestion:', '<|endoftext|>'" in asked
+    assert taught.count("Question: Ann") == 1 and "\n  | Answer:⟧ She has" in taught
+
+
+def test_a_mixture_says_what_is_missing_and_goes_without(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "mixed")
+    assert dry_run(config, MIXED, folder, tmp_path) == 2
+    assert "learners.policy.examples.chat.from: no such file: data/chat.jsonl" in capsys.readouterr().err
+    assert "learners.policy.examples.chat=null" in config.read_text()
+    assert dry_run(config, (*MIXED, "learners.policy.examples.chat=null"), folder, tmp_path) == 0
