@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,29 @@ import pytest
 from kill_driver import Driver, driving
 
 ALPHABET = "0123456789+-*= #"
+LACKING = ("SELFTRAIN_DATA", "SELFTRAIN_HARNESSES")
+"""Variables without which tests are skipped; the reasons name them."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """The last word of a test run is what it did not check."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        for line in unchecked(reporter.stats.get("skipped", [])):
+            reporter.write_line(line, yellow=True, bold=True)
+
+
+def unchecked(skipped: list[Any]) -> Iterator[str]:
+    """A line for each variable that is not set, and one for each file of tests that asked for it."""
+    for variable in LACKING:
+        reports = [report for report in skipped if variable in str(report.longrepr)]
+        if reports:
+            yield f"NOT CHECKED, because {variable} is not set (CONTRIBUTING.md says what it names):"
+        for path, count in sorted(Counter(report.nodeid.partition("::")[0] for report in reports).items()):
+            promise = ast.get_docstring(ast.parse((Path(__file__).parent.parent / path).read_text())) or ""
+            yield f"  {path}, {count} skipped: {promise.partition(chr(10))[0]}"
 
 
 @pytest.fixture(scope="session")

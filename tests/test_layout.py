@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import resource
 import subprocess
 import sys
@@ -115,6 +116,17 @@ def test_config_loads_and_comes_back_from_its_own_tree(path: Path) -> None:
     config = load_config(path)
     assert config.tasks and config.grow and config.learners
     assert check_tree(to_tree(config)) == config
+
+
+def test_the_last_word_of_a_test_run_is_what_it_did_not_check() -> None:
+    command = [sys.executable, "-m", "pytest", "tests/test_mixed_run.py", "-q", "-p", "no:cacheprovider"]
+    without = {name: value for name, value in os.environ.items() if name != "SELFTRAIN_DATA"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=without, check=True)
+    assert done.stdout.splitlines()[-2:] == [
+        "NOT CHECKED, because SELFTRAIN_DATA is not set (CONTRIBUTING.md says what it names):",
+        "  tests/test_mixed_run.py, 1 skipped: Three tasks with a verifier each, and replayed data, in one iteration "
+        "through the real vLLM.",
+    ]
 
 
 def test_tasks_and_verifiers_are_links_without_init() -> None:
