@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,29 +18,35 @@ from typing import Any
 import pytest
 from asking import ask, collect
 
+from selftrain import records
 from selftrain.cli import main
 from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.base import Request
 from selftrain.sampling.openai import OpenAI
 from selftrain.sampling.transformers import Transformers
 from selftrain.schema import Sampling
+from selftrain.stages.journal import Journal
 from selftrain.types import Sample
 
 START_SECONDS = 180
 
 
 class Server:
-    """``python -m vllm.entrypoints.openai.api_server`` on a free port of this machine."""
+    """``python -m vllm.entrypoints.openai.api_server`` on a free port of this machine, the same one at every start."""
 
     def __init__(self, model: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self.model = f"http://127.0.0.1:{port}/v1", "teacher"
-        arguments = ["--model", str(model), "--served-model-name", self.model, "--port", str(port)]
+        named = ["--model", str(model), "--served-model-name", self.model, "--port", str(port)]
         more = ["--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32", "--no-enable-chunked-prefill"]
+        self._command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *named, *more]
+        self.start()
+
+    def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments, *more],
+            self._command,
             env={
                 **os.environ,
                 "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -60,6 +68,16 @@ class Server:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
         raise TimeoutError("the server did not start")
+
+    def answered(self) -> int:
+        """Responses finished since it started, by its own count."""
+        with urllib.request.urlopen(f"{self.url.removesuffix('/v1')}/metrics", timeout=10) as reply:
+            lines = reply.read().decode().splitlines()
+        return round(sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:request_success_total{")))
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def stop(self) -> None:
         self._process.terminate()
@@ -109,26 +127,74 @@ def test_samples_with_seeds_come_again_and_stops_are_told_apart(server: Server, 
             assert completion.ids[-1] == tokenizer.eos_token_id
 
 
-def test_a_run_learns_from_it_with_its_own_tokens(server: Server, tiny: Path, tmp_path: Path) -> None:
-    from selftrain import records
-
-    config = Path(__file__).parent / "tiny.yaml"
-    verifier = tmp_path / "lenient.py"
+def command(server: Server, tiny: Path, folder: Path, *more: str) -> list[str]:
+    """A run of one iteration whose Grow it writes."""
+    verifier = folder / "lenient.py"
     verifier.write_text("def verify(problem, response):\n    return len(response) > 2\n")
-    settings = [
-        f"run.folder={tmp_path}",
+    return [
+        "run",
+        str(Path(__file__).parent / "tiny.yaml"),
+        f"run.folder={folder}",
         f"model={{path: {tiny}, architecture: null, alphabet: null}}",
         f"tasks.arithmetic.verifier={verifier}:verify",
         f"grow.draft={{n: 4, max_tokens: 18, stop: ['#'], model: {server.model}}}",
         f"grow.draft.sampler={{kind: openai, url: '{server.url}', batch_size: null}}",
         "evaluate={n: 0, sampler: transformers}",
         "loop.iterations=1",
+        *more,
     ]
-    assert main(["run", str(config), *settings]) == 0
+
+
+def samples_of(run: Path) -> list[Sample]:
+    return [sample for part in records.parts(run / "samples") for sample in records.read(part, Sample)]
+
+
+def test_a_run_learns_from_it_with_its_own_tokens(server: Server, tiny: Path, tmp_path: Path) -> None:
+    assert main(command(server, tiny, tmp_path)) == 0
     run = tmp_path / "tiny" / "iteration_0001"
-    samples = [s for part in records.parts(run / "samples") for s in records.read(part, Sample)]
+    samples = samples_of(run)
     tokenizer = load_tokenizer(tiny)
     assert {(s.policy, s.origin, s.sampler) for s in samples} == {("teacher", "teacher", "openai")}
     assert {s.ids_from for s in samples} == {"engine"}
-    assert all(tokenizer.decode(s.response_ids, skip_special_tokens=True) == s.text for s in samples)
+    assert all(tokenizer.decode(list(s.response_ids), skip_special_tokens=True) == s.text for s in samples)
     assert (run / "policy" / "checkpoint" / "model.safetensors").exists()
+
+
+def kill_after(server: Server, journal: Path, responses: int, seconds: float = 90) -> None:
+    """End the server once so many responses are in the journal."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if journal.exists() and journal.read_bytes().count(b'"finish_reason"') >= responses:
+            break
+        time.sleep(0.02)
+    server.kill()
+
+
+def test_killed_in_the_middle_of_grow_it_is_not_asked_again_for_what_had_come(
+    server: Server, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, total = tmp_path / "tiny" / "iteration_0001", 24 * 12
+    journal = run / "samples" / "draft.journal"
+    arguments = command(server, tiny, tmp_path, "grow.draft.n=12", "grow.draft.sampler.retries=1", "--until", "1/grow")
+    # Slowly enough that the end does not come before the kill.
+    slow = ["grow.draft.sampler.requests_per_minute=1800", "grow.draft.sampler.concurrency=8"]
+    killer = threading.Thread(target=kill_after, args=(server, journal, 60))
+    killer.start()
+    assert main([*arguments, *slow]) == 1
+    killer.join()
+    before = Journal(journal)
+    before.close()
+    came = len(before.finished)
+    assert 60 <= came < total
+    assert (
+        f"no answer from {server.url}" in (said := capsys.readouterr().err) and f"; {came} responses had come" in said
+    )
+    server.start()
+    server.wait()
+    assert main(arguments) == 0
+    assert server.answered() == total - came
+    samples = samples_of(run)
+    assert len({sample.id for sample in samples}) == len(samples) == total
+    written = {(sample.text, sample.response_ids) for sample in samples}
+    assert all((done.text, done.ids) in written for done in before.finished if done.finish_reason == "eos")
+    assert not journal.exists()
