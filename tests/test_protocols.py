@@ -18,7 +18,7 @@ from selftrain.config import ConfigError, check_tree, instantiate, to_tree
 from selftrain.intervals import mean_interval
 from selftrain.protocols.base import Graded
 from selftrain.report.protocols import protocol_lines
-from selftrain.report.run import best_on_validation
+from selftrain.report.run import best_iteration
 from selftrain.schema import Component, Sampling
 from selftrain.tasks.gsm8k import GSM8K
 from selftrain.types import Problem, Sample
@@ -229,7 +229,8 @@ def problems_of(root: Path, row: dict[str, Any]) -> list[Problem]:
 def test_rows_of_protocols_decide_nothing() -> None:
     own = [{"iteration": i, "task": "easy", "split": "val", "pass@1": share} for i, share in enumerate((0.5, 0.4))]
     theirs = [{"iteration": i, "task": "easy", "split": "val", "protocol": "p", "pass@1": i} for i in range(2)]
-    assert best_on_validation([*own, *theirs]) == 0
+    config = {"tasks": {"easy": {}}, "loop": {"stop": None}}
+    assert best_iteration([*own, *theirs], config) == (0, "pass@1 on val")
     assert protocol_lines(own) == []
 
 

@@ -17,9 +17,8 @@ from selftrain import __version__, records
 from selftrain.artifacts import RunDir, RunError, file_digest, read_json
 from selftrain.compose import ConfigError, read_tree
 from selftrain.registry import nearest
-from selftrain.report.forgetting import watched_tasks
 from selftrain.report.licences import Licence, base_licence, task_licence
-from selftrain.report.run import best_on_validation
+from selftrain.report.run import best_iteration
 
 DIGITS = 16
 """Of a digest, as samples and marks shorten it."""
@@ -84,7 +83,7 @@ def finished(run: RunDir) -> list[int]:
 
 
 def choose(run: RunDir, learner: str, wanted: int | None) -> Checkpoint:
-    """The checkpoint of an iteration; by default of the one `loop.stop` calls the best, else of the last.
+    """The checkpoint of an iteration; by default of the best on validation, else of the last.
 
     Raises:
         RunError: no iteration is finished.
@@ -97,7 +96,12 @@ def choose(run: RunDir, learner: str, wanted: int | None) -> Checkpoint:
         raise RunError(f"{run.root}: no iteration is finished; run the same command again to go on")
     if wanted is not None and wanted not in done:
         raise ConfigError(f"--iteration {wanted}: not finished in {run.root}; finished: {', '.join(map(str, done))}")
-    number, why = (wanted, "chosen by hand") if wanted is not None else best(metrics_of(run, done), config, done)
+    if wanted is not None:
+        number, why = wanted, "chosen by hand"
+    elif best := best_iteration(metrics_of(run, done), config):
+        number, why = best[0], f"the best by {best[1]}"
+    else:
+        number, why = done[-1], "the last one; no validation split was evaluated"
     folder = checkpoint_folder(run, learner, number)
     if folder is None:
         raise ConfigError(
@@ -105,16 +109,6 @@ def choose(run: RunDir, learner: str, wanted: int | None) -> Checkpoint:
             "started from; choose a later one with --iteration"
         )
     return Checkpoint(folder, learner, number, why)
-
-
-def best(rows: Sequence[dict[str, Any]], config: dict[str, Any], done: Sequence[int]) -> tuple[int, str]:
-    """The iteration to publish, and why."""
-    rule = config["loop"]["stop"]
-    chosen = {"metric": rule["metric"], "split": rule["split"]} if rule else {}
-    found = best_on_validation(rows, **chosen, watched=watched_tasks(config))
-    if found is None:
-        return done[-1], "the last one; no validation split was evaluated"
-    return found, f"the best by {rule['metric']} on {rule['split']}" if rule else "the best on val"
 
 
 def checkpoint_folder(run: RunDir, learner: str, iteration: int) -> Path | None:
