@@ -259,6 +259,28 @@ def test_a_problem_without_a_worked_solution_cannot_be_graded_as_lighteval_does(
         protocol.prompt(Problem("mine/test/0", "mine", "test", "What is 1 + 1?", answer="2"))
 
 
+def test_worked_examples_are_drawn_by_row_so_ids_must_end_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of files of one's own do where they have a field ``id``; else they end in a hash of the question."""
+    config = configured(tmp_path, mine={"kind": "lighteval_gsm8k", "num_fewshots": 1})
+    rows = {"train": sums(10, 6), "val": sums(20, 3), "test": sums(30, 3)}
+    for numbered in (False, True):
+        name = "numbered" if numbered else "hashed"
+        more = [{"solution": row["answer"], **({"id": i} if numbered else {})} for i, row in enumerate(sums(0, 9))]
+        data = {
+            split: [{**row, **extra, "answer": "1"} for row, extra in zip(own, more, strict=False)]
+            for split, own in rows.items()
+        }
+        folder = write_rows(tmp_path / name, **data)
+        files = {split: f"{folder}/{split}.jsonl" for split in rows}
+        config["tasks"] = {"mine": {"kind": "jsonl", "files": files, "verifier": "numeric_answer"}}
+        assert run(tmp_path, config) == (0 if numbered else 2)
+    error = capsys.readouterr().err
+    assert error.startswith("selftrain: evaluate.protocol.mine: problem mine/train/") and error.count("\n") == 1
+    assert "ids must end in a row number; give every record one" in error and "set num_fewshots to 0" in error
+
+
 def test_what_a_protocol_needs_is_looked_for_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.build("protocol", "lighteval_gsm8k", {}).check()
     monkeypatch.setattr("selftrain.protocols.extractive_match.REQUIRED", "latex2sympy2_extended==0.0.1")
