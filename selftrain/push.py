@@ -44,14 +44,11 @@ class Target:
         return Target(f"{self.name}-data", "dataset", folder)
 
 
-def push(options: argparse.Namespace) -> int:
+def push(run: RunDir, options: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from selftrain.report.lineage import choose, lineage
 
-    if not (options.run / "config.yaml").exists():
-        raise ConfigError(f"{options.run} is no run directory: it has no config.yaml")
-    run = RunDir(options.run)
     model = target(options.to)
     checkpoint = choose(run, options.learner, options.iteration)
     targets = [model, model.data] if options.data else [model]
