@@ -84,6 +84,13 @@ def test_a_prompt_cannot_end_the_block_of_the_config() -> None:
     [
         ({"kind": "gsm8k"}, "mit", "openai/gsm8k"),
         ({"kind": "gsm8k", "hub": "someone/copy"}, "unknown", "someone/copy"),
+        ({"kind": "gsm8k", "data_dir": "/my/own/company/data"}, "unknown", "unknown"),
+        ({"kind": "gsm8k", "data_dir": "/my", "licence": "mit", "origin": "openai/gsm8k"}, "mit", "openai/gsm8k"),
+        ({"kind": "gsm8k", "hub": "someone/copy", "licence": "mit"}, "mit", "someone/copy"),
+        ({"kind": "svamp"}, "mit", "ChilleD/SVAMP"),
+        ({"kind": "aqua"}, "apache-2.0", "deepmind/aqua_rat"),
+        ({"kind": "countdown"}, "unknown", "Jiayi-Pan/Countdown-Tasks-3to4"),
+        ({"kind": "countdown", "data_dir": "/my"}, "unknown", "unknown"),
         ({"kind": "arithmetic", "modulus": 10}, "none needed", "generated"),
         ({"kind": "jsonl"}, "unknown", "unknown"),
         ({"kind": "jsonl", "licence": "cc-by-4.0", "origin": "org/data"}, "cc-by-4.0", "org/data"),
@@ -121,3 +128,9 @@ def test_a_licence_written_down_later_leaves_what_is_done_valid(tmp_path: Path) 
         for more in ({}, {"licence": "cc0-1.0", "origin": "mine"})
     )
     assert before == after and "fields" in before["tasks"]["own"]
+    gsm8k = {"kind": "gsm8k", "data_dir": str(tmp_path)}
+    before, after = (
+        fingerprints.data(check_tree({**tree, "tasks": {"own": {**gsm8k, **more}}}))
+        for more in ({}, {"licence": "mit", "origin": "openai/gsm8k"})
+    )
+    assert before == after and "val_size" in before["tasks"]["own"]
