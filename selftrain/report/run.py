@@ -1,4 +1,4 @@
-"""What a person reads of a run directory: closing table, report.html, status, comparison of two runs."""
+"""What a person reads of a run directory: closing table, report.html, status."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 from selftrain import records
 from selftrain.artifacts import RunDir, read_json
 from selftrain.compose import read_tree
-from selftrain.evaluation import Outcome, compare, is_verdict
+from selftrain.evaluation import is_verdict
 from selftrain.report.forgetting import forgetting_lines, overview_lines, watched_tasks
 from selftrain.report.html import write_report
 from selftrain.report.protocols import protocol_lines
-from selftrain.report.tables import compare_table, iterations_table, metric_name
-from selftrain.stages.evaluate import read_outcomes
+from selftrain.report.tables import iterations_table, metric_name
 
 SHOWN_SAMPLES = 6
 
@@ -148,28 +147,3 @@ def stages_done(run: RunDir) -> dict[int, dict[str, str]]:
             stages["grow"] = f"{len(records.parts(folder / 'samples'))} parts"
         found[number] = {**found.get(number, {}), **stages}
     return found
-
-
-def compare_runs(a: RunDir, b: RunDir) -> str:
-    """The last iterations of two runs, with paired tests where both evaluated the same problems."""
-    rows_a, rows_b = rows_of(a), rows_of(b)
-    tests: dict[str, Any] = {}
-    for row in _last(rows_a):
-        key = f"{row['task']}/{row['split']}"
-        other = [r for r in _last(rows_b) if (r["task"], r["split"]) == (row["task"], row["split"])]
-        if other:
-            before, after = (outcomes(run, r) for run, r in ((a, row), (b, other[0])))
-            if {o.problem_id for o in before[0] + before[1]} == {o.problem_id for o in after[0] + after[1]}:
-                tests[key] = compare(before, after)
-    return compare_table(rows_a, rows_b, names=(a.root.name, b.root.name), tests=tests)
-
-
-def outcomes(run: RunDir, row: Mapping[str, Any]) -> tuple[list[Outcome], list[Outcome]]:
-    """The judged answers behind a line of metrics, greedy and sampled."""
-    path = run.iteration(row["iteration"]) / "evaluation" / f"{row['task']}-{row['split']}.parquet"
-    return read_outcomes(path, {})
-
-
-def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    last = max((row["iteration"] for row in rows), default=0)
-    return [row for row in rows if row["iteration"] == last and is_verdict(row)]
