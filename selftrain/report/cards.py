@@ -6,6 +6,7 @@ Text in, text out: everything told comes from a `Lineage`. What nobody wrote dow
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from selftrain.report.export import Data
@@ -14,6 +15,7 @@ from selftrain.report.licences import FREE, UNKNOWN
 from selftrain.report.lineage import Lineage
 from selftrain.report.sections import (
     REST_EM,
+    adapter_section,
     choices,
     config_section,
     counted,
@@ -30,7 +32,7 @@ from selftrain.report.sections import (
 from selftrain.report.tables import by_split, metric_name
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import CardData, EvalResult
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -45,32 +47,17 @@ def model_card(facts: Lineage, name: str, data: str | None = None) -> str:
         name: what the checkpoint is called.
         data: name on the hub of the data set pushed beside it.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
-    base, licence = facts.base, facts.base["licence"]
     watched = watched_tasks(facts.config)
-    sources = [task["licence"]["where"] for name, task in facts.tasks.items() if name not in watched]
     tasks = [
         [name, f"{task['kind']}{', evaluated only' if name in watched else ''}", counted(task["problems"])]
         for name, task in facts.tasks.items()
     ]
-    datasets = [source for source in [*sources, data] if source and HUB_NAME.fullmatch(source)]
-    results = _results(facts) if facts.learner == "policy" else []
-    metadata = ModelCardData(
-        base_model=base["name"] if base["kind"] == "hub" else None,
-        datasets=list(dict.fromkeys(datasets)) or None,
-        eval_results=results or None,
-        library_name="transformers",
-        license="other" if licence["other"] else _identifier(licence["name"]),
-        license_name=licence["name"] if licence["other"] else None,
-        license_link=licence["link"],
-        model_name=name.rpartition("/")[2],
-        pipeline_tag="text-generation",
-        tags=["selftrain", "self-training", *(["rest-em"] if method_name(facts) == REST_EM else [])],
-    )
     sections = [
         f"# {name.rpartition('/')[2]}",
         opening(facts),
+        adapter_section(facts),
         "## Method",
         method(facts),
         table(["choice", "setting"], choices(facts)),
@@ -88,7 +75,36 @@ def model_card(facts: Lineage, name: str, data: str | None = None) -> str:
         "## Config",
         config_section(facts.config),
     ]
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"))
+    return str(ModelCard(_card(_model_metadata(facts, name, data), sections)))
+
+
+def _model_metadata(facts: Lineage, name: str, data: str | None) -> CardData:
+    from huggingface_hub import ModelCardData
+
+    base, licence, adapter = facts.base, facts.base["licence"], facts.adapter
+    on = adapter.base if adapter else None
+    watched = watched_tasks(facts.config)
+    sources = [task["licence"]["where"] for task_name, task in facts.tasks.items() if task_name not in watched]
+    datasets = [source for source in [*sources, data] if source and HUB_NAME.fullmatch(source)]
+    results = _results(facts) if facts.learner == "policy" else []
+    tags = {"lora": on is not None, "rest-em": method_name(facts) == REST_EM}
+    return ModelCardData(
+        base_model=on or (base["name"] if base["kind"] == "hub" else None),
+        base_model_relation="adapter" if on else None,
+        datasets=list(dict.fromkeys(datasets)) or None,
+        eval_results=results or None,
+        library_name="peft" if on else "transformers",
+        license="other" if licence["other"] else _identifier(licence["name"]),
+        license_name=licence["name"] if licence["other"] else None,
+        license_link=licence["link"],
+        model_name=name.rpartition("/")[2],
+        pipeline_tag="text-generation",
+        tags=["selftrain", "self-training", *(tag for tag, carried in tags.items() if carried)],
+    )
+
+
+def _card(metadata: CardData, sections: Sequence[str]) -> str:
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
 def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None) -> str:
@@ -97,27 +113,8 @@ def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None
     Args:
         model: name on the hub of the checkpoint.
     """
-    from huggingface_hub import DatasetCard, DatasetCardData
+    from huggingface_hub import DatasetCard
 
-    rows = sum(rows for _, rows in data.files.values())
-    configs = [
-        {
-            "config_name": kind,
-            "data_files": [
-                {"split": f"iteration_{number}", "path": path}
-                for path, (number, _) in data.files.items()
-                if path.startswith(f"{kind}/")
-            ],
-        }
-        for kind in ("examples", "samples")
-    ]
-    metadata = DatasetCardData(
-        license=_data_licence(facts),
-        size_categories=next((text for size, text in SIZES if rows < size), "10M<n<100M"),
-        task_categories=["text-generation"],
-        configs=[config for config in configs if config["data_files"]],
-        tags=["selftrain", "synthetic"],
-    )
     files = [[path, str(number), f"{count:,}"] for path, (number, count) in data.files.items()]
     fitted = f" [{model}](https://huggingface.co/{model})" if model else f" '{facts.run}'"
     sections = [
@@ -141,7 +138,30 @@ def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None
         "## Config",
         config_section(facts.config),
     ]
-    return str(DatasetCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"))
+    return str(DatasetCard(_card(_data_metadata(facts, data), sections)))
+
+
+def _data_metadata(facts: Lineage, data: Data) -> CardData:
+    from huggingface_hub import DatasetCardData
+
+    configs = [
+        {
+            "config_name": kind,
+            "data_files": [
+                {"split": f"iteration_{number}", "path": path}
+                for path, (number, _) in data.files.items()
+                if path.startswith(f"{kind}/")
+            ],
+        }
+        for kind in ("examples", "samples")
+    ]
+    return DatasetCardData(
+        license=_data_licence(facts),
+        size_categories=next((text for size, text in SIZES if data.rows < size), "10M<n<100M"),
+        task_categories=["text-generation"],
+        configs=[config for config in configs if config["data_files"]],
+        tags=["selftrain", "synthetic"],
+    )
 
 
 def _results(facts: Lineage) -> list[EvalResult]:

@@ -16,6 +16,7 @@ from typing import Any
 from selftrain import __version__, records
 from selftrain.artifacts import RunDir, RunError, file_digest, read_json
 from selftrain.compose import ConfigError, read_tree
+from selftrain.models.adapters import adapter_base, settings_of
 from selftrain.registry import nearest
 from selftrain.report.licences import Licence, base_licence, task_licence
 from selftrain.report.run import best_iteration
@@ -58,6 +59,22 @@ class Iteration:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """The low-rank additions a checkpoint holds, and how they are published."""
+
+    base: str | None
+    """Name on the hub of the model they are published for; None: they are published merged into their base, which
+    nobody else has."""
+    r: int
+    alpha: float
+    dropout: float
+    targets: list[str]
+    """Layers, by the last parts of their names."""
+    difference: float | None = None
+    """The most that merging and rounding changed a logit by, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
 class Lineage:
     """Everything a card tells; plain values throughout."""
 
@@ -75,6 +92,8 @@ class Lineage:
     """Lines of metrics up to this iteration."""
     config: dict[str, Any]
     environment: dict[str, Any]
+    adapter: Adapter | None = None
+    """None where the checkpoint holds all weights."""
 
 
 def finished(run: RunDir) -> list[int]:
@@ -151,6 +170,30 @@ def lineage(run: RunDir, checkpoint: Checkpoint, *, online: bool) -> Lineage:
         metrics=metrics_of(run, numbers),
         config=without_paths(config),
         environment=read_json(run.root / "environment.json"),
+        adapter=adapter_of(checkpoint.folder),
+    )
+
+
+def adapter_of(folder: Path) -> Adapter | None:
+    """The adapter in the folder of a checkpoint, by its own settings.
+
+    Raises:
+        RunError: the base it belongs to is a folder that is gone.
+    """
+    settings = settings_of(folder)
+    if settings is None:
+        return None
+    try:
+        base = adapter_base(folder)
+    except FileNotFoundError as error:
+        raise RunError(str(error)) from error
+    targets = settings.get("target_modules") or []
+    return Adapter(
+        base=None if base is None or base.exists() else base.as_posix(),
+        r=settings["r"],
+        alpha=settings["lora_alpha"],
+        dropout=settings["lora_dropout"],
+        targets=sorted({name.rpartition(".")[2] for name in ([targets] if isinstance(targets, str) else targets)}),
     )
 
 

@@ -10,7 +10,7 @@ from selftrain.evaluation import is_verdict
 from selftrain.report.forgetting import KEPT as KEPT_LEGEND
 from selftrain.report.forgetting import forgetting_table
 from selftrain.report.licences import UNKNOWN
-from selftrain.report.lineage import Iteration, Lineage
+from selftrain.report.lineage import Adapter, Iteration, Lineage
 from selftrain.report.tables import by_split, columns_of, estimate, p_value
 
 REST_EM = "ReST-EM (Singh et al. 2023, arXiv:2312.06585)"
@@ -59,14 +59,38 @@ def opening(facts: Lineage) -> str:
     )
 
 
+def adapter_section(facts: Lineage) -> str:
+    """What one must know to load an adapter, or that there is none any more; empty for a plain checkpoint."""
+    adapter = facts.adapter
+    if adapter is None:
+        return ""
+    if adapter.base is not None:
+        return (
+            f"This is a LoRA adapter: {_lora(adapter)}. It holds the additions alone and belongs to "
+            f"[{adapter.base}](https://huggingface.co/{adapter.base}); load it with "
+            "`peft.AutoPeftModelForCausalLM.from_pretrained`, or give it to a server beside that model."
+        )
+    exact = adapter.difference is not None
+    changed = f"; that changed no logit by more than {adapter.difference:.1g} of the largest one" if exact else ""
+    return (
+        f"What was fitted is a LoRA adapter: {_lora(adapter)}. It is merged here into the model it was fitted on, "
+        f"which is none of the hub{changed}. This is a full checkpoint and needs no other."
+    )
+
+
+def _lora(adapter: Adapter) -> str:
+    return f"rank {adapter.r}, alpha {adapter.alpha:g}, dropout {adapter.dropout:g}, on {', '.join(adapter.targets)}"
+
+
 def choices(facts: Lineage) -> list[list[str]]:
     config, learner = facts.config, facts.config["learners"][facts.learner]
     optim = learner["optim"]
     length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']:g} epochs"
     lines = [
         ["base model", facts.base["name"] or "none: trained from random weights"],
-        ["warm-up", ", ".join(f"{name}: {entry['from']}" for name, entry in config["warmup"].items()) or "none"],
+        ["warm-up", "; ".join(_warmup(name, entry) for name, entry in config["warmup"].items()) or "none"],
         ["init of each fit", learner["init"]],
+        ["adapter", f"LoRA, {_lora(facts.adapter)}" if facts.adapter else "none"],
         ["objective", _options(learner["objective"])],
         ["reward", "; ".join(f"{name}: {_options(source)}" for name, source in config["reward"]["sources"].items())],
         *([f"selection '{name}'", _options(entry)] for name, entry in learner["examples"].items()),
@@ -77,6 +101,11 @@ def choices(facts: Lineage) -> list[list[str]]:
         ["iterations", f"{facts.iteration} of {config['loop']['iterations']}"],
     ]
     return lines
+
+
+def _warmup(name: str, entry: Mapping[str, Any]) -> str:
+    lora = entry.get("lora")
+    return f"{name}: {entry['from']}{', LoRA of rank ' + str(lora['r']) if lora else ''}"
 
 
 def examples_section(facts: Lineage) -> tuple[list[str], list[list[str]]]:
