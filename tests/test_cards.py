@@ -21,7 +21,15 @@ TINY = Path(__file__).with_name("tiny.yaml")
 MIT = {"name": "mit", "where": "openai/gsm8k", "link": None, "other": False}
 APACHE = {"name": "apache-2.0", "where": "its model card", "link": None, "other": False}
 QWEN = {"kind": "hub", "name": "Qwen/Qwen3-0.6B", "licence": APACHE}
-FIRST = Iteration(1, {"aa": 8}, {}, {"right": 5, "wrong": 2, "timeout": 1}, {"own": {"kept": 5, "wrong": 2}}, 5, "bb")
+FIRST = Iteration(
+    1,
+    {"aa": 8},
+    {"draft": {"policy": 8}},
+    {"right": 5, "wrong": 2, "timeout": 1},
+    {"own": {"kept": 5, "wrong": 2}},
+    5,
+    "bb",
+)
 
 
 def facts(**changes: Any) -> Lineage:
@@ -57,7 +65,7 @@ def test_a_licence_without_an_identifier_goes_on_with_name_and_link() -> None:
 
 
 def test_answers_of_others_are_named_and_their_licence_is_unknown() -> None:
-    taught = replace(FIRST, writers={"teacher, big/model": 8})
+    taught = replace(FIRST, sampled_by={"big/model": 8}, written={"draft": {"teacher, big/model": 8}})
     card = model_card(facts(iterations=[taught]), "mine")
     assert "| answers written by teacher, big/model | unknown | unknown |" in card
     assert "ReST-EM" not in card and "Iterated self-training" in card

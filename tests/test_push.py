@@ -84,7 +84,10 @@ def test_the_card_tells_method_numbers_and_licences(run: Path, pushed: tuple[Pat
         "| arithmetic | arithmetic | 12 test, 8 val, 40 demonstrations, 24 train |",
         "| base model | none needed | there is no base model |",
         "| data of arithmetic | none needed | generated |",
-        "| grow, draft | 4 | 1.0 |",
+        "| grow, draft | 4 | 1 | 0 | 1 | 18 | none | transformers |",
+        "| evaluation | 2 | 1 | 0 | 1 | 18 | none | transformers |",
+        "| evaluation, greedy | 1 | 0 | 0 | 1 | 18 | none | transformers |",
+        "on its own verified solutions and worked solutions of its data.",
         "initializer_range: 0.1",
     ):
         assert told in card, told

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from selftrain.report.export import Data
 from selftrain.report.forgetting import watched_tasks
 from selftrain.report.licences import FREE, UNKNOWN
 from selftrain.report.lineage import Lineage
+from selftrain.report.method import REST_EM, adapter_section, method, method_name, opening
 from selftrain.report.sections import (
-    REST_EM,
-    adapter_section,
     choices,
     config_section,
     counted,
     examples_section,
     licences_section,
     lineage_section,
-    method,
-    method_name,
     metrics_section,
-    opening,
+    replayed,
     sampling_section,
     table,
 )
@@ -81,7 +78,8 @@ def model_card(facts: Lineage, name: str, data: str | None = None) -> str:
 def _model_metadata(facts: Lineage, name: str, data: str | None) -> CardData:
     from huggingface_hub import ModelCardData
 
-    base, licence, adapter = facts.base, facts.base["licence"], facts.adapter
+    base, adapter = facts.base, facts.adapter
+    licence = _model_licence(facts)
     on = adapter.base if adapter else None
     watched = watched_tasks(facts.config)
     sources = [task["licence"]["where"] for task_name, task in facts.tasks.items() if task_name not in watched]
@@ -94,9 +92,9 @@ def _model_metadata(facts: Lineage, name: str, data: str | None) -> CardData:
         datasets=list(dict.fromkeys(datasets)) or None,
         eval_results=results or None,
         library_name="peft" if on else "transformers",
-        license="other" if licence["other"] else _identifier(licence["name"]),
-        license_name=licence["name"] if licence["other"] else None,
-        license_link=licence["link"],
+        license=licence.name,
+        license_name=licence.title,
+        license_link=licence.link,
         model_name=name.rpartition("/")[2],
         pipeline_tag="text-generation",
         tags=["selftrain", "self-training", *(tag for tag, carried in tags.items() if carried)],
@@ -119,8 +117,8 @@ def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None
     fitted = f" [{model}](https://huggingface.co/{model})" if model else f" '{facts.run}'"
     sections = [
         f"# {name.rpartition('/')[2]}",
-        f"What the checkpoint{fitted} of iteration {facts.iteration} was fitted to (`examples`), and all that was "
-        "sampled on the way with the verdict on each (`samples`), right or wrong. Written by selftrain "
+        f"What the checkpoint{fitted} of iteration {facts.iteration} was fitted to (`examples`), and all "
+        "answers on the way with the verdict on each (`samples`), right or wrong. Written by selftrain "
         f"{facts.selftrain}. {method(facts)}",
         table(["file", "iteration", "rows"], files),
         "Worked solutions that the warm-up alone was fitted to are not in here." if facts.config["warmup"] else "",
@@ -186,11 +184,34 @@ def _results(facts: Lineage) -> list[EvalResult]:
     return results
 
 
+class Terms(NamedTuple):
+    """A licence in the words of the hub's metadata."""
+
+    name: str
+    title: str | None = None
+    link: str | None = None
+
+
+def _model_licence(facts: Lineage) -> Terms:
+    """That of the base model; unknown where the checkpoint also comes from what others wrote, on terms nobody told."""
+    licence = facts.base["licence"]
+    if _by_others(facts):
+        return Terms(UNKNOWN)
+    if licence["other"]:
+        return Terms("other", licence["name"], licence["link"])
+    return Terms(_identifier(licence["name"]), None, licence["link"])
+
+
+def _by_others(facts: Lineage) -> bool:
+    """Whether teachers, other tools or replayed files have a part in it."""
+    return any(one.writers for one in facts.iterations) or bool(facts.iterations and replayed(facts))
+
+
 def _data_licence(facts: Lineage) -> str | list[str]:
     """Of problems and of who wrote the answers; unknown where one of them is."""
     watched = watched_tasks(facts.config)
     named = {task["licence"]["name"] for name, task in facts.tasks.items() if name not in watched} - {FREE}
-    if not named or any(one.writers for one in facts.iterations):
+    if not named or _by_others(facts):
         return UNKNOWN
     found = sorted({_identifier(name) for name in named})
     return UNKNOWN if UNKNOWN in found else found if len(found) > 1 else found[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ from selftrain.models.adapters import adapter_base, settings_of
 from selftrain.registry import nearest
 from selftrain.report.licences import Licence, base_licence, task_licence
 from selftrain.report.run import best_iteration
+from selftrain.report.sampling import Asked, asked
+from selftrain.stages.settings import POLICY
 
+ADOPTED = "adopted:"
+"""Before the name of a file of another tool, as the origin of a sample."""
 DIGITS = 16
 """Of a digest, as samples and marks shorten it."""
 
@@ -48,14 +52,25 @@ class Iteration:
     number: int
     sampled_by: dict[str, int]
     """Digest of the checkpoint to the number of its samples."""
-    writers: dict[str, int]
-    """What the samples record as their origin, where that is not the policy of the run, to their number."""
+    written: dict[str, dict[str, int]]
+    """By step of Grow, the number of its samples by who wrote them: ``policy``, ``teacher, NAME``, or ``adopted:FILE,
+    DIGEST`` for answers from outside the run."""
     verdicts: dict[str, int]
     selections: dict[str, dict[str, int]]
     """By selection of the learner: examples kept, and samples left out by reason."""
     examples: int
     made: str
     """Digest of the checkpoint that was fitted, as the samples it draws record it."""
+
+    @property
+    def writers(self) -> list[str]:
+        """Who wrote answers, the policy of the run left out."""
+        return list(dict.fromkeys(w for writers in self.written.values() for w in writers if w != POLICY))
+
+    @property
+    def adopted(self) -> list[str]:
+        """Names of the files that answers were adopted from."""
+        return [w.removeprefix(ADOPTED).partition(", ")[0] for w in self.writers if w.startswith(ADOPTED)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,7 @@ class Lineage:
     environment: dict[str, Any]
     adapter: Adapter | None = None
     """None where the checkpoint holds all weights."""
+    sampling: list[Asked] = field(default_factory=list)
 
 
 def finished(run: RunDir) -> list[int]:
@@ -171,6 +187,7 @@ def lineage(run: RunDir, checkpoint: Checkpoint, *, online: bool) -> Lineage:
         config=without_paths(config),
         environment=read_json(run.root / "environment.json"),
         adapter=adapter_of(checkpoint.folder),
+        sampling=[replace(line, sampler=without_paths(line.sampler)) for line in asked(run, config)],
     )
 
 
@@ -214,23 +231,29 @@ def without_paths(value: Any) -> Any:
 def _iteration(run: RunDir, number: int, learner: str) -> Iteration:
     folder = run.iteration(number)
     sampled_by: Counter[str] = Counter()
-    writers: Counter[str] = Counter()
+    written: dict[str, Counter[str]] = {}
     for part in records.parts(folder / "samples"):
-        for policy, origin in zip(*records.columns(part, "policy", "origin"), strict=True):
+        for step, policy, origin in zip(*records.columns(part, "step", "policy", "origin"), strict=True):
             sampled_by[without_paths(policy)] += 1
-            if origin != "policy":
-                writers[without_paths(f"{origin}, {policy}")] += 1
+            who = origin if origin == POLICY else f"{_named(origin)}, {without_paths(policy)}"
+            written.setdefault(step, Counter())[who] += 1
     verdicts = Counter(s for part in records.parts(folder / "verdicts") for s in records.column(part, "status"))
     examples = sum(len(records.column(part, "id")) for part in records.parts(folder / "examples" / learner))
     return Iteration(
         number=number,
         sampled_by=dict(sampled_by),
-        writers=dict(writers),
+        written={step: dict(counts) for step, counts in written.items()},
         verdicts=dict(verdicts),
         selections=read_json(folder / f"selection-{learner}.json")["selections"],
         examples=examples,
         made=file_digest(folder / f"improve-{learner}.done")[:DIGITS],
     )
+
+
+def _named(origin: str) -> str:
+    """Where samples come from, without folders."""
+    file = origin.removeprefix(ADOPTED)
+    return f"{ADOPTED}{Path(file).name}" if file != origin else without_paths(origin)
 
 
 def _base(run: RunDir, config: dict[str, Any], checkpoint: Checkpoint, online: bool) -> dict[str, Any]:
