@@ -23,7 +23,8 @@ from selftrain.artifacts import RunDir, RunError, file_digest, read_json, replac
 from selftrain.config import ConfigError
 
 if TYPE_CHECKING:
-    from selftrain.report.lineage import Checkpoint, Lineage
+    from selftrain.report.choose import Checkpoint
+    from selftrain.report.lineage import Lineage
 
 CARD, LINEAGE = "README.md", "selftrain.json"
 PLACES = {"config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"}
@@ -48,7 +49,8 @@ class Target:
 def push(run: RunDir, options: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from selftrain.report.lineage import choose, lineage
+    from selftrain.report.choose import choose
+    from selftrain.report.lineage import lineage
 
     model = target(options.to)
     checkpoint = choose(run, options.learner, options.iteration)

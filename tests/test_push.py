@@ -13,7 +13,8 @@ import pytest
 from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.cli import main
-from selftrain.report.lineage import choose, without_paths
+from selftrain.report.choose import choose
+from selftrain.report.lineage import without_paths
 from selftrain.types import Example, Sample
 
 TINY = Path(__file__).with_name("tiny.yaml")
