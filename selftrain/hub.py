@@ -9,8 +9,12 @@ from pathlib import Path
 from selftrain.artifacts import RunError
 from selftrain.config import ConfigError
 
-STALE = {"model": ["*.safetensors", "*.safetensors.index.json"], "dataset": ["*.parquet"]}
-"""What an earlier upload to the same name may have left that a later one does not replace."""
+STALE = {
+    "model": ["*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json"],
+    "dataset": ["*.parquet"],
+}
+"""What an earlier upload to the same name may have left that a later one does not replace. By its configs a repository
+is known to hold an adapter or not."""
 
 
 def check_name(name: str) -> None:

@@ -1,7 +1,8 @@
 """`selftrain push`: a checkpoint of a run with its card, and what it was fitted to, to the hub or into a folder.
 
 Nothing but the checkpoint's own files, a card and the lineage leaves the run directory; the hub's own client does the
-rest, so that HF_ENDPOINT, HF_TOKEN and a login count.
+rest, so that HF_ENDPOINT, HF_TOKEN and a login count. An adapter of a hub model leaves as it is; any other is merged
+into its base, which nobody else has.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from selftrain import hub
-from selftrain.artifacts import RunDir, read_json, replacing
+from selftrain.artifacts import RunDir, RunError, read_json, replacing
 from selftrain.config import ConfigError
 from selftrain.digests import file_digest
 
 if TYPE_CHECKING:
-    from selftrain.report.lineage import Checkpoint, Lineage
+    from selftrain.report.choose import Checkpoint
+    from selftrain.report.lineage import Lineage
 
 CARD, LINEAGE = "README.md", "selftrain.json"
 PLACES = {"config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"}
@@ -45,14 +47,12 @@ class Target:
         return Target(f"{self.name}-data", "dataset", folder)
 
 
-def push(options: argparse.Namespace) -> int:
+def push(run: RunDir, options: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from selftrain.report.lineage import choose, lineage
+    from selftrain.report.choose import choose
+    from selftrain.report.lineage import lineage
 
-    if not (options.run / "config.yaml").exists():
-        raise ConfigError(f"{options.run} is no run directory: it has no config.yaml")
-    run = RunDir(options.run)
     model = target(options.to)
     checkpoint = choose(run, options.learner, options.iteration)
     targets = [model, model.data] if options.data else [model]
@@ -62,9 +62,10 @@ def push(options: argparse.Namespace) -> int:
     facts = lineage(run, checkpoint, online=remote and not options.dry_run)
     with TemporaryDirectory(prefix="selftrain-push-") as scratch:
         folders = [Path(scratch) / place.kind for place in targets]
+        files, facts = complete(checkpoint.folder, facts, Path(scratch) / "merged")
         if options.data:
             lay_data(run, facts, checkpoint, folders[1], targets)
-        lay_model(facts, checkpoint, folders[0], targets)
+        lay_model(facts, files, folders[0], targets)
         for place, folder in zip(targets, folders, strict=True):
             where = "nothing is pushed" if options.dry_run else deliver(folder, place, message(facts))
             print(f"{place.kind} {place.name}, {checkpoint.learner} of iteration {checkpoint.iteration}: {where}")
@@ -105,13 +106,31 @@ def check_free(folder: Path) -> None:
         raise ConfigError(f"--to {folder}: holds files that no push wrote ({min(found)}); name another folder")
 
 
-def lay_model(facts: Lineage, checkpoint: Checkpoint, folder: Path, targets: list[Target]) -> None:
+def complete(files: Path, facts: Lineage, merged: Path) -> tuple[Path, Lineage]:
+    """Where the files to push lie, which need nothing that stays here, and the facts that go with them.
+
+    Args:
+        files: folder of a checkpoint.
+        merged: where a full checkpoint is made of an adapter whose base is no model of the hub.
+    """
+    if facts.adapter is None or facts.adapter.base is not None:
+        return files, facts
+    from selftrain.models.export import export
+
+    try:
+        difference = export(files, merged)
+    except ValueError as error:
+        raise RunError(f"{files} was not pushed: {error}") from error
+    return merged, dataclasses.replace(facts, adapter=dataclasses.replace(facts.adapter, difference=difference))
+
+
+def lay_model(facts: Lineage, files: Path, folder: Path, targets: list[Target]) -> None:
     """The files of a checkpoint, as links, with its card."""
     from selftrain.report.cards import model_card
 
     folder.mkdir()
-    for path in sorted(path for path in checkpoint.folder.rglob("*") if path.is_file()):
-        place = folder / path.relative_to(checkpoint.folder)
+    for path in sorted(path for path in files.rglob("*") if path.is_file()):
+        place = folder / path.relative_to(files)
         if place.name in (CARD, LINEAGE):
             continue
         place.parent.mkdir(parents=True, exist_ok=True)

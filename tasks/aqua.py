@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.tasks.published import Published, check_split
+from selftrain.tasks.published import Published, PublishedTask, check_split
 from selftrain.types import Problem
 
 FIELDS = ("question", "options", "rationale", "correct")
@@ -23,22 +23,18 @@ LABEL = re.compile(r"\A\s*([A-E])\)\s*")
 
 
 @dataclass(frozen=True)
-class AQuA:
+class AQuA(PublishedTask):
     """Options of the task."""
 
     hub: str = "deepmind/aqua_rat"
-    """Name on the Hugging Face hub, used where ``data_dir`` is not given."""
     config: str | None = "raw"
-    """Configuration of the data set on the hub."""
     data_dir: str | None = None
     """Folder of ``aqua_dev.json`` and ``aqua_test.json``."""
     demonstrations: bool = True
     """Give the rationales of train to the learner."""
 
     verifier = "choice_answer"
-
-    def sources(self) -> tuple[Path, ...]:
-        return (Path(self.data_dir),) if self.data_dir else ()
+    published_under = "apache-2.0"
 
     def splits(self) -> tuple[str, ...]:
         """Without train where the folder does not have it."""

@@ -14,21 +14,17 @@ a problem that comes again, be it with its numbers in another order, is left out
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from selftrain.tasks.published import Published, check_sizes, check_split, distinct, split_of_one
+from selftrain.tasks.published import Published, PublishedTask, check_sizes, check_split, distinct, split_of_one
 from selftrain.types import Problem
 
 
 @dataclass(frozen=True)
-class Countdown:
+class Countdown(PublishedTask):
     """Options of the task."""
 
     hub: str = "Jiayi-Pan/Countdown-Tasks-3to4"
-    """Name on the Hugging Face hub, used where ``data_dir`` is not given."""
-    config: str | None = None
-    """Configuration of the data set on the hub; None: its only one."""
     data_dir: str | None = None
     """Folder of ``countdown.jsonl``."""
     test_size: int = 500
@@ -46,9 +42,6 @@ class Countdown:
 
     def __post_init__(self) -> None:
         check_sizes(test_size=self.test_size, val_size=self.val_size)
-
-    def sources(self) -> tuple[Path, ...]:
-        return (Path(self.data_dir),) if self.data_dir else ()
 
     def splits(self) -> tuple[str, ...]:
         sizes = {"train": 1, "val": self.val_size, "test": self.test_size}

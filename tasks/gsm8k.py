@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from selftrain.tasks.published import Published, check_sizes, check_split, hold_out
+from selftrain.tasks.published import Published, PublishedTask, check_sizes, check_split, hold_out
 from selftrain.types import Problem
 
-UPSTREAM = "openai/gsm8k"
 SPLITS = ("train", "val", "test")
 MARKS = re.compile(r"<<[^<>]*>>")
 """Calculator annotations such as ``<<48/2=24>>``."""
 
 
 @dataclass(frozen=True)
-class GSM8K:
+class GSM8K(PublishedTask):
     """Options of the task."""
 
-    hub: str = UPSTREAM
-    """Name on the Hugging Face hub, used where ``data_dir`` is not given."""
-    config: str = "main"
-    """Configuration of the data set on the hub."""
+    hub: str = "openai/gsm8k"
+    config: str | None = "main"
     data_dir: str | None = None
     """Folder of ``train.jsonl`` and ``test.jsonl``."""
     val_size: int = 500
@@ -41,21 +37,10 @@ class GSM8K:
     """Leave calculator annotations in the worked solutions."""
 
     verifier = "numeric_answer"
+    published_under = "mit"
 
     def __post_init__(self) -> None:
         check_sizes(val_size=self.val_size)
-
-    @property
-    def source(self) -> str:
-        return self.hub
-
-    @property
-    def licence(self) -> str | None:
-        """Its authors'; what another copy is published under is not known."""
-        return "mit" if self.hub == UPSTREAM else None
-
-    def sources(self) -> tuple[Path, ...]:
-        return (Path(self.data_dir),) if self.data_dir else ()
 
     def splits(self) -> tuple[str, ...]:
         return SPLITS if self.val_size else ("train", "test")

@@ -1,4 +1,4 @@
-"""What tasks on published data share: rows from the Hugging Face hub or a local file, and splits held out by hash."""
+"""What tasks on published data share: where it lies, its licence, its rows, and splits held out by hash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from selftrain.tasks.jsonl import missing_field, read_records
 
@@ -14,6 +14,40 @@ Rows = dict[int, dict[str, Any]]
 """Records by their place upstream, counted from 0."""
 Questions = dict[int, str]
 """What each row asks."""
+
+
+@dataclass(frozen=True)
+class PublishedTask:
+    """The options all of these tasks have, and what they say of the data's licence and source."""
+
+    hub: str = ""
+    """Name on the Hugging Face hub, used where ``data_dir`` is not given."""
+    config: str | None = None
+    """Configuration of the data set on the hub; None: its only one."""
+    data_dir: str | None = None
+    """Folder of local files."""
+    licence: str | None = None
+    """What the data stands under, such as ``cc-by-4.0``, where it is not read from its usual place on the hub; goes
+    into the cards of `selftrain push`."""
+    origin: str | None = None
+    """Where a folder's data comes from, such as its name on the hub; for the cards too."""
+
+    described: ClassVar[tuple[str, ...]] = ("licence", "origin")
+    """Options nothing that is sampled or learnt depends on."""
+    published_under: ClassVar[str | None] = None
+    """Its authors' licence, as the hub calls it; None where it is not known."""
+
+    @property
+    def known_licence(self) -> str | None:
+        """That of the authors; what a folder or another copy holds nobody knows."""
+        return self.published_under if self.data_dir is None and self.hub == type(self).hub else None
+
+    @property
+    def source(self) -> str | None:
+        return self.origin or (self.hub if self.data_dir is None else None)
+
+    def sources(self) -> tuple[Path, ...]:
+        return (Path(self.data_dir),) if self.data_dir else ()
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from selftrain.tasks.published import Published, Questions, check_sizes, check_split, hold_out, split_of_one
+from selftrain.tasks.published import (
+    Published,
+    PublishedTask,
+    Questions,
+    check_sizes,
+    check_split,
+    hold_out,
+    split_of_one,
+)
 from selftrain.types import Problem
 
 FIELDS = ("Body", "Question", "Equation", "Answer", "Type")
@@ -21,13 +28,10 @@ WHOLE = re.compile(r"(?<=[0-9])\.0+(?![0-9])")
 
 
 @dataclass(frozen=True)
-class SVAMP:
+class SVAMP(PublishedTask):
     """Options of the task."""
 
     hub: str = "ChilleD/SVAMP"
-    """Name on the Hugging Face hub, used where ``data_dir`` is not given."""
-    config: str | None = None
-    """Configuration of the data set on the hub; None: its only one."""
     data_dir: str | None = None
     """Folder of ``svamp.jsonl``."""
     test_size: int = 300
@@ -40,12 +44,10 @@ class SVAMP:
     """Give the equations of train to the learner."""
 
     verifier = "numeric_answer"
+    published_under = "mit"
 
     def __post_init__(self) -> None:
         check_sizes(test_size=self.test_size, val_size=self.val_size)
-
-    def sources(self) -> tuple[Path, ...]:
-        return (Path(self.data_dir),) if self.data_dir else ()
 
     def splits(self) -> tuple[str, ...]:
         val = ("val",) if self.val_size else ()

@@ -21,7 +21,15 @@ TINY = Path(__file__).with_name("tiny.yaml")
 MIT = {"name": "mit", "where": "openai/gsm8k", "link": None, "other": False}
 APACHE = {"name": "apache-2.0", "where": "its model card", "link": None, "other": False}
 QWEN = {"kind": "hub", "name": "Qwen/Qwen3-0.6B", "licence": APACHE}
-FIRST = Iteration(1, {"aa": 8}, {}, {"right": 5, "wrong": 2, "timeout": 1}, {"own": {"kept": 5, "wrong": 2}}, 5, "bb")
+FIRST = Iteration(
+    1,
+    {"aa": 8},
+    {"draft": {"policy": 8}},
+    {"right": 5, "wrong": 2, "timeout": 1},
+    {"own": {"kept": 5, "wrong": 2}},
+    5,
+    "bb",
+)
 
 
 def facts(**changes: Any) -> Lineage:
@@ -57,7 +65,7 @@ def test_a_licence_without_an_identifier_goes_on_with_name_and_link() -> None:
 
 
 def test_answers_of_others_are_named_and_their_licence_is_unknown() -> None:
-    taught = replace(FIRST, writers={"teacher, big/model": 8})
+    taught = replace(FIRST, sampled_by={"big/model": 8}, written={"draft": {"teacher, big/model": 8}})
     card = model_card(facts(iterations=[taught]), "mine")
     assert "| answers written by teacher, big/model | unknown | unknown |" in card
     assert "ReST-EM" not in card and "Iterated self-training" in card
@@ -84,6 +92,13 @@ def test_a_prompt_cannot_end_the_block_of_the_config() -> None:
     [
         ({"kind": "gsm8k"}, "mit", "openai/gsm8k"),
         ({"kind": "gsm8k", "hub": "someone/copy"}, "unknown", "someone/copy"),
+        ({"kind": "gsm8k", "data_dir": "/my/own/company/data"}, "unknown", "unknown"),
+        ({"kind": "gsm8k", "data_dir": "/my", "licence": "mit", "origin": "openai/gsm8k"}, "mit", "openai/gsm8k"),
+        ({"kind": "gsm8k", "hub": "someone/copy", "licence": "mit"}, "mit", "someone/copy"),
+        ({"kind": "svamp"}, "mit", "ChilleD/SVAMP"),
+        ({"kind": "aqua"}, "apache-2.0", "deepmind/aqua_rat"),
+        ({"kind": "countdown"}, "unknown", "Jiayi-Pan/Countdown-Tasks-3to4"),
+        ({"kind": "countdown", "data_dir": "/my"}, "unknown", "unknown"),
         ({"kind": "arithmetic", "modulus": 10}, "none needed", "generated"),
         ({"kind": "jsonl"}, "unknown", "unknown"),
         ({"kind": "jsonl", "licence": "cc-by-4.0", "origin": "org/data"}, "cc-by-4.0", "org/data"),
@@ -121,3 +136,9 @@ def test_a_licence_written_down_later_leaves_what_is_done_valid(tmp_path: Path) 
         for more in ({}, {"licence": "cc0-1.0", "origin": "mine"})
     )
     assert before == after and "fields" in before["tasks"]["own"]
+    gsm8k = {"kind": "gsm8k", "data_dir": str(tmp_path)}
+    before, after = (
+        fingerprints.data(check_tree({**tree, "tasks": {"own": {**gsm8k, **more}}}))
+        for more in ({}, {"licence": "mit", "origin": "openai/gsm8k"})
+    )
+    assert before == after and "val_size" in before["tasks"]["own"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,27 @@ def test_reports_show_what_is_watched(run: Path, capsys: pytest.CaptureFixture[s
     card = capsys.readouterr().out
     assert "| watched | arithmetic, evaluated only | " in card
     assert "### Kept text" in card and f"| chat / kept | nll | 11 | {of_kept(run)[0]['nll']:.3f} [" in card
+
+
+def test_two_runs_are_compared_on_the_text_both_kept(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, other := tmp_path / "other")
+    path = other / "iteration_0001" / "evaluation" / "chat-kept.json"
+    scores = json.loads(path.read_text())
+    more = [0.1 * i for i in range(11)]
+    path.write_text(json.dumps({**scores, "nll": [nll + by for nll, by in zip(scores["nll"], more, strict=True)]}))
+    expected = ratio_test(more, scores["tokens"])
+    assert main(["compare", str(run), str(other)]) == 0
+    table = capsys.readouterr().out.partition("\nkept text\n")[2].splitlines()
+    assert table[0].split() == ["nll", "panel", "other", "other", "-", "panel"]
+    (nll,) = (f"{row['nll']:.3f} [{row['nll_low']:.3f}, {row['nll_high']:.3f}]" for row in of_kept(run)[1:])
+    change = f"{expected.difference:+.3f} p={expected.p:.2g}"
+    assert " ".join(table[2].split()) == f"chat / kept {nll} {nll} {change}" and expected.p < 0.1
+    path.write_text(json.dumps({**scores, "rows": "of another file"}))
+    assert main(["compare", str(run), str(other)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{nll} other rows" in told and "no change can be told" in told
 
 
 def test_a_watched_task_can_be_evaluated_by_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

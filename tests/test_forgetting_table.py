@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from selftrain.report.forgetting import advice, forgetting_lines, overview_lines
-from selftrain.report.run import best_on_validation
+from selftrain.report.run import best_iteration
 
 
 def line(iteration: int, task: str, metric: str, value: float, *test: float) -> dict[str, Any]:
@@ -55,4 +55,7 @@ def test_the_best_checkpoint_is_not_chosen_by_a_watched_task() -> None:
         for task, values in (("a", (0.1, 0.2)), ("b", (0.9, 0.0)))
         for i, value in enumerate(values)
     ]
-    assert (best_on_validation(rows), best_on_validation(rows, watched=["b"])) == (0, 1)
+    config: dict[str, Any] = {"tasks": {"a": {}, "b": {"weight": 1.0}}, "loop": {"stop": None}}
+    assert best_iteration(rows, config) == (0, "pass@1 on val")
+    config["tasks"]["b"]["weight"] = 0.0
+    assert best_iteration(rows, config) == (1, "pass@1 on val")

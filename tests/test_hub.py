@@ -98,6 +98,54 @@ def test_a_pushed_model_loads_by_name(run: Path, hub: Hub, tmp_path: Path) -> No
     assert any("/org/again/resolve/" in request for request in hub.requests)
 
 
+LOGITS = """
+import sys
+import peft, torch
+from selftrain.models.checkpoint import load_model
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(torch.arange(3, 15)[None], use_cache=False).logits
+
+base, ours, pushed = [load_model(name, dtype="float32", device="cpu") for name in ("org/base", *sys.argv[1:])]
+theirs = peft.AutoPeftModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.float32)
+print(*(float((logits(model) - logits(ours)).abs().max()) for model in (theirs, pushed, base)))
+"""
+
+
+def test_an_adapter_of_a_hub_model_is_pushed_as_one(run: Path, hub: Hub, tmp_path: Path) -> None:
+    """It takes the place of a full checkpoint, and loads by the names it carries alone."""
+    done = command(
+        *("run", TINY, f"run.folder={tmp_path}", "model.path=org/base", "model.architecture=null"),
+        *("model.alphabet=null", "warmup=null", "loop.iterations=1", "learners.policy.lora={r: 4, alpha: 8}"),
+        endpoint=hub.address,
+        cache=tmp_path / "cache",
+    )
+    assert done.returncode == 0, done
+    hub.repositories["models/org/light"] = {"config.json": b"{}", "model.safetensors": b"old", "notes.txt": b"kept"}
+    words = ("push", tmp_path / "tiny", "--to", "org/light", "--iteration", 1)
+    done = command(*words, endpoint=hub.address, cache=tmp_path / "cache")
+    assert done.returncode == 0 and done.stderr == "", done
+    files = hub.repositories["models/org/light"]
+    assert "adapter_model.safetensors" in files and "notes.txt" in files
+    assert not {"config.json", "model.safetensors"} & files.keys()
+    card = ModelCard(files["README.md"].decode())
+    found = [card.data.get(name) for name in ("base_model", "library_name", "base_model_relation", "license")]
+    assert found == ["org/base", "peft", "adapter", "apache-2.0"] and "lora" in card.data.get("tags")
+    assert "This is a LoRA adapter: rank 4, alpha 8, dropout 0, on down_proj," in card.text
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "org/base"
+    (pushed := tmp_path / "pushed").mkdir()
+    for name, content in files.items():
+        (pushed / name).write_bytes(content)
+    variables = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": TOKEN}
+    checkpoint = tmp_path / "tiny" / "iteration_0001" / "policy" / "checkpoint"
+    script = [sys.executable, "-c", LOGITS, str(checkpoint), str(pushed)]
+    loaded = subprocess.run(script, capture_output=True, text=True, env=variables)
+    assert loaded.returncode == 0, loaded
+    theirs, ours, base = map(float, loaded.stdout.split())
+    assert max(theirs, ours) < 1e-5 and base > 1e-3
+
+
 def test_a_licence_nobody_can_be_asked_for_is_unknown(run: Path, tmp_path: Path) -> None:
     """Into a folder, only what is on this machine counts."""
     done = command("push", run, "--to", tmp_path / "out", "--iteration", 1, endpoint=NOWHERE, cache=tmp_path / "cache")

@@ -18,7 +18,7 @@ from selftrain.config import ConfigError, check_tree, instantiate, to_tree
 from selftrain.intervals import mean_interval
 from selftrain.protocols.base import Graded
 from selftrain.report.protocols import protocol_lines
-from selftrain.report.run import best_on_validation
+from selftrain.report.run import best_iteration
 from selftrain.schema import Component, Sampling
 from selftrain.tasks.gsm8k import GSM8K
 from selftrain.types import Problem, Sample
@@ -229,7 +229,8 @@ def problems_of(root: Path, row: dict[str, Any]) -> list[Problem]:
 def test_rows_of_protocols_decide_nothing() -> None:
     own = [{"iteration": i, "task": "easy", "split": "val", "pass@1": share} for i, share in enumerate((0.5, 0.4))]
     theirs = [{"iteration": i, "task": "easy", "split": "val", "protocol": "p", "pass@1": i} for i in range(2)]
-    assert best_on_validation([*own, *theirs]) == 0
+    config = {"tasks": {"easy": {}}, "loop": {"stop": None}}
+    assert best_iteration([*own, *theirs], config) == (0, "pass@1 on val")
     assert protocol_lines(own) == []
 
 
@@ -256,6 +257,28 @@ def test_a_problem_without_a_worked_solution_cannot_be_graded_as_lighteval_does(
     protocol = registry.build("protocol", "lighteval_gsm8k", {})
     with pytest.raises(ValueError, match="has no metadata 'solution'"):
         protocol.prompt(Problem("mine/test/0", "mine", "test", "What is 1 + 1?", answer="2"))
+
+
+def test_worked_examples_are_drawn_by_row_so_ids_must_end_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of files of one's own do where they have a field ``id``; else they end in a hash of the question."""
+    config = configured(tmp_path, mine={"kind": "lighteval_gsm8k", "num_fewshots": 1})
+    rows = {"train": sums(10, 6), "val": sums(20, 3), "test": sums(30, 3)}
+    for numbered in (False, True):
+        name = "numbered" if numbered else "hashed"
+        more = [{"solution": row["answer"], **({"id": i} if numbered else {})} for i, row in enumerate(sums(0, 9))]
+        data = {
+            split: [{**row, **extra, "answer": "1"} for row, extra in zip(own, more, strict=False)]
+            for split, own in rows.items()
+        }
+        folder = write_rows(tmp_path / name, **data)
+        files = {split: f"{folder}/{split}.jsonl" for split in rows}
+        config["tasks"] = {"mine": {"kind": "jsonl", "files": files, "verifier": "numeric_answer"}}
+        assert run(tmp_path, config) == (0 if numbered else 2)
+    error = capsys.readouterr().err
+    assert error.startswith("selftrain: evaluate.protocol.mine: problem mine/train/") and error.count("\n") == 1
+    assert "ids must end in a row number; give every record one" in error and "set num_fewshots to 0" in error
 
 
 def test_what_a_protocol_needs_is_looked_for_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

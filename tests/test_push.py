@@ -13,7 +13,8 @@ import pytest
 from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.cli import main
-from selftrain.report.lineage import choose, without_paths
+from selftrain.report.choose import choose
+from selftrain.report.lineage import without_paths
 from selftrain.types import Example, Sample
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -84,7 +85,10 @@ def test_the_card_tells_method_numbers_and_licences(run: Path, pushed: tuple[Pat
         "| arithmetic | arithmetic | 12 test, 8 val, 40 demonstrations, 24 train |",
         "| base model | none needed | there is no base model |",
         "| data of arithmetic | none needed | generated |",
-        "| grow, draft | 4 | 1.0 |",
+        "| grow, draft | 4 | 1 | 0 | 1 | 18 | none | transformers |",
+        "| evaluation | 2 | 1 | 0 | 1 | 18 | none | transformers |",
+        "| evaluation, greedy | 1 | 0 | 0 | 1 | 18 | none | transformers |",
+        "on its own verified solutions and worked solutions of its data.",
         "initializer_range: 0.1",
     ):
         assert told in card, told
@@ -188,6 +192,26 @@ def test_by_default_the_iteration_is_the_one_the_stop_rule_calls_best(run: Path)
     found = choose(RunDir(run), "policy", None)
     assert found.iteration == max(values, key=lambda number: values[number])
     assert found.why == "the best by avg@2 on val"
+
+
+def test_the_report_and_a_push_call_the_same_iteration_the_best(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By avg@2, as `loop.stop` says, where pass@1 says another."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    values = {"avg@2": (0.1, 0.6, 0.5), "pass@1": (0.1, 0.5, 0.6)}
+    for number in range(3):
+        path = copy / f"iteration_{number:04d}" / "metrics.json"
+        rows = json.loads(path.read_text())
+        path.write_text(json.dumps([{**row, **{name: of[number] for name, of in values.items()}} for row in rows]))
+    (copy / "metrics.jsonl").unlink()
+    assert main(["report", str(copy)]) == 0
+    told = capsys.readouterr().out
+    assert f"\nbest by avg@2 on val  {copy}/iteration_0001/policy/checkpoint\n" in told
+    assert f"\ncheckpoint            {copy}/iteration_0002/policy/checkpoint\n" in told
+    found = choose(RunDir(copy), "policy", None)
+    assert (found.iteration, found.why) == (1, "the best by avg@2 on val")
 
 
 def test_a_push_takes_the_place_of_an_earlier_one_and_of_nothing_else(

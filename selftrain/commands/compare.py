@@ -14,7 +14,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from selftrain.report.run import compare_runs
+    from selftrain.report.compare import compare_runs
 
     print(compare_runs(existing(options.run), existing(options.other)))
     return 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selftrain.push import push as main
-
-__all__ = ["arguments", "main"]
+from selftrain.commands.opening import existing
+from selftrain.push import push
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -18,3 +17,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", action="store_true", help="samples and examples too, to NAME-data")
     command.add_argument("--private", action="store_true", help="make new repositories private")
     command.add_argument("--dry-run", action="store_true", help="print files and cards, push nothing")
+
+
+def main(options: argparse.Namespace) -> int:
+    return push(existing(options.run), options)

@@ -74,8 +74,19 @@ def solution(problem: Problem) -> str:
 
 
 def row(problem: Problem) -> int:
-    """Place in the upstream file; validation was carved out of train."""
-    return int(problem.id.rpartition("/")[2])
+    """Place in the upstream file; validation was carved out of train.
+
+    Raises:
+        ValueError: the id does not tell.
+    """
+    number = problem.id.rpartition("/")[2]
+    if not number.isdecimal():
+        raise ValueError(
+            f"problem {problem.id}: num_fewshots draws worked examples as lighteval does, in the order of the rows of "
+            "train, so ids must end in a row number; give every record one (for files of your own a field 'id', or "
+            "fields.id), or set num_fewshots to 0"
+        )
+    return int(number)
 
 
 def without_thinking(text: str) -> str:

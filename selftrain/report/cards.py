@@ -6,31 +6,30 @@ Text in, text out: everything told comes from a `Lineage`. What nobody wrote dow
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from selftrain.report.export import Data
 from selftrain.report.forgetting import watched_tasks
 from selftrain.report.licences import FREE, UNKNOWN
 from selftrain.report.lineage import Lineage
+from selftrain.report.method import REST_EM, adapter_section, method, method_name, opening
 from selftrain.report.sections import (
-    REST_EM,
     choices,
     config_section,
     counted,
     examples_section,
     licences_section,
     lineage_section,
-    method,
-    method_name,
     metrics_section,
-    opening,
+    replayed,
     sampling_section,
     table,
 )
 from selftrain.report.tables import by_split, metric_name
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import CardData, EvalResult
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -45,32 +44,17 @@ def model_card(facts: Lineage, name: str, data: str | None = None) -> str:
         name: what the checkpoint is called.
         data: name on the hub of the data set pushed beside it.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
-    base, licence = facts.base, facts.base["licence"]
     watched = watched_tasks(facts.config)
-    sources = [task["licence"]["where"] for name, task in facts.tasks.items() if name not in watched]
     tasks = [
         [name, f"{task['kind']}{', evaluated only' if name in watched else ''}", counted(task["problems"])]
         for name, task in facts.tasks.items()
     ]
-    datasets = [source for source in [*sources, data] if source and HUB_NAME.fullmatch(source)]
-    results = _results(facts) if facts.learner == "policy" else []
-    metadata = ModelCardData(
-        base_model=base["name"] if base["kind"] == "hub" else None,
-        datasets=list(dict.fromkeys(datasets)) or None,
-        eval_results=results or None,
-        library_name="transformers",
-        license="other" if licence["other"] else _identifier(licence["name"]),
-        license_name=licence["name"] if licence["other"] else None,
-        license_link=licence["link"],
-        model_name=name.rpartition("/")[2],
-        pipeline_tag="text-generation",
-        tags=["selftrain", "self-training", *(["rest-em"] if method_name(facts) == REST_EM else [])],
-    )
     sections = [
         f"# {name.rpartition('/')[2]}",
         opening(facts),
+        adapter_section(facts),
         "## Method",
         method(facts),
         table(["choice", "setting"], choices(facts)),
@@ -88,7 +72,37 @@ def model_card(facts: Lineage, name: str, data: str | None = None) -> str:
         "## Config",
         config_section(facts.config),
     ]
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"))
+    return str(ModelCard(_card(_model_metadata(facts, name, data), sections)))
+
+
+def _model_metadata(facts: Lineage, name: str, data: str | None) -> CardData:
+    from huggingface_hub import ModelCardData
+
+    base, adapter = facts.base, facts.adapter
+    licence = _model_licence(facts)
+    on = adapter.base if adapter else None
+    watched = watched_tasks(facts.config)
+    sources = [task["licence"]["where"] for task_name, task in facts.tasks.items() if task_name not in watched]
+    datasets = [source for source in [*sources, data] if source and HUB_NAME.fullmatch(source)]
+    results = _results(facts) if facts.learner == "policy" else []
+    tags = {"lora": on is not None, "rest-em": method_name(facts) == REST_EM}
+    return ModelCardData(
+        base_model=on or (base["name"] if base["kind"] == "hub" else None),
+        base_model_relation="adapter" if on else None,
+        datasets=list(dict.fromkeys(datasets)) or None,
+        eval_results=results or None,
+        library_name="peft" if on else "transformers",
+        license=licence.name,
+        license_name=licence.title,
+        license_link=licence.link,
+        model_name=name.rpartition("/")[2],
+        pipeline_tag="text-generation",
+        tags=["selftrain", "self-training", *(tag for tag, carried in tags.items() if carried)],
+    )
+
+
+def _card(metadata: CardData, sections: Sequence[str]) -> str:
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
 def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None) -> str:
@@ -97,33 +111,14 @@ def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None
     Args:
         model: name on the hub of the checkpoint.
     """
-    from huggingface_hub import DatasetCard, DatasetCardData
+    from huggingface_hub import DatasetCard
 
-    rows = sum(rows for _, rows in data.files.values())
-    configs = [
-        {
-            "config_name": kind,
-            "data_files": [
-                {"split": f"iteration_{number}", "path": path}
-                for path, (number, _) in data.files.items()
-                if path.startswith(f"{kind}/")
-            ],
-        }
-        for kind in ("examples", "samples")
-    ]
-    metadata = DatasetCardData(
-        license=_data_licence(facts),
-        size_categories=next((text for size, text in SIZES if rows < size), "10M<n<100M"),
-        task_categories=["text-generation"],
-        configs=[config for config in configs if config["data_files"]],
-        tags=["selftrain", "synthetic"],
-    )
     files = [[path, str(number), f"{count:,}"] for path, (number, count) in data.files.items()]
     fitted = f" [{model}](https://huggingface.co/{model})" if model else f" '{facts.run}'"
     sections = [
         f"# {name.rpartition('/')[2]}",
-        f"What the checkpoint{fitted} of iteration {facts.iteration} was fitted to (`examples`), and all that was "
-        "sampled on the way with the verdict on each (`samples`), right or wrong. Written by selftrain "
+        f"What the checkpoint{fitted} of iteration {facts.iteration} was fitted to (`examples`), and all "
+        "answers on the way with the verdict on each (`samples`), right or wrong. Written by selftrain "
         f"{facts.selftrain}. {method(facts)}",
         table(["file", "iteration", "rows"], files),
         "Worked solutions that the warm-up alone was fitted to are not in here." if facts.config["warmup"] else "",
@@ -141,7 +136,30 @@ def dataset_card(facts: Lineage, name: str, data: Data, model: str | None = None
         "## Config",
         config_section(facts.config),
     ]
-    return str(DatasetCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"))
+    return str(DatasetCard(_card(_data_metadata(facts, data), sections)))
+
+
+def _data_metadata(facts: Lineage, data: Data) -> CardData:
+    from huggingface_hub import DatasetCardData
+
+    configs = [
+        {
+            "config_name": kind,
+            "data_files": [
+                {"split": f"iteration_{number}", "path": path}
+                for path, (number, _) in data.files.items()
+                if path.startswith(f"{kind}/")
+            ],
+        }
+        for kind in ("examples", "samples")
+    ]
+    return DatasetCardData(
+        license=_data_licence(facts),
+        size_categories=next((text for size, text in SIZES if data.rows < size), "10M<n<100M"),
+        task_categories=["text-generation"],
+        configs=[config for config in configs if config["data_files"]],
+        tags=["selftrain", "synthetic"],
+    )
 
 
 def _results(facts: Lineage) -> list[EvalResult]:
@@ -166,11 +184,34 @@ def _results(facts: Lineage) -> list[EvalResult]:
     return results
 
 
+class Terms(NamedTuple):
+    """A licence in the words of the hub's metadata."""
+
+    name: str
+    title: str | None = None
+    link: str | None = None
+
+
+def _model_licence(facts: Lineage) -> Terms:
+    """That of the base model; unknown where the checkpoint also comes from what others wrote, on terms nobody told."""
+    licence = facts.base["licence"]
+    if _by_others(facts):
+        return Terms(UNKNOWN)
+    if licence["other"]:
+        return Terms("other", licence["name"], licence["link"])
+    return Terms(_identifier(licence["name"]), None, licence["link"])
+
+
+def _by_others(facts: Lineage) -> bool:
+    """Whether teachers, other tools or replayed files have a part in it."""
+    return any(one.writers for one in facts.iterations) or bool(facts.iterations and replayed(facts))
+
+
 def _data_licence(facts: Lineage) -> str | list[str]:
     """Of problems and of who wrote the answers; unknown where one of them is."""
     watched = watched_tasks(facts.config)
     named = {task["licence"]["name"] for name, task in facts.tasks.items() if name not in watched} - {FREE}
-    if not named or any(one.writers for one in facts.iterations):
+    if not named or _by_others(facts):
         return UNKNOWN
     found = sorted({_identifier(name) for name in named})
     return UNKNOWN if UNKNOWN in found else found if len(found) > 1 else found[0]

@@ -41,7 +41,9 @@ def task_licence(task: Mapping[str, Any]) -> Licence:
     except (registry.UnknownComponent, ConfigError, TypeError):
         # A task of the user's own, whose file is not here any more.
         return Licence(UNKNOWN, UNKNOWN)
-    return Licence(getattr(made, "licence", None) or UNKNOWN, getattr(made, "source", None) or UNKNOWN)
+    # What the config or the task says; else what is known of where the task reads its data.
+    said = getattr(made, "licence", None) or getattr(made, "known_licence", None)
+    return Licence(said or UNKNOWN, getattr(made, "source", None) or UNKNOWN)
 
 
 def base_licence(path: str, kind: str, online: bool) -> Licence:

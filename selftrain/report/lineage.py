@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from selftrain import __version__, records
 from selftrain.artifacts import RunDir, RunError, read_json
-from selftrain.compose import ConfigError, read_tree
+from selftrain.compose import read_tree
 from selftrain.digests import file_digest
-from selftrain.registry import nearest
-from selftrain.report.forgetting import watched_tasks
+from selftrain.models.adapters import adapter_base, settings_of
+from selftrain.report.choose import Checkpoint, finished, metrics_of
 from selftrain.report.licences import Licence, base_licence, task_licence
-from selftrain.report.run import best_on_validation
+from selftrain.report.sampling import Asked, asked
+from selftrain.stages.settings import POLICY
 
+ADOPTED = "adopted:"
+"""Before the name of a file of another tool, as the origin of a sample."""
 DIGITS = 16
 """Of a digest, as samples and marks shorten it."""
 
@@ -32,31 +34,47 @@ WHOLE = re.compile(r"(replay:|file://)?((?:~|\.\.?)?/[^\n{}]*)")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One checkpoint of a run."""
-
-    folder: Path
-    learner: str
-    iteration: int
-    why: str
-    """Why this iteration, in words."""
-
-
-@dataclass(frozen=True)
 class Iteration:
     """Grow and Improve of one iteration."""
 
     number: int
     sampled_by: dict[str, int]
     """Digest of the checkpoint to the number of its samples."""
-    writers: dict[str, int]
-    """What the samples record as their origin, where that is not the policy of the run, to their number."""
+    written: dict[str, dict[str, int]]
+    """By step of Grow, the number of its samples by who wrote them: ``policy``, ``teacher, NAME``, or ``adopted:FILE,
+    DIGEST`` for answers from outside the run."""
     verdicts: dict[str, int]
     selections: dict[str, dict[str, int]]
     """By selection of the learner: examples kept, and samples left out by reason."""
     examples: int
     made: str
     """Digest of the checkpoint that was fitted, as the samples it draws record it."""
+
+    @property
+    def writers(self) -> list[str]:
+        """Who wrote answers, the policy of the run left out."""
+        return list(dict.fromkeys(w for writers in self.written.values() for w in writers if w != POLICY))
+
+    @property
+    def adopted(self) -> list[str]:
+        """Names of the files that answers were adopted from."""
+        return [w.removeprefix(ADOPTED).partition(", ")[0] for w in self.writers if w.startswith(ADOPTED)]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The low-rank additions a checkpoint holds, and how they are published."""
+
+    base: str | None
+    """Name on the hub of the model they are published for; None: they are published merged into their base, which
+    nobody else has."""
+    r: int
+    alpha: float
+    dropout: float
+    targets: list[str]
+    """Layers, by the last parts of their names."""
+    difference: float | None = None
+    """The most that merging and rounding changed a logit by, as a share of the largest logit."""
 
 
 @dataclass(frozen=True)
@@ -77,56 +95,9 @@ class Lineage:
     """Lines of metrics up to this iteration."""
     config: dict[str, Any]
     environment: dict[str, Any]
-
-
-def finished(run: RunDir) -> list[int]:
-    """Iterations whose checkpoint is fitted and evaluated."""
-    return [number for number in run.iterations() if (run.iteration(number) / "evaluate.done").exists()]
-
-
-def choose(run: RunDir, learner: str, wanted: int | None) -> Checkpoint:
-    """The checkpoint of an iteration; by default of the one `loop.stop` calls the best, else of the last.
-
-    Raises:
-        RunError: no iteration is finished.
-        ConfigError: there is no such learner or iteration, or it made nothing.
-    """
-    config, done = read_tree(run.config), finished(run)
-    if learner not in config["learners"]:
-        raise ConfigError(f"--learner {learner}: the run has no such learner ({nearest(learner, config['learners'])})")
-    if not done:
-        raise RunError(f"{run.root}: no iteration is finished; run the same command again to go on")
-    if wanted is not None and wanted not in done:
-        raise ConfigError(f"--iteration {wanted}: not finished in {run.root}; finished: {', '.join(map(str, done))}")
-    number, why = (wanted, "chosen by hand") if wanted is not None else best(metrics_of(run, done), config, done)
-    folder = checkpoint_folder(run, learner, number)
-    if folder is None:
-        raise ConfigError(
-            f"iteration {number} of {run.root} ({why}) has no checkpoint of '{learner}': it is the model the run "
-            "started from; choose a later one with --iteration"
-        )
-    return Checkpoint(folder, learner, number, why)
-
-
-def best(rows: Sequence[dict[str, Any]], config: dict[str, Any], done: Sequence[int]) -> tuple[int, str]:
-    """The iteration to publish, and why."""
-    rule = config["loop"]["stop"]
-    chosen = {"metric": rule["metric"], "split": rule["split"]} if rule else {}
-    found = best_on_validation(rows, **chosen, watched=watched_tasks(config))
-    if found is None:
-        return done[-1], "the last one; no validation split was evaluated"
-    return found, f"the best by {rule['metric']} on {rule['split']}" if rule else "the best on val"
-
-
-def checkpoint_folder(run: RunDir, learner: str, iteration: int) -> Path | None:
-    """Where the checkpoint a learner has after an iteration lies; None where it is not of this run."""
-    made = run.iteration(iteration) if iteration else run.warmup
-    places = [made / learner / "checkpoint", *([] if iteration else [run.start])]
-    return next((path for path in places if path.exists()), None)
-
-
-def metrics_of(run: RunDir, iterations: Sequence[int]) -> list[dict[str, Any]]:
-    return [row for number in iterations for row in read_json(run.iteration(number) / "metrics.json")]
+    adapter: Adapter | None = None
+    """None where the checkpoint holds all weights."""
+    sampling: list[Asked] = field(default_factory=list)
 
 
 def lineage(run: RunDir, checkpoint: Checkpoint, *, online: bool) -> Lineage:
@@ -158,6 +129,31 @@ def lineage(run: RunDir, checkpoint: Checkpoint, *, online: bool) -> Lineage:
         metrics=metrics_of(run, numbers),
         config=without_paths(config),
         environment=read_json(run.root / "environment.json"),
+        adapter=adapter_of(checkpoint.folder),
+        sampling=[replace(line, sampler=without_paths(line.sampler)) for line in asked(run, config)],
+    )
+
+
+def adapter_of(folder: Path) -> Adapter | None:
+    """The adapter in the folder of a checkpoint, by its own settings.
+
+    Raises:
+        RunError: the base it belongs to is a folder that is gone.
+    """
+    settings = settings_of(folder)
+    if settings is None:
+        return None
+    try:
+        base = adapter_base(folder)
+    except FileNotFoundError as error:
+        raise RunError(str(error)) from error
+    targets = settings.get("target_modules") or []
+    return Adapter(
+        base=None if base is None or base.exists() else base.as_posix(),
+        r=settings["r"],
+        alpha=settings["lora_alpha"],
+        dropout=settings["lora_dropout"],
+        targets=sorted({name.rpartition(".")[2] for name in ([targets] if isinstance(targets, str) else targets)}),
     )
 
 
@@ -178,23 +174,29 @@ def without_paths(value: Any) -> Any:
 def _iteration(run: RunDir, number: int, learner: str) -> Iteration:
     folder = run.iteration(number)
     sampled_by: Counter[str] = Counter()
-    writers: Counter[str] = Counter()
+    written: dict[str, Counter[str]] = {}
     for part in records.parts(folder / "samples"):
-        for policy, origin in zip(*records.columns(part, "policy", "origin"), strict=True):
+        for step, policy, origin in zip(*records.columns(part, "step", "policy", "origin"), strict=True):
             sampled_by[without_paths(policy)] += 1
-            if origin != "policy":
-                writers[without_paths(f"{origin}, {policy}")] += 1
+            who = origin if origin == POLICY else f"{_named(origin)}, {without_paths(policy)}"
+            written.setdefault(step, Counter())[who] += 1
     verdicts = Counter(s for part in records.parts(folder / "verdicts") for s in records.column(part, "status"))
     examples = sum(len(records.column(part, "id")) for part in records.parts(folder / "examples" / learner))
     return Iteration(
         number=number,
         sampled_by=dict(sampled_by),
-        writers=dict(writers),
+        written={step: dict(counts) for step, counts in written.items()},
         verdicts=dict(verdicts),
         selections=read_json(folder / f"selection-{learner}.json")["selections"],
         examples=examples,
         made=file_digest(folder / f"improve-{learner}.done")[:DIGITS],
     )
+
+
+def _named(origin: str) -> str:
+    """Where samples come from, without folders."""
+    file = origin.removeprefix(ADOPTED)
+    return f"{ADOPTED}{Path(file).name}" if file != origin else without_paths(origin)
 
 
 def _base(run: RunDir, config: dict[str, Any], checkpoint: Checkpoint, online: bool) -> dict[str, Any]:

@@ -1,21 +1,20 @@
-"""What a person reads of a run directory: closing table, report.html, status, comparison of two runs."""
+"""What a person reads of a run directory: closing table, report.html, status."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain import records
 from selftrain.artifacts import RunDir, read_json
 from selftrain.compose import read_tree
-from selftrain.evaluation import Outcome, compare, is_verdict
+from selftrain.evaluation import is_verdict
 from selftrain.report.forgetting import forgetting_lines, overview_lines, watched_tasks
 from selftrain.report.html import write_report
 from selftrain.report.protocols import protocol_lines
-from selftrain.report.tables import compare_table, iterations_table, metric_name
-from selftrain.stages.evaluate import read_outcomes
+from selftrain.report.tables import iterations_table, metric_name
 
 SHOWN_SAMPLES = 6
 
@@ -33,7 +32,8 @@ def closing(run: RunDir) -> str:
     rows = rows_of(run)
     if not rows:
         return f"{run.root}: nothing is evaluated yet; run the same command again to go on"
-    path, watched = run.root / "report.html", watched_tasks(read_tree(run.config))
+    path, config = run.root / "report.html", read_tree(run.config)
+    watched = watched_tasks(config)
     write_report(
         path,
         title=f"selftrain: {run.root.name}",
@@ -45,19 +45,23 @@ def closing(run: RunDir) -> str:
         watched=watched,
     )
     last = max(row["iteration"] for row in rows)
-    best = best_on_validation(rows, watched=watched)
+    best = best_iteration(rows, config)
     summary = [*overview_lines(rows, watched), *forgetting_lines(rows, watched)]
-    places = [
-        f"checkpoint  {checkpoint_of(run, last)}",
-        *([f"best on val {checkpoint_of(run, best)}"] if best is not None and best != last else []),
-        f"report      {path}",
-        f"metrics     {run.metrics}",
-        f"samples     {run.iteration(max(1, last)) / 'samples'}",
+    places = {
+        "checkpoint": checkpoint_of(run, last),
+        **({f"best by {best[1]}": checkpoint_of(run, best[0])} if best and best[0] != last else {}),
+        "report": path,
+        "metrics": run.metrics,
+        "samples": run.iteration(max(1, last)) / "samples",
+    }
+    width = max(map(len, places))
+    told = [
+        *(f"{what.ljust(width)}  {where}" for what, where in places.items()),
         "",
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
-    return "\n".join([iterations_table(rows), "", *protocol_lines(rows), *summary, *places])
+    return "\n".join([iterations_table(rows), "", *protocol_lines(rows), *summary, *told])
 
 
 def checkpoint_of(run: RunDir, iteration: int) -> str:
@@ -66,24 +70,26 @@ def checkpoint_of(run: RunDir, iteration: int) -> str:
     return str(found[0]) if found else "the model the run started from"
 
 
-def best_on_validation(
-    rows: Sequence[Mapping[str, Any]],
-    metric: str | None = None,
-    split: str = "val",
-    watched: Collection[str] = (),
-) -> int | None:
-    """The iteration with the highest mean over tasks on the validation split, the earliest of equals; None without one.
+def best_iteration(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The iteration with the highest value on validation, and of what: ``pass@1 on val``; None without one.
+
+    Metric and split are those of ``loop.stop``. Without it they are pass@1, or avg@n where there is none, on ``val``.
+    The value is the mean over tasks that have a weight; of equals the earliest is the best.
 
     Args:
-        metric: pass@1 where it is not given, or avg@n where there is none.
-        watched: tasks that are evaluated only: they decide nothing.
+        rows: lines of metrics.
+        config: a resolved config as a plain tree.
     """
+    rule, watched = config["loop"]["stop"] or {}, watched_tasks(config)
+    split = rule.get("split", "val")
+    rows = [row for row in rows if row["split"] == split and is_verdict(row) and row["task"] not in watched]
+    if not rows:
+        return None
+    metric = rule.get("metric") or ("pass@1" if "pass@1" in rows[0] else metric_name(rows, "avg"))
     values: dict[int, list[float]] = {}
     for row in rows:
-        if row["split"] == split and is_verdict(row) and row["task"] not in watched:
-            name = metric or ("pass@1" if "pass@1" in row else metric_name([row], "avg"))
-            values.setdefault(row["iteration"], []).append(row[name])
-    return max(values, key=lambda i: sum(values[i]) / len(values[i])) if values else None
+        values.setdefault(row["iteration"], []).append(row[metric])
+    return max(values, key=lambda i: sum(values[i]) / len(values[i])), f"{metric} on {split}"
 
 
 def selections(run: RunDir) -> dict[int, dict[str, int]]:
@@ -141,28 +147,3 @@ def stages_done(run: RunDir) -> dict[int, dict[str, str]]:
             stages["grow"] = f"{len(records.parts(folder / 'samples'))} parts"
         found[number] = {**found.get(number, {}), **stages}
     return found
-
-
-def compare_runs(a: RunDir, b: RunDir) -> str:
-    """The last iterations of two runs, with paired tests where both evaluated the same problems."""
-    rows_a, rows_b = rows_of(a), rows_of(b)
-    tests: dict[str, Any] = {}
-    for row in _last(rows_a):
-        key = f"{row['task']}/{row['split']}"
-        other = [r for r in _last(rows_b) if (r["task"], r["split"]) == (row["task"], row["split"])]
-        if other:
-            before, after = (outcomes(run, r) for run, r in ((a, row), (b, other[0])))
-            if {o.problem_id for o in before[0] + before[1]} == {o.problem_id for o in after[0] + after[1]}:
-                tests[key] = compare(before, after)
-    return compare_table(rows_a, rows_b, names=(a.root.name, b.root.name), tests=tests)
-
-
-def outcomes(run: RunDir, row: Mapping[str, Any]) -> tuple[list[Outcome], list[Outcome]]:
-    """The judged answers behind a line of metrics, greedy and sampled."""
-    path = run.iteration(row["iteration"]) / "evaluation" / f"{row['task']}-{row['split']}.parquet"
-    return read_outcomes(path, {})
-
-
-def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    last = max((row["iteration"] for row in rows), default=0)
-    return [row for row in rows if row["iteration"] == last and is_verdict(row)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,53 +11,12 @@ from selftrain.evaluation import is_verdict
 from selftrain.report.forgetting import KEPT as KEPT_LEGEND
 from selftrain.report.forgetting import forgetting_table
 from selftrain.report.licences import UNKNOWN
-from selftrain.report.lineage import Iteration, Lineage
+from selftrain.report.lineage import ADOPTED, Iteration, Lineage
+from selftrain.report.method import lora
+from selftrain.report.sampling import EVALUATIONS, MODEL, Asked
 from selftrain.report.tables import by_split, columns_of, estimate, p_value
-
-REST_EM = "ReST-EM (Singh et al. 2023, arXiv:2312.06585)"
-
-
-def method_name(facts: Lineage) -> str:
-    """ReST-EM where the choices are: from the base model, likelihood of own answers that a verifier approved."""
-    learner = facts.config["learners"][facts.learner]
-    sampled = [s for s in learner["examples"].values() if s["from"] in facts.config["grow"]]
-    approved = all(s["verdict"] == "right" or s["reward_above"] is not None for s in sampled)
-    outcome = all(source["kind"] == "outcome" for source in facts.config["reward"]["sources"].values())
-    own = not any(iteration.writers for iteration in facts.iterations)
-    if learner["init"] == "base" and learner["objective"]["kind"] == "nll" and sampled and approved and outcome and own:
-        return REST_EM
-    return "Iterated self-training"
-
-
-def method(facts: Lineage) -> str:
-    """Grow and Improve in a few sentences."""
-    config = facts.config
-    learner, number = config["learners"][facts.learner], config["loop"]["iterations"]
-    steps = " and ".join(f"{step['n']} answers per problem ({name})" for name, step in config["grow"].items())
-    judges = ", ".join(dict.fromkeys(task["verifier"]["kind"] for task in config["tasks"].values()))
-    init = "the model the run started from" if learner["init"] == "base" else "the model of the iteration before"
-    after = ", after its warm-up on worked solutions" if config["warmup"] and learner["init"] == "base" else ""
-    return (
-        f"{method_name(facts)}. Each iteration samples {steps} with the current policy, judges them ({judges}), "
-        f"selects examples, and fits {init}{after} to them ({learner['objective']['kind']}); {number} iterations were "
-        "planned."
-    )
-
-
-def opening(facts: Lineage) -> str:
-    base = facts.base
-    start = {
-        "random": "trained from random weights",
-        "hub": f"fitted from [{base['name']}](https://huggingface.co/{base['name']})",
-        "local": f"fitted from a local checkpoint, `{base['name']}`",
-    }[base["kind"]]
-    model = f"a language model {start}"
-    if not facts.iteration:
-        return f"The start of the run '{facts.run}' ({facts.chosen}): {model}, before any iteration."
-    return (
-        f"The {facts.learner} of iteration {facts.iteration} ({facts.chosen}) of the run '{facts.run}': {model} by "
-        f"selftrain {facts.selftrain} on its own verified solutions."
-    )
+from selftrain.stages.fingerprints import REPLAY
+from selftrain.stages.settings import NUMBERS, POLICY
 
 
 def choices(facts: Lineage) -> list[list[str]]:
@@ -65,8 +25,9 @@ def choices(facts: Lineage) -> list[list[str]]:
     length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']:g} epochs"
     lines = [
         ["base model", facts.base["name"] or "none: trained from random weights"],
-        ["warm-up", ", ".join(f"{name}: {entry['from']}" for name, entry in config["warmup"].items()) or "none"],
+        ["warm-up", "; ".join(_warmup(name, entry) for name, entry in config["warmup"].items()) or "none"],
         ["init of each fit", learner["init"]],
+        ["adapter", f"LoRA, {lora(facts.adapter)}" if facts.adapter else "none"],
         ["objective", _options(learner["objective"])],
         ["reward", "; ".join(f"{name}: {_options(source)}" for name, source in config["reward"]["sources"].items())],
         *([f"selection '{name}'", _options(entry)] for name, entry in learner["examples"].items()),
@@ -77,6 +38,11 @@ def choices(facts: Lineage) -> list[list[str]]:
         ["iterations", f"{facts.iteration} of {config['loop']['iterations']}"],
     ]
     return lines
+
+
+def _warmup(name: str, entry: Mapping[str, Any]) -> str:
+    lora = entry.get("lora")
+    return f"{name}: {entry['from']}{', LoRA of rank ' + str(lora['r']) if lora else ''}"
 
 
 def examples_section(facts: Lineage) -> tuple[list[str], list[list[str]]]:
@@ -131,12 +97,18 @@ def _against_start(group: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def lineage_section(facts: Lineage) -> str:
-    header = ["iteration", "sampled by", "samples", "kept", "left out", "made"]
+    header = ["iteration", "written by", "samples", "kept", "left out", "made"]
+    own = any(POLICY in writers for one in facts.iterations for writers in one.written.values())
     told = (
-        "Digests stand for checkpoints: what an iteration made is what the next one samples with. `selftrain.json` "
-        "holds all of this for programs, with the sha256 of every file."
+        f"Digests stand for checkpoints{', and for the files of adopted answers' if _any_adopted(facts) else ''}"
+        f"{': what an iteration made is what the next one samples with' if own else ''}. `selftrain.json` holds all of "
+        "this for programs, with the sha256 of every file."
     )
     return f"{told}\n\n{table(header, [_step(one) for one in facts.iterations])}" if facts.iterations else told
+
+
+def _any_adopted(facts: Lineage) -> bool:
+    return any(one.adopted for one in facts.iterations)
 
 
 def _step(one: Iteration) -> list[str]:
@@ -146,19 +118,40 @@ def _step(one: Iteration) -> list[str]:
         for reason, count in counts.items():
             if reason != "kept":
                 left[reason] = left.get(reason, 0) + count
-    by = ", ".join(f"`{digest}`" for digest in one.sampled_by)
+    others = {writer.partition(", ")[2]: writer for writer in one.writers}
+    by = ", ".join(f"`{others.get(name, name)}`" for name in one.sampled_by)
     return [str(one.number), by, f"{sum(one.sampled_by.values()):,}", counted(kept), counted(left), f"`{one.made}`"]
 
 
 def sampling_section(facts: Lineage) -> tuple[list[str], list[list[str]]]:
-    names = ["n", "temperature", "top_k", "top_p", "max_tokens", "stop"]
-    evaluate = facts.config["evaluate"]
-    first = next(iter(facts.config["grow"].values()))
-    steps = {f"grow, {name}": step for name, step in facts.config["grow"].items()}
-    steps["evaluation"] = {**first, **(evaluate["sampling"] or {}), "n": evaluate["n"]}
-    shown = {name: {**step, "stop": step["stop"] or "none"} for name, step in steps.items()}
-    body = [[name, *(str(step.get(key)) for key in names), step["sampler"]["kind"]] for name, step in shown.items()]
-    return ["", *names, "sampler"], body
+    """A line for each place, or for each of its tasks where they differ; steps nobody sampled here have no numbers."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for line in facts.sampling:
+        cells = places.setdefault(line.place if line.place in EVALUATIONS else f"grow, {line.place}", {})
+        cells[line.task] = _adopted(facts, line) or _asked(line)
+    body = []
+    for place, tasks in places.items():
+        same = len({tuple(cells) for cells in tasks.values()}) == 1
+        body += [
+            [place if same else f"{place}: {task}", *cells]
+            for task, cells in list(tasks.items())[: 1 if same else None]
+        ]
+    return ["", "n", *NUMBERS, "stop", "sampler"], body
+
+
+def _asked(line: Asked) -> list[str]:
+    values = [line.numbers[name] for name in NUMBERS]
+    numbers = [UNKNOWN if value is None else f"{value:.12g}" for value in values]
+    stop = ", ".join(f"`{json.dumps(term, ensure_ascii=False)}`" for term in line.stop)
+    whose = ", numbers of the model's generation config" if line.values == MODEL else ""
+    return [str(line.n), *numbers, stop or "none", f"{line.sampler}{whose}"]
+
+
+def _adopted(facts: Lineage, line: Asked) -> list[str]:
+    """Cells for a step whose answers were all written elsewhere; empty for others."""
+    writers = {writer for one in facts.iterations for writer in one.written.get(line.place, {})}
+    outside = bool(writers) and all(writer.startswith(ADOPTED) for writer in writers)
+    return [*["-"] * (len(NUMBERS) + 2), "none: adopted"] if outside else []
 
 
 def licences_section(facts: Lineage) -> str:
@@ -167,8 +160,15 @@ def licences_section(facts: Lineage) -> str:
     lines += [[f"data of {name}", t["licence"]["name"], t["licence"]["where"]] for name, t in facts.tasks.items()]
     writers = dict.fromkeys(writer for one in facts.iterations for writer in one.writers)
     lines += [[f"answers written by {writer}", UNKNOWN, UNKNOWN] for writer in writers]
+    lines += [[f"examples of {file}", UNKNOWN, UNKNOWN] for file in replayed(facts)]
     told = f"'{UNKNOWN}' means that nothing this was made from says it: find out before you rely on it."
     return f"{table(['what', 'licence', 'source'], lines)}\n\n{told}"
+
+
+def replayed(facts: Lineage) -> list[str]:
+    """Files whose rows the learner is taught."""
+    sources = [selection["from"] for selection in facts.config["learners"][facts.learner]["examples"].values()]
+    return [source.removeprefix(REPLAY) for source in sources if source.startswith(REPLAY)]
 
 
 def config_section(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""The pages about the config name every key of the schema, with its default."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING
+
+from selftrain.config import WRITTEN, to_tree
+from selftrain.schema import RunConfig, Task
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+ENTRIES = {"grow": "STEP", "examples": "KEY"}
+"""What stands for the name of an entry; NAME elsewhere."""
+TABLE = re.compile(r"^## (.+)\n\n\| key \| default \| meaning \|\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
+
+
+def section(hint: Any) -> tuple[type | None, bool]:
+    """The dataclass of a field, or of the entries of a mapping, and whether it is the latter."""
+    several = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for one in several:
+        named = get_origin(one) is dict
+        kind = get_args(one)[1] if named else one
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return kind, named
+    return None, False
+
+
+def sections(schema: type, path: str = "") -> Iterator[tuple[str, type]]:
+    """The place and the dataclass of every section of the config, at any depth."""
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind, named = section(hints[field.name])
+        if kind is not None:
+            entry = f".{ENTRIES.get(field.name, 'NAME')}" if named else ""
+            place = f"{path}{written(field.name)}{entry}"
+            yield place, kind
+            yield from sections(kind, f"{place}.")
+
+
+def headings() -> list[tuple[list[str], type]]:
+    """One table per dataclass, and the places it stands for."""
+    found: dict[type, list[str]] = {}
+    for place, kind in sections(RunConfig):
+        found.setdefault(kind, []).append(place)
+    return [(places, kind) for kind, places in found.items()]
+
+
+def rows(schema: type) -> list[dataclasses.Field[Any]]:
+    """Fields without those that are sections of their own anyway, and without what stands for a component's options."""
+    hints = get_type_hints(schema)
+    return [
+        field
+        for field in dataclasses.fields(schema)
+        if (section(hints[field.name])[0] is None or field.default is None)
+        and (schema, field.name) != (Task, "options")
+    ]
+
+
+def written(name: str) -> str:
+    return WRITTEN.get(name, name)
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if value == MISSING:
+        return "the task's name" if field.name == "kind" else "must be set"
+    return "none" if value is None or value == () else f"`{json.dumps(to_tree(value))}`"
+
+
+def test_every_key_is_listed_with_its_default() -> None:
+    listed = {}
+    for places, body in TABLE.findall((DOCS / "keys.md").read_text()):
+        cells = [re.split(r" (?<!\\)\| ", line.strip("|\n ")) for line in body.splitlines()]
+        listed[places] = [(key.strip("` "), shown.strip()) for key, shown, *_ in cells]
+    expected = {
+        ", ".join(f"`{place}`" for place in places): [(written(field.name), default(field)) for field in rows(kind)]
+        for places, kind in headings()
+    }
+    assert listed == expected
+    assert ("keep", '`"stage"`') in listed["`launch`"] and ("from", "must be set") in listed[
+        "`learners.NAME.examples.KEY`"
+    ]
+
+
+def test_every_key_has_a_meaning_and_every_section_a_line() -> None:
+    text = (DOCS / "keys.md").read_text()
+    assert re.findall(r"^\| `\w+` \| .* \| +\|$", text, re.MULTILINE) == []
+    overview = (DOCS / "config.md").read_text()
+    for field in dataclasses.fields(RunConfig):
+        assert f"\n| `{field.name}` | " in overview, field.name
+    assert "`keep: stage`" in overview
