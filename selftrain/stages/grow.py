@@ -11,7 +11,8 @@ from pathlib import Path
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.stages.allocate import problems_of
-from selftrain.stages.sampled import Advance, Drawing, by_length, request, sample_parts
+from selftrain.stages.parts import by_length
+from selftrain.stages.sampled import Advance, Drawing, request, sample_parts
 from selftrain.stages.session import Session
 from selftrain.stages.store import shared_samples, shared_verdicts
 from selftrain.stages.verify import verdicts_folder
@@ -46,7 +47,7 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
         for step, requests in work.items():
             judging.enough = session.config.grow[step].enough
             writer = session.writer(step, iteration - 1)
-            for advance in sample_parts(session, Drawing(requests, folder / step, writer, iteration, judging)):
+            for advance in sample_parts(session, Drawing(requests, folder / step, writer, stage, judging)):
                 tally.add(advance)
                 if advance.part is not None:
                     tally.judging.append(judging.part(advance.part, fresh=advance.fresh))

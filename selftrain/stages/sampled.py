@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 from selftrain import records, registry
-from selftrain.artifacts import RunError, failing_as_run_error, read_json, remove, write_json
+from selftrain.artifacts import RunError, Stage, failing_as_run_error, remove
 from selftrain.prompts import unclosed
 from selftrain.sampling.base import Completion, Request
 from selftrain.schema import Sampling
 from selftrain.seeds import derive, sample_id
 from selftrain.stages.journal import Journal
 from selftrain.stages.ledger import Ledger
+from selftrain.stages.parts import planned
 from selftrain.stages.session import Session
 from selftrain.stages.writers import Writer
 from selftrain.types import Problem, Sample
@@ -34,11 +35,6 @@ def request(
 def seeds_of(problem: Problem, n: int, *, seed: int, iteration: int, step: str) -> tuple[int, ...]:
     """They follow from run seed, iteration, step, problem and index."""
     return tuple(derive(seed, iteration, step, problem.id, index) for index in range(n))
-
-
-def by_length(requests: Iterable[Request]) -> list[Request]:
-    """By prompt length: samplers batch like with like, so a part is finished soon after it is begun."""
-    return sorted(requests, key=lambda request: len(request.prompt_ids))
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,8 @@ class Drawing:
     work: Sequence[Request]
     stem: Path
     writer: Writer
-    iteration: int
-    """The one the samples are recorded under."""
+    stage: Stage
+    """The one that draws; the samples are recorded under its iteration."""
     watcher: Watcher = NOBODY
 
     @property
@@ -109,9 +105,11 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
     Raises:
         Interrupted: the run was asked to stop.
         RunError: the sampler failed; the parts it finished stay.
+        StaleStage: the parts on disk answer another work list.
     """
     work, stem = drawing.work, drawing.stem
-    groups = cut(work, part_size(stem.with_name(f"{stem.name}.plan.json"), session.config.run.part_size))
+    plan = stem.with_name(f"{stem.name}.plan.json")
+    groups = planned(plan, work, session.config.run.part_size, drawing.stage.label)
     paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
     done = {number for number, path in enumerate(paths) if path.exists()}
     for kept in sorted(done):
@@ -136,26 +134,6 @@ def _journal(drawing: Drawing) -> AbstractContextManager[Journal | None]:
     """Where the sampler can make use of one."""
     journaled = getattr(registry.resolve("sampler", drawing.writer.sampler.kind), "journaled", False)
     return closing(Journal(drawing.journal)) if journaled else nullcontext()
-
-
-def part_size(plan: Path, configured: int) -> int:
-    """Samples per part: what the stage was begun with, also where the config has changed since."""
-    if not plan.exists():
-        write_json(plan, {"part_size": configured})
-    return int(read_json(plan)["part_size"])
-
-
-def cut(requests: Sequence[Request], size: int) -> list[list[int]]:
-    """Groups of whole problems, of about ``size`` samples each; they follow from the whole work list."""
-    groups: list[list[int]] = [[]]
-    filled = 0
-    for index, wanted in enumerate(requests):
-        if filled and filled + len(wanted.seeds) > size:
-            groups.append([])
-            filled = 0
-        groups[-1].append(index)
-        filled += len(wanted.seeds)
-    return groups
 
 
 def collect(
@@ -240,9 +218,9 @@ def sample_of(session: Session, drawing: Drawing, request: Request, answer: Comp
     answer = writer.in_our_tokens(problem.task, answer)
     truncated = unclosed(request.text, answer.text, session.config.model.chat.reasoning)
     return Sample(
-        id=sample_id(session.config.run.seed, drawing.iteration, request.purpose, problem.id, None, answer.index),
+        id=sample_id(session.config.run.seed, drawing.stage.iteration, request.purpose, problem.id, None, answer.index),
         problem_id=problem.id,
-        iteration=drawing.iteration,
+        iteration=drawing.stage.iteration,
         step=request.purpose,
         index=answer.index,
         prompt_ids=writer.read_by_us(request),
