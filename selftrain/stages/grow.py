@@ -45,7 +45,7 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     budget = ErrorBudget(session.config.reward.verify.max_errors)
     with Judging(session, iteration, budget) as judging:
         for step, requests in work.items():
-            judging.enough = session.config.grow[step].enough
+            judging.begin(step)
             writer = session.writer(step, iteration - 1)
             for advance in sample_parts(session, Drawing(requests, folder / step, writer, stage, judging)):
                 tally.add(advance)
@@ -93,7 +93,7 @@ class Tally:
         right, judged = counts["right"], counts.total()
         others = ", ".join(f"{counts[name]} {name}" for name in ("unparsed", "timeout", "error") if counts[name])
         share = 100 * right / judged if judged else 0.0
-        saved = f"; stopping early saved about {self.saved:,} tokens" if judged < self._total else ""
+        saved = f"; stopping early saved about {self.saved:,} tokens" if self.saved > 0 and judged < self._total else ""
         return f"{judged} samples, {share:.1f} % right" + (f" ({others})" if others else "") + saved
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from selftrain.stages.ledger import Ledger
 from selftrain.stages.parts import planned
 from selftrain.stages.session import Session
 from selftrain.stages.writers import Writer
-from selftrain.types import Problem, Sample
+from selftrain.types import FinishReason, Problem, Sample
 
 
 def request(
@@ -55,7 +55,7 @@ class Watcher(Protocol):
     """Who judges samples while they are drawn."""
 
     enough: int | None
-    """Right samples after which a problem is done."""
+    """Right samples that learners could be taught, after which a problem is done."""
 
     def arrived(self, work: Sequence[Request], completions: Sequence[Completion]) -> None:
         """Begin to judge."""
@@ -115,8 +115,9 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
     for kept in sorted(done):
         yield Advance(part=paths[kept], samples=records.count(paths[kept]), fresh=False)
     if len(done) < len(groups):
-        with _journal(drawing) as journal:
-            ledger = Ledger(work, enough=drawing.watcher.enough, journal=journal)
+        on_disk = {index for number in done for index in groups[number]}
+        with _journal(drawing, on_disk) as journal:
+            ledger = Ledger(work, enough=drawing.watcher.enough, journal=journal, closed=on_disk)
             for number, answers, tokens in collect(session, drawing, groups, done, ledger):
                 if number is None:
                     yield Advance(tokens=tokens)
@@ -124,16 +125,17 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
                 requests = [work[i] for i in groups[number]]
                 samples = _samples(session, drawing, requests, answers)
                 records.write(paths[number], Sample, samples)
+                ledger.written(groups[number])
                 yield Advance(part=paths[number], samples=len(samples))
                 session.check_stop()
-        yield from _spared(ledger)
+        yield Advance(saved=ledger.saved)
     remove(drawing.journal)
 
 
-def _journal(drawing: Drawing) -> AbstractContextManager[Journal | None]:
+def _journal(drawing: Drawing, on_disk: Container[int]) -> AbstractContextManager[Journal | None]:
     """Where the sampler can make use of one."""
     journaled = getattr(registry.resolve("sampler", drawing.writer.sampler.kind), "journaled", False)
-    return closing(Journal(drawing.journal)) if journaled else nullcontext()
+    return closing(Journal(drawing.journal, on_disk)) if journaled else nullcontext()
 
 
 def collect(
@@ -147,30 +149,36 @@ def collect(
 
     Yields:
         After every answer of the sampler: None and the tokens the answer held; and the groups that are finished by
-        it, with their completions by request in order of index.
+        it, with their completions by request in order of index. Before that, what an earlier process had finished.
 
     Raises:
         RunError: the sampler failed; the groups it finished have been yielded.
     """
     waiting = Waiting(groups, done, ledger)
     work, watcher = drawing.work, drawing.watcher
-    for completions in _answers(session, drawing, ledger):
+
+    def finished(
+        completions: Sequence[Completion], wait: bool = False
+    ) -> Iterator[tuple[int | None, list[list[Completion]], int]]:
         watcher.arrived(work, completions)
         touched = {completion.request for completion in completions}
-        for number in waiting.finished({*touched, *watcher.settle(ledger)}):
+        for number in waiting.finished({*touched, *watcher.settle(ledger, wait)}):
             yield number, [ledger.take(index) for index in groups[number]], 0
+
+    # Verdicts on what is there tell what need not be drawn at all.
+    yield from finished(ledger.recover(), wait=True)
+    for completions in _drawn(session, drawing, ledger):
+        yield from finished(completions)
         yield None, [], sum(len(completion.ids) for completion in completions)
-    for number in waiting.finished(watcher.settle(ledger, wait=True)):
-        yield number, [ledger.take(index) for index in groups[number]], 0
+    yield from finished([], wait=True)
     if waiting.groups:
         raise RunError(
             f"the sampler ended and left {len(waiting.groups)} part(s) unfinished; run the same command again"
         )
 
 
-def _answers(session: Session, drawing: Drawing, ledger: Ledger) -> Iterator[list[Completion]]:
-    """Responses the ledger took in: those of an earlier process, then the sampler's."""
-    yield ledger.recover()
+def _drawn(session: Session, drawing: Drawing, ledger: Ledger) -> Iterator[list[Completion]]:
+    """Responses of the sampler that the ledger took in."""
     wanted = any(ledger.wanted(r, i) for r, request in enumerate(drawing.work) for i in range(len(request.seeds)))
     if wanted:
         engine = session.sampler(drawing.writer.sampler, drawing.writer.checkpoint)
@@ -185,9 +193,6 @@ class Waiting:
         self.groups = {number: set(group) for number, group in enumerate(groups) if number not in done}
         self._of = {index: number for number, group in self.groups.items() for index in group}
         self._ledger = ledger
-        for number in done:
-            for index in groups[number]:
-                ledger.close(index)
 
     def finished(self, requests: Iterable[int]) -> list[int]:
         """Groups that are whole now that something of these requests has come."""
@@ -216,7 +221,6 @@ def _samples(
 def sample_of(session: Session, drawing: Drawing, request: Request, answer: Completion) -> Sample:
     writer, problem = drawing.writer, request.problem
     answer = writer.in_our_tokens(problem.task, answer)
-    truncated = unclosed(request.text, answer.text, session.config.model.chat.reasoning)
     return Sample(
         id=sample_id(session.config.run.seed, drawing.stage.iteration, request.purpose, problem.id, None, answer.index),
         problem_id=problem.id,
@@ -226,7 +230,7 @@ def sample_of(session: Session, drawing: Drawing, request: Request, answer: Comp
         prompt_ids=writer.read_by_us(request),
         response_ids=answer.ids,
         text=answer.text,
-        finish_reason="length" if truncated else answer.finish_reason,
+        finish_reason=finish_reason(session, request, answer),
         policy=writer.name,
         sampler=writer.sampler.kind,
         origin=writer.origin,
@@ -237,8 +241,8 @@ def sample_of(session: Session, drawing: Drawing, request: Request, answer: Comp
     )
 
 
-def _spared(ledger: Ledger) -> Iterator[Advance]:
-    """The tokens that stopping early saved, by the mean length of what was kept, less what was drawn and dropped."""
-    if ledger.taken:
-        would_be = ledger.kept / ledger.taken * (ledger.taken + ledger.spared)
-        yield Advance(saved=round(would_be - ledger.drawn))
+def finish_reason(session: Session, request: Request, answer: Completion) -> FinishReason:
+    """As a sample records it: a response that ends in open reasoning was cut short, whatever ended it."""
+    return (
+        "length" if unclosed(request.text, answer.text, session.config.model.chat.reasoning) else answer.finish_reason
+    )
