@@ -15,7 +15,7 @@ from selftrain import records
 from selftrain.stages.journal import Journal
 from selftrain.types import Sample
 
-N, ENOUGH, PROBLEMS = 16, 2, 30
+N, ENOUGH, PROBLEMS = 16, 2, 60
 SAMPLER = f"{Path(__file__).parent}/plugins/samplers.py:Growing"
 CONFIG = """
 run: {{name: {name}, folder: {folder}, part_size: 64, reuse: false}}
@@ -38,7 +38,7 @@ SLOW = '''
 import time
 def judge(problem, response):
     """As quick as the engine at most, so that drawing without looking would draw too much."""
-    time.sleep(0.004)
+    time.sleep(0.002)
     return response.endswith(f"#{problem.answer}")
 '''
 Places = dict[tuple[int, int], int]
@@ -72,14 +72,14 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, driver: Driver) -> Runs:
-    """With an undisturbed run ``whole`` and one that was killed after its second part, ``killed``."""
+    """With an undisturbed run ``whole`` and one that was killed after its first part, ``killed``."""
     made = Runs(driver, tmp_path_factory.mktemp("early"))
     ended = made.run("whole", "whole.log")
     assert ended.status == 0, ended.err
     (made.folder / "whole.out").write_text(ended.out)
-    trap = Trap("replaced", "samples/draft-0", 2)
+    trap = Trap("replaced", "samples/draft-0", 1)
     assert made.run("killed", "first.log", trap=trap).status == -signal.SIGKILL
-    assert len(made.parts("killed")) == 2
+    assert len(made.parts("killed")) == 1
     shutil.copytree(made.samples("killed"), made.folder / "left")
     ended = made.run("killed", "second.log")
     assert ended.status == 0, ended.err
@@ -133,7 +133,8 @@ def test_after_a_kill_the_tokens_saved_are_those_of_the_parts_that_were_missing(
     done = {part.name for part in records.parts(runs.folder / "left")}
     missing = [part for part in records.parts(runs.samples("killed")) if part.name not in done]
     samples = [sample for part in missing for sample in records.read(part, Sample)]
-    closed = {place for place in range(len(done) * 64 // N)}
+    each = 64 // N  # Problems in a part.
+    closed = {int(name[6:11]) * each + place for name in done for place in range(each)}
     journal = Journal(runs.folder / "left" / "draft.journal", closed)
     there = sum(len(done.ids) for done in journal.finished) + sum(len(begun.ids) for begun in journal.begun.values())
     journal.close()
@@ -157,4 +158,4 @@ def reckoned(samples: list[Sample]) -> int:
 def test_nothing_is_said_to_be_saved_where_all_was_drawn(runs: Runs) -> None:
     ended = runs.run("all", "all.log", "grow.draft.enough=null")
     assert ended.status == 0, ended.err
-    assert "saved" not in ended.out and "480 samples" in ended.out
+    assert "saved" not in ended.out and f"{PROBLEMS * N} samples" in ended.out

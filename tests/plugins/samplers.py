@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +15,8 @@ from selftrain.sampling.scripted import Scripted, ScriptedSampler, codec, mix
 
 SLOTS, PIECE = 12, 8
 """Responses that grow together, and tokens they grow by in a turn."""
+TURN_SECONDS = 0.005
+"""About as long as verdicts take, which then come while there is more to draw."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class GrowingSampler(ScriptedSampler):
                     drawn[place] = len(begun.ids) if begun else 0
                 if not whole:
                     return
+                time.sleep(TURN_SECONDS)
                 yield [whole.pop(place) for place in list(whole) if self._grow(place, whole, drawn, answers, log)]
 
     def _grow(
