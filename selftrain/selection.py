@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from selftrain.schema import Selection
-from selftrain.types import Example, Sample, Status
+from selftrain.types import Example, FinishReason, Sample, Status
+
+ENDED: tuple[FinishReason, ...] = ("eos", "stop")
+"""How a response ends that is not cut short."""
 
 
 class Candidate(NamedTuple):
@@ -53,7 +56,7 @@ class Chooser:
         if status in ("error", "timeout"):
             return f"not judged ({status})"
         # A truncated response is never taught as if it were complete.
-        if sample.finish_reason not in ("eos", "stop"):
+        if sample.finish_reason not in ENDED:
             return f"truncated ({sample.finish_reason})"
         if rule.verdict == "right" and status != "right":
             return status

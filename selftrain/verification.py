@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from threading import RLock
 
 from selftrain import registry
 from selftrain.artifacts import RunError
@@ -80,9 +81,13 @@ class VerifierPool:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End every worker at once, from any thread: who waits for verdicts gets a RuntimeError, now and later."""
         for seat in self._seats:
             seat.stop()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for seat in self._seats:
             seat.close()
@@ -220,7 +225,7 @@ def count_statuses(verdicts: Iterable[Verdict]) -> dict[Status, int]:
 
 @dataclass
 class ErrorBudget:
-    """Stops a run whose verifier cannot judge too large a share of the responses."""
+    """Stops a run whose verifier cannot judge too large a share of the responses. From any thread, several at once."""
 
     rate: float = 0.2
     """Largest share of ``error`` and ``timeout`` together."""
@@ -229,6 +234,7 @@ class ErrorBudget:
     counts: Counter[Status] = field(default_factory=Counter)
     reason: str | None = None
     """Of the last verdict that is none, and by whom."""
+    _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     def watch(self, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
         """Pass verdicts on, counted.
@@ -242,16 +248,23 @@ class ErrorBudget:
 
     def add(self, verdict: Verdict) -> None:
         """Count one verdict; raises as ``watch`` does."""
-        self.counts[verdict.status] += 1
-        if verdict.status not in ("error", "timeout"):
-            return
-        self.reason = f"{verdict.verifier}: {verdict.reason}"
-        if self.counts.total() >= self.after:
-            self.check()
+        with self._lock:
+            self.counts[verdict.status] += 1
+            if verdict.status not in ("error", "timeout"):
+                return
+            self.reason = f"{verdict.verifier}: {verdict.reason}"
+            if self.counts.total() >= self.after:
+                self.check()
+
+    def add_counted(self, counts: Mapping[Status, int]) -> None:
+        """Count verdicts of an earlier process; raises nothing."""
+        with self._lock:
+            self.counts.update(counts)
 
     def check(self) -> None:
         """Look at the share whatever the number of verdicts; raises as ``watch`` does."""
-        failed, judged = self.counts["error"] + self.counts["timeout"], self.counts.total()
+        with self._lock:
+            failed, judged = self.counts["error"] + self.counts["timeout"], self.counts.total()
         if failed > self.rate * judged:
             raise TooManyErrors(
                 f"the verifier could not judge {failed} of {judged} responses "

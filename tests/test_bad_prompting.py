@@ -155,6 +155,10 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("grow.draft.enough=3", "tasks.sums.sampling.n=2"),
         ("grow.draft.enough: 3 right samples cannot be had of n=2",),
     ),
+    "dedupe by answer beside enough": (
+        ("grow.draft.enough=3", "learners.policy.examples.own={cap: 2, dedupe: answer}"),
+        ("learners.policy.examples.own.dedupe: answer keeps one", "grow.draft.enough=3", "set dedupe to text"),
+    ),
     "cap above enough": (
         ("grow.draft.enough=1",),
         ("learners.policy.examples.own.cap: 2 is above grow.draft.enough=1",),

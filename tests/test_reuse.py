@@ -163,6 +163,7 @@ def test_where_verdicts_end_a_problem_early_the_verifier_counts(runs: Runs, caps
     assert runs.run("second", *early) == []
     other = f"tasks.arithmetic.verifier={runs.folder}/lenient.py:verify"
     assert runs.run("third", other, *early) == [1]
+    assert runs.run("fourth", "learners.policy.examples.own.dedupe=text", *early) == [1]
     # What one verifier let end early is not another's.
     assert main(runs.command("first", other, *early)) == 2
     assert "(1/grow too)" in capsys.readouterr().err

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,9 +15,10 @@ from selftrain.sampling.order import order
 from selftrain.schema import Sampling
 from selftrain.stages.journal import Journal
 from selftrain.stages.ledger import Ledger
-from selftrain.types import Problem, Sample, Verdict
+from selftrain.types import Example, Problem, Sample, Verdict
 
 ENOUGH = 2
+RAMBLING = f"{Path(__file__).parent}/plugins/samplers.py:Rambling"
 
 
 def work(n: int, problems: int = 3) -> list[Request]:
@@ -118,10 +119,10 @@ def test_a_ledger_takes_up_what_its_journal_holds(tmp_path: Path) -> None:
     before.finish([response(0, 1), response(1, 0)])
     before.grown(0, 0, [7], None)
     journal.close()
-    reopened = Journal(tmp_path / "j")
-    after = Ledger(work(2, 2), journal=reopened)
-    after.close(1)  # Its part is on disk.
-    assert after.recover() == [response(0, 1)]
+    reopened = Journal(tmp_path / "j", [1])  # Its part is on disk.
+    after = Ledger(work(2, 2), journal=reopened, closed=[1])
+    assert after.recover() == [response(0, 1)] and after.recover() == [] == reopened.finished
+    assert after.drawn == 3
     assert after.begun(0, 0) == Begun((7,))
     assert list(order(work(2, 2), after, 1)) == [(0, 0)]
     reopened.close()
@@ -154,7 +155,52 @@ def grown(folder: Path, name: str, *settings: str) -> list[tuple[Sample, Verdict
     return found
 
 
-def test_stopping_early_keeps_what_full_sampling_would_have_kept(tmp_path: Path, capsys: Any) -> None:
+def examples(folder: Path, name: str, *settings: str) -> list[Example]:
+    """What the policy is taught, by id."""
+    config = folder / f"{name}.yaml"
+    config.write_text(CONFIG.format(name=name, folder=folder))
+    assert main(["run", str(config), "--until", "1/improve-policy", "grow.draft.n=32", *settings]) == 0
+    taught = records.parts(folder / name / "iteration_0001" / "examples" / "policy")
+    return sorted((row for part in taught for row in records.read(part, Example)), key=lambda example: example.id)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (f"grow.draft.sampler={{kind: '{RAMBLING}', accuracy: 0.3}}",),
+        ("grow.draft.sampler={accuracy: 0.7, length: 1}", "learners.policy.examples.own.dedupe=text"),
+    ],
+    ids=["right but cut short", "right but the same again"],
+)
+def test_the_examples_are_those_of_full_sampling(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    settings = (*settings, "learners.policy.examples.own.cap=4")
+    whole = examples(tmp_path, "whole", *settings)
+    early = examples(tmp_path, "early", *settings, "grow.draft.enough=4")
+    assert early == whole
+    assert len(whole) > 2 * 40
+    left = Counter(example.problem_id for example in whole)
+    assert 4 in left.values() and len(drawn_of(tmp_path, "early")) < 0.8 * len(drawn_of(tmp_path, "whole"))
+
+
+def drawn_of(folder: Path, name: str) -> list[str]:
+    parts = records.parts(folder / name / "iteration_0001" / "samples")
+    return [identifier for part in parts for identifier in records.column(part, "id")]
+
+
+def test_right_samples_of_one_text_count_once_as_the_first_of_them() -> None:
+    ledger = Ledger(work(8, 1), enough=2)
+    ledger.finish([response(0, index) for index in range(8)])
+    for index, text in ((7, "b"), (5, "a"), (6, "a")):
+        ledger.judge(0, index, True, text)
+    assert ledger.dropped() == []  # 5 and 7 are the first of their texts, so nothing comes after the second.
+    ledger.judge(0, 3, True, "b")
+    assert ledger.dropped() == [(0, 6), (0, 7)]
+    ledger.judge(0, 4, True, "b")
+    ledger.judge(0, 1, True, "a")
+    assert ledger.dropped() == [(0, 4), (0, 5)]
+
+
+def test_stopping_early_keeps_what_full_sampling_would_have_kept(tmp_path: Path) -> None:
     whole = grown(tmp_path, "whole")
     early = grown(tmp_path, "early", f"grow.draft.enough={ENOUGH}")
     assert len(whole) == 640

@@ -76,7 +76,11 @@ class Answers(Protocol):
         """Those that have become superfluous since this was last asked; a sampler may end them early."""
 
     def begun(self, request: int, index: int) -> Begun | None:
-        """What an earlier process had of it."""
+        """What an earlier process had of it; to be asked once."""
+
+    def given_up(self, request: int, index: int, tokens: int) -> None:
+        """Tell that a response which was dropped ended early, and how many tokens were drawn for it, those of earlier
+        processes too. One that ends all the same is yielded like any other."""
 
     def grown(self, request: int, index: int, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Keep further tokens of an unfinished response, for a process that goes on with it after a kill."""
@@ -97,6 +101,9 @@ class AllWanted:
 
     def begun(self, request: int, index: int) -> Begun | None:
         return None
+
+    def given_up(self, request: int, index: int, tokens: int) -> None:
+        """Nobody counts."""
 
     def grown(self, request: int, index: int, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Nothing is kept."""

@@ -131,12 +131,22 @@ def _check_selection(config: RunConfig, where: str, selection: Selection) -> Non
         raise ConfigError(
             f"{where}.from: no step of grow is called '{source}' ({nearest(source, [*config.grow, 'gold'])})"
         )
-    elif (enough := config.grow[source].enough) is not None and (selection.cap or 0) > enough:
-        raise ConfigError(
-            f"{where}.cap: {selection.cap} is above grow.{source}.enough={enough}: so many are never there; lower it"
-        )
+    elif (enough := config.grow[source].enough) is not None:
+        _check_enough(where, selection, enough)
     if source.startswith(REPLAY) and not list(read_rows(Path(source.removeprefix(REPLAY)), f"{where}.from")):
         raise ConfigError(f"{where}.from: the file is empty")
+
+
+def _check_enough(where: str, selection: Selection, enough: int) -> None:
+    """Early stopping must not take away what the selection would have kept of all samples."""
+    step = f"grow.{selection.source}.enough"
+    if (selection.cap or 0) > enough:
+        raise ConfigError(f"{where}.cap: {selection.cap} is above {step}={enough}: so many are never there; lower it")
+    if selection.dedupe == "answer" and selection.verdict != "wrong" and enough > 1:
+        raise ConfigError(
+            f"{where}.dedupe: answer keeps one of all right samples that answer alike, so {step}={enough} of them are "
+            "no sign that later ones are not needed; set dedupe to text, or remove enough"
+        )
 
 
 def _check_unsampled(where: str, selection: Selection) -> None:

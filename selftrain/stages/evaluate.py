@@ -15,8 +15,9 @@ from selftrain.events import Evaluated, Event, Progress, StageFinished, StageSta
 from selftrain.judging import Request as Judgement
 from selftrain.sampling.base import Request
 from selftrain.stages.kept import kept_lines, measure_kept
+from selftrain.stages.parts import by_length
 from selftrain.stages.protocol import protocol_count, protocol_rows, sample_protocols
-from selftrain.stages.sampled import Advance, Drawing, by_length, request, sample_parts
+from selftrain.stages.sampled import Advance, Drawing, request, sample_parts
 from selftrain.stages.session import Session
 from selftrain.stages.settings import sampler_of, sampling_of
 from selftrain.stages.writers import Writer
@@ -104,7 +105,7 @@ def _split(session: Session, iteration: int, task: str, split: str, path: Path) 
         writer = session.policy(sampler_of(config), iteration, config.evaluate.prompt)
         work = _work(session, iteration, writer, session.problems.of(task, split))
         stem = path.parent / UNJUDGED / path.stem
-        for advance in sample_parts(session, Drawing(work, stem, writer, iteration)):
+        for advance in sample_parts(session, Drawing(work, stem, writer, session.stages.evaluate(iteration))):
             parts += [advance.part] if advance.part else []
             yield advance
     judge_split(session, parts, path)

@@ -15,7 +15,7 @@ from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
 from selftrain.schema import Component, RunConfig, Task
-from selftrain.stages.settings import sampler_of, sampling_of
+from selftrain.stages.settings import counts_texts, sampler_of, sampling_of
 
 REPLAY = "replay:"
 """Before the path of a file of examples, where a selection names its source."""
@@ -107,9 +107,10 @@ def grow(config: RunConfig) -> dict[str, Any]:
         name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)}
         for name, step in config.grow.items()
     }
-    # Where a step ends early, verdicts decide what is drawn.
-    judges = judged(config) if any(step.enough for step in config.grow.values()) else {}
-    return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **judges}
+    early = [name for name, step in config.grow.items() if step.enough]
+    # Where a step ends early, verdicts and what counts of them decide what is drawn.
+    ended = {**judged(config), "enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
+    return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **ended}
 
 
 def score(config: RunConfig) -> dict[str, Any]:

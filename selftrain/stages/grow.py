@@ -11,7 +11,8 @@ from pathlib import Path
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.stages.allocate import problems_of
-from selftrain.stages.sampled import Advance, Drawing, by_length, request, sample_parts
+from selftrain.stages.parts import by_length
+from selftrain.stages.sampled import Advance, Drawing, request, sample_parts
 from selftrain.stages.session import Session
 from selftrain.stages.store import shared_samples, shared_verdicts
 from selftrain.stages.verify import verdicts_folder
@@ -44,9 +45,9 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     budget = ErrorBudget(session.config.reward.verify.max_errors)
     with Judging(session, iteration, budget) as judging:
         for step, requests in work.items():
-            judging.enough = session.config.grow[step].enough
+            judging.begin(step)
             writer = session.writer(step, iteration - 1)
-            for advance in sample_parts(session, Drawing(requests, folder / step, writer, iteration, judging)):
+            for advance in sample_parts(session, Drawing(requests, folder / step, writer, stage, judging)):
                 tally.add(advance)
                 if advance.part is not None:
                     tally.judging.append(judging.part(advance.part, fresh=advance.fresh))
@@ -92,7 +93,7 @@ class Tally:
         right, judged = counts["right"], counts.total()
         others = ", ".join(f"{counts[name]} {name}" for name in ("unparsed", "timeout", "error") if counts[name])
         share = 100 * right / judged if judged else 0.0
-        saved = f"; stopping early saved about {self.saved:,} tokens" if judged < self._total else ""
+        saved = f"; stopping early saved about {self.saved:,} tokens" if self.saved > 0 and judged < self._total else ""
         return f"{judged} samples, {share:.1f} % right" + (f" ({others})" if others else "") + saved
 
 

@@ -19,8 +19,9 @@ from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
 from selftrain.sampling.base import Request
 from selftrain.schema import Component
+from selftrain.stages.parts import by_length
 from selftrain.stages.problems import whole_task
-from selftrain.stages.sampled import Advance, Drawing, by_length, sample_parts, seeds_of
+from selftrain.stages.sampled import Advance, Drawing, sample_parts, seeds_of
 from selftrain.stages.session import Session, verifier_spec
 from selftrain.types import Problem, Sample, Verdict
 from selftrain.verification import ErrorBudget, VerifierPool
@@ -57,7 +58,7 @@ def sample_protocols(
         work, found = _work(session, iteration, task, split), parts.setdefault((task, split), [])
         stem = unjudged / path.stem
         writer = session.policy(sampler, iteration)
-        for advance in sample_parts(session, Drawing(work, stem, writer, iteration)):
+        for advance in sample_parts(session, Drawing(work, stem, writer, session.stages.evaluate(iteration))):
             found += [advance.part] if advance.part else []
             yield advance
     if not parts:

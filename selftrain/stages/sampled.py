@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from selftrain import records, registry
-from selftrain.artifacts import RunError, failing_as_run_error, read_json, remove, write_json
+from selftrain.artifacts import RunError, Stage, failing_as_run_error, remove
 from selftrain.prompts import unclosed
 from selftrain.sampling.base import Completion, Request
 from selftrain.schema import Sampling
 from selftrain.seeds import derive, sample_id
 from selftrain.stages.journal import Journal
 from selftrain.stages.ledger import Ledger
+from selftrain.stages.parts import planned
 from selftrain.stages.session import Session
 from selftrain.stages.writers import Writer
-from selftrain.types import Problem, Sample
+from selftrain.types import FinishReason, Problem, Sample
 
 
 def request(
@@ -34,11 +35,6 @@ def request(
 def seeds_of(problem: Problem, n: int, *, seed: int, iteration: int, step: str) -> tuple[int, ...]:
     """They follow from run seed, iteration, step, problem and index."""
     return tuple(derive(seed, iteration, step, problem.id, index) for index in range(n))
-
-
-def by_length(requests: Iterable[Request]) -> list[Request]:
-    """By prompt length: samplers batch like with like, so a part is finished soon after it is begun."""
-    return sorted(requests, key=lambda request: len(request.prompt_ids))
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Watcher(Protocol):
     """Who judges samples while they are drawn."""
 
     enough: int | None
-    """Right samples after which a problem is done."""
+    """Right samples that learners could be taught, after which a problem is done."""
 
     def arrived(self, work: Sequence[Request], completions: Sequence[Completion]) -> None:
         """Begin to judge."""
@@ -90,8 +86,8 @@ class Drawing:
     work: Sequence[Request]
     stem: Path
     writer: Writer
-    iteration: int
-    """The one the samples are recorded under."""
+    stage: Stage
+    """The one that draws; the samples are recorded under its iteration."""
     watcher: Watcher = NOBODY
 
     @property
@@ -109,16 +105,19 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
     Raises:
         Interrupted: the run was asked to stop.
         RunError: the sampler failed; the parts it finished stay.
+        StaleStage: the parts on disk answer another work list.
     """
     work, stem = drawing.work, drawing.stem
-    groups = cut(work, part_size(stem.with_name(f"{stem.name}.plan.json"), session.config.run.part_size))
+    plan = stem.with_name(f"{stem.name}.plan.json")
+    groups = planned(plan, work, session.config.run.part_size, drawing.stage.label)
     paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
     done = {number for number, path in enumerate(paths) if path.exists()}
     for kept in sorted(done):
         yield Advance(part=paths[kept], samples=records.count(paths[kept]), fresh=False)
     if len(done) < len(groups):
-        with _journal(drawing) as journal:
-            ledger = Ledger(work, enough=drawing.watcher.enough, journal=journal)
+        on_disk = {index for number in done for index in groups[number]}
+        with _journal(drawing, on_disk) as journal:
+            ledger = Ledger(work, enough=drawing.watcher.enough, journal=journal, closed=on_disk)
             for number, answers, tokens in collect(session, drawing, groups, done, ledger):
                 if number is None:
                     yield Advance(tokens=tokens)
@@ -126,36 +125,17 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
                 requests = [work[i] for i in groups[number]]
                 samples = _samples(session, drawing, requests, answers)
                 records.write(paths[number], Sample, samples)
+                ledger.written(groups[number])
                 yield Advance(part=paths[number], samples=len(samples))
                 session.check_stop()
-        yield from _spared(ledger)
+        yield Advance(saved=ledger.saved)
     remove(drawing.journal)
 
 
-def _journal(drawing: Drawing) -> AbstractContextManager[Journal | None]:
+def _journal(drawing: Drawing, on_disk: Container[int]) -> AbstractContextManager[Journal | None]:
     """Where the sampler can make use of one."""
     journaled = getattr(registry.resolve("sampler", drawing.writer.sampler.kind), "journaled", False)
-    return closing(Journal(drawing.journal)) if journaled else nullcontext()
-
-
-def part_size(plan: Path, configured: int) -> int:
-    """Samples per part: what the stage was begun with, also where the config has changed since."""
-    if not plan.exists():
-        write_json(plan, {"part_size": configured})
-    return int(read_json(plan)["part_size"])
-
-
-def cut(requests: Sequence[Request], size: int) -> list[list[int]]:
-    """Groups of whole problems, of about ``size`` samples each; they follow from the whole work list."""
-    groups: list[list[int]] = [[]]
-    filled = 0
-    for index, wanted in enumerate(requests):
-        if filled and filled + len(wanted.seeds) > size:
-            groups.append([])
-            filled = 0
-        groups[-1].append(index)
-        filled += len(wanted.seeds)
-    return groups
+    return closing(Journal(drawing.journal, on_disk)) if journaled else nullcontext()
 
 
 def collect(
@@ -169,30 +149,36 @@ def collect(
 
     Yields:
         After every answer of the sampler: None and the tokens the answer held; and the groups that are finished by
-        it, with their completions by request in order of index.
+        it, with their completions by request in order of index. Before that, what an earlier process had finished.
 
     Raises:
         RunError: the sampler failed; the groups it finished have been yielded.
     """
     waiting = Waiting(groups, done, ledger)
     work, watcher = drawing.work, drawing.watcher
-    for completions in _answers(session, drawing, ledger):
+
+    def finished(
+        completions: Sequence[Completion], wait: bool = False
+    ) -> Iterator[tuple[int | None, list[list[Completion]], int]]:
         watcher.arrived(work, completions)
         touched = {completion.request for completion in completions}
-        for number in waiting.finished({*touched, *watcher.settle(ledger)}):
+        for number in waiting.finished({*touched, *watcher.settle(ledger, wait)}):
             yield number, [ledger.take(index) for index in groups[number]], 0
+
+    # Verdicts on what is there tell what need not be drawn at all.
+    yield from finished(ledger.recover(), wait=True)
+    for completions in _drawn(session, drawing, ledger):
+        yield from finished(completions)
         yield None, [], sum(len(completion.ids) for completion in completions)
-    for number in waiting.finished(watcher.settle(ledger, wait=True)):
-        yield number, [ledger.take(index) for index in groups[number]], 0
+    yield from finished([], wait=True)
     if waiting.groups:
         raise RunError(
             f"the sampler ended and left {len(waiting.groups)} part(s) unfinished; run the same command again"
         )
 
 
-def _answers(session: Session, drawing: Drawing, ledger: Ledger) -> Iterator[list[Completion]]:
-    """Responses the ledger took in: those of an earlier process, then the sampler's."""
-    yield ledger.recover()
+def _drawn(session: Session, drawing: Drawing, ledger: Ledger) -> Iterator[list[Completion]]:
+    """Responses of the sampler that the ledger took in."""
     wanted = any(ledger.wanted(r, i) for r, request in enumerate(drawing.work) for i in range(len(request.seeds)))
     if wanted:
         engine = session.sampler(drawing.writer.sampler, drawing.writer.checkpoint)
@@ -207,9 +193,6 @@ class Waiting:
         self.groups = {number: set(group) for number, group in enumerate(groups) if number not in done}
         self._of = {index: number for number, group in self.groups.items() for index in group}
         self._ledger = ledger
-        for number in done:
-            for index in groups[number]:
-                ledger.close(index)
 
     def finished(self, requests: Iterable[int]) -> list[int]:
         """Groups that are whole now that something of these requests has come."""
@@ -238,17 +221,16 @@ def _samples(
 def sample_of(session: Session, drawing: Drawing, request: Request, answer: Completion) -> Sample:
     writer, problem = drawing.writer, request.problem
     answer = writer.in_our_tokens(problem.task, answer)
-    truncated = unclosed(request.text, answer.text, session.config.model.chat.reasoning)
     return Sample(
-        id=sample_id(session.config.run.seed, drawing.iteration, request.purpose, problem.id, None, answer.index),
+        id=sample_id(session.config.run.seed, drawing.stage.iteration, request.purpose, problem.id, None, answer.index),
         problem_id=problem.id,
-        iteration=drawing.iteration,
+        iteration=drawing.stage.iteration,
         step=request.purpose,
         index=answer.index,
         prompt_ids=writer.read_by_us(request),
         response_ids=answer.ids,
         text=answer.text,
-        finish_reason="length" if truncated else answer.finish_reason,
+        finish_reason=finish_reason(session, request, answer),
         policy=writer.name,
         sampler=writer.sampler.kind,
         origin=writer.origin,
@@ -259,8 +241,8 @@ def sample_of(session: Session, drawing: Drawing, request: Request, answer: Comp
     )
 
 
-def _spared(ledger: Ledger) -> Iterator[Advance]:
-    """The tokens that stopping early saved, by the mean length of what was kept, less what was drawn and dropped."""
-    if ledger.taken:
-        would_be = ledger.kept / ledger.taken * (ledger.taken + ledger.spared)
-        yield Advance(saved=round(would_be - ledger.drawn))
+def finish_reason(session: Session, request: Request, answer: Completion) -> FinishReason:
+    """As a sample records it: a response that ends in open reasoning was cut short, whatever ended it."""
+    return (
+        "length" if unclosed(request.text, answer.text, session.config.model.chat.reasoning) else answer.finish_reason
+    )

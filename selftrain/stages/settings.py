@@ -44,3 +44,12 @@ def sampler_of(config: RunConfig) -> Component:
     """That of the evaluation, or of the first step of Grow that samples the policy."""
     own = [config.evaluate.sampler, *(step.sampler for step in of_the_policy(config))]
     return next((sampler for sampler in own if sampler is not None), Component("transformers"))
+
+
+def counts_texts(config: RunConfig, step: str) -> bool:
+    """Whether ``enough`` of a step means right samples of different texts: some learner would drop the others."""
+    return any(
+        chosen.source == step and chosen.dedupe == "text" and chosen.verdict != "wrong"
+        for learner in config.learners.values()
+        for chosen in learner.examples.values()
+    )

@@ -34,7 +34,7 @@ def judge_part(session: Session, iteration: int, part: Path, budget: ErrorBudget
     if target.exists() and session.judges.issuperset(records.column(target, "verifier")):
         counts: Counter[Any] = Counter(records.column(target, "status"))
         if counts["error"] + counts["timeout"] <= budget.rate * counts.total():
-            budget.counts.update(counts)
+            budget.add_counted(counts)
             return counts
     ids: list[str] = []
 
