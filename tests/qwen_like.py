@@ -58,8 +58,8 @@ def write(folder: Path, *, base: bool = False, generation: dict[str, Any] | None
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
         "max_position_embeddings": 192,
         "tie_word_embeddings": True,
     }
