@@ -28,7 +28,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Handler = Callable[[Any], Iterable[Any]]
 
@@ -52,16 +52,16 @@ class Worker:
     handler; that is start-up. Each request is passed to the handler; every item it returns or yields is one reply.
 
     Args:
-        output: let the process write to this one's stdout and stderr; else what it prints is dropped.
+        output: let the process write to this one's stdout and stderr, or to a file; else what it prints is dropped.
         fds: file descriptors the process gets under the same numbers.
     """
 
-    def __init__(self, reference: str, *args: Any, output: bool = False, fds: Sequence[int] = ()) -> None:
+    def __init__(self, reference: str, *args: Any, output: bool | IO[bytes] = False, fds: Sequence[int] = ()) -> None:
         self.reference = reference
         self._lock = threading.Lock()
         ours, theirs = socket.socketpair()
         reading, self._lifeline = os.pipe()
-        stream = None if output else subprocess.DEVNULL
+        stream = None if output is True else output or subprocess.DEVNULL
         with theirs, os.fdopen(reading):
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, str(theirs.fileno()), str(reading), *sys.path],

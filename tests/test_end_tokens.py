@@ -1,7 +1,8 @@
 """Models stop by themselves after training, whatever their layout of end and pad tokens.
 
 Checkpoints laid out as Qwen2.5's go through sampling, training, saving and serving: a chat model, whose end token is
-``<|im_end|>`` and whose pad token also ends a text, and a base model, which has one token for both and never ends.
+``<|im_end|>`` and whose pad token also ends a text, and a base model, which has one token for both and never ends. The
+chat model is sampled with vLLM too, and both are served by it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from typing import Any
 
 import pytest
 import torch
+from asking import collect
 from qwen_like import CHATML, ENDOFTEXT, IM_END, RECOMMENDED, write, write_rows
 
 from selftrain import records
 from selftrain.cli import main
 from selftrain.objectives.nll import NLL
-from selftrain.schema import Optim
+from selftrain.sampling.base import Completion, Request
+from selftrain.sampling.vllm import VLLM
+from selftrain.schema import Optim, Sampling
 from selftrain.training.data import micro_batches
 from selftrain.training.fit import fit
-from selftrain.types import Example, Sample
+from selftrain.types import Example, Problem, Sample
 
 RUN = """
 run: {{folder: {folder}}}
@@ -34,7 +38,7 @@ tasks:
     files: {{train: {folder}/train.jsonl, val: {folder}/val.jsonl}}
     prompt: {prompt}
 warmup: {warmup}
-grow: {{draft: {{n: 4, temperature: 0.5, max_tokens: 24, stop: {stop}}}}}
+grow: {{draft: {{n: 4, temperature: 0.5, max_tokens: 24, stop: {stop}, sampler: {sampler}}}}}
 learners: {{policy: {{examples: {{own: {{from: draft}}}}, optim: {{lr: 3.0e-3, steps: 60, batch_size: 16}}}}}}
 evaluate: {{n: 0}}
 loop: {{iterations: 1}}
@@ -43,11 +47,11 @@ track: {{live: none}}
 """
 
 
-def run(folder: Path, **parts: str) -> Path:
-    """The checkpoint after one iteration."""
+def run(folder: Path, sampler: str = "transformers", **parts: str) -> Path:
+    """The folder of its iteration."""
     write_rows(folder / "train.jsonl", 24)
     write_rows(folder / "val.jsonl", 2, first=40)
-    (folder / "run.yaml").write_text(RUN.format(folder=folder, **parts))
+    (folder / "run.yaml").write_text(RUN.format(folder=folder, sampler=sampler, **parts))
     assert main(["run", str(folder / "run.yaml")]) == 0
     return folder / "run" / "iteration_0001"
 
@@ -77,12 +81,22 @@ def served(checkpoint: Path, prompts: set[tuple[int, ...]]) -> list[list[int]]:
     return answers
 
 
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served_by_vllm(checkpoint: Path, prompts: set[tuple[int, ...]]) -> list[Completion]:
+    problem, settings = Problem("t/train/1", "t", "train", "1+1="), Sampling(temperature=0, max_tokens=40)
+    work = [Request(problem, prompt, (0,), settings) for prompt in sorted(prompts)]
+    engine = VLLM(max_num_seqs=32).open(checkpoint)
+    found = collect(engine, work)
+    engine.close()
+    return list(found.values())
+
+
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def chat(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("chat")
     write(folder / "start")
     optim = "{lr: 3.0e-3, steps: 100, batch_size: 12}"
-    return run(folder, chat="auto", prompt="{}", warmup=f"{{policy: {{from: train, optim: {optim}}}}}", stop="[]")
+    warmup = f"{{policy: {{from: train, optim: {optim}}}}}"
+    return run(folder, request.param, chat="auto", prompt="{}", warmup=warmup, stop="[]")
 
 
 def test_a_chat_model_ends_its_turns(chat: Path) -> None:
@@ -104,6 +118,9 @@ def test_a_chat_model_ends_its_turns(chat: Path) -> None:
     answers = served(saved, {sample.prompt_ids for sample in drawn})
     assert len(answers) == 24
     assert sum(answer[-1] == end for answer in answers) >= 0.9 * 24
+    if drawn[0].sampler == "vllm":
+        ended = [c for c in served_by_vllm(saved, {sample.prompt_ids for sample in drawn}) if c.finish_reason == "eos"]
+        assert len(ended) >= 0.9 * 24 and {completion.ids[-1] for completion in ended} == {end}
 
 
 def test_the_end_of_a_turn_carries_loss_and_pad_does_not(chat: Path) -> None:
@@ -158,6 +175,8 @@ def test_a_base_model_is_cut_at_a_stop_string_and_learns_to_end(base: Path) -> N
     before = served(base.parents[1] / "start", prompts)
     assert sum(answer[-1] == end for answer in before) == 0
     assert sum(answer[-1] == end for answer in served(saved, prompts)) >= 0.9 * 24
+    answers = served_by_vllm(saved, prompts)
+    assert sum(answer.finish_reason == "eos" and answer.ids[-1] == end for answer in answers) >= 0.9 * 24
 
 
 def test_the_appended_end_carries_loss_and_pad_of_the_same_id_does_not(base: Path) -> None:

@@ -6,10 +6,16 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from counted import kill_at
 from published import DATA, needs_data, rows, tiny_model
 
 from selftrain import records
+from selftrain.artifacts import RunDir
 from selftrain.cli import main
+from selftrain.config import load_config
+from selftrain.stages.grow import work_list
+from selftrain.stages.journal import Journal
+from selftrain.stages.session import Session
 from selftrain.types import Example, Sample, Verdict
 
 pytestmark = needs_data
@@ -17,7 +23,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "mixed.yaml"
 PROMPTS, N, ENOUGH = 32, 4, 2
 
 
-def prepared(folder: Path) -> list[str]:
+def prepared(folder: Path, *more: str) -> list[str]:
     """The job's own config with local data and a tiny model, warmed up on solutions of the problems it then samples."""
     (folder / "aqua").mkdir()
     whole = (DATA / "aqua" / "aqua_dev.json").read_text().splitlines(keepends=True)
@@ -53,6 +59,7 @@ def prepared(folder: Path) -> list[str]:
         "loop={iterations: 1, stop: null}",
         "launch.keep=run",
         "track.live=plain",
+        *more,
     ]
 
 
@@ -75,3 +82,37 @@ def test_three_tasks_and_replay_in_one_run(tmp_path: Path) -> None:
     assert sum(kept.values()) - 4 >= 20
     lines = [json.loads(line) for line in (tmp_path / "mixed" / "metrics.jsonl").read_text().splitlines()]
     assert {(row["iteration"], row["task"]) for row in lines} == {(i, task) for i in (0, 1) for task in asked}
+
+
+def test_killed_while_it_samples_no_sample_is_lost_or_doubled(tmp_path: Path) -> None:
+    samples, verdicts = (tmp_path / "mixed" / "iteration_0001" / name for name in ("samples", "verdicts"))
+    # Parts of two problems, so that the kill finds some written, some half full and some not begun.
+    arguments = prepared(tmp_path, "run.part_size=8", "run.reuse=false", "--until", "1/verify")
+    kill_at(tmp_path / "count", arguments, lambda: len(list(samples.glob("*.parquet"))) >= 4)
+    before = Journal(samples / "draft.journal")
+    before.close()
+    written = {part: part.read_bytes() for part in records.parts(samples)}
+    assert before.finished and 4 <= len(written) < PROMPTS * N // 8
+    assert main(arguments) == 0
+    assert all(part.read_bytes() == content for part, content in written.items())
+    assert not (samples / "draft.journal").exists()
+    drawn = [s for part in records.parts(samples) for s in records.read(part, Sample)]
+    ids = [i for part in records.parts(verdicts) for i in records.column(part, "sample_id")]
+    judged = dict(zip(ids, (v for p in records.parts(verdicts) for v in records.read(p, Verdict)), strict=True))
+    assert len(judged) == len(ids)
+    assert len({sample.id for sample in drawn}) == len(drawn)
+    assert {sample.id for sample in drawn} == set(judged)
+    by_problem: dict[str, dict[int, Sample]] = {}
+    for sample in drawn:
+        by_problem.setdefault(sample.problem_id, {})[sample.index] = sample
+    assert len(by_problem) == PROMPTS
+    for found in by_problem.values():
+        # All up to the one that made it enough, and none beyond it.
+        assert set(found) == set(range(len(found)))
+        right = [index for index in sorted(found) if judged[found[index].id].status == "right"]
+        assert len(found) == (right[ENOUGH - 1] + 1 if len(right) >= ENOUGH else N)
+    with Session(load_config(arguments[1], [w for w in arguments[2:] if "=" in w]), RunDir(tmp_path / "mixed")) as run:
+        asked = [request.problem.id for request in work_list(run, 1, "draft")]
+    kept = [(done, by_problem[asked[done.request]].get(done.index)) for done in before.finished]
+    assert all(sample is None or sample.response_ids == done.ids for done, sample in kept)
+    assert sum(sample is not None for _, sample in kept) > 20

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from counted import kill_at, start, tokens
 from published import DATA, needs_data, rows, tiny_model
 
 from selftrain import records
+from selftrain.artifacts import RunDir
 from selftrain.cli import main
-from selftrain.sampling.vllm_engine import GROWN_TOKENS
+from selftrain.config import load_config
+from selftrain.stages.grow import work_list
 from selftrain.stages.journal import Journal
+from selftrain.stages.session import Session
 from selftrain.types import Example, Sample, Verdict
 
 pytestmark = needs_data
@@ -53,29 +53,16 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds the model and a run that is warmed up."""
+    """Holds the model and a run that is warmed up and has evaluated its start."""
     made = tmp_path_factory.mktemp("gsm8k")
     tiny_model(made / "model", [row["question"] + row["answer"] for row in rows("gsm8k/train.jsonl")[:400]])
-    assert main(command(made, "whole", "--until", "0/warmup-policy")) == 0
+    assert main(command(made, "whole", "--until", "0/evaluate")) == 0
     shutil.copytree(made / "whole", made / "killed")
     return made
 
 
 def samples_of(run: Path) -> list[Sample]:
     return [row for part in records.parts(run / "iteration_0001" / "samples") for row in records.read(part, Sample)]
-
-
-def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    found = [int(child) for child in children.read_text().split()]
-    return [*found, *(below for child in found for below in descendants(child))]
-
-
-def wait_until_gone(pids: list[int], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, f"{alive} outlive the run"
-        time.sleep(0.1)
 
 
 def test_a_whole_iteration_learns_from_its_own_right_answers(folder: Path) -> None:
@@ -95,32 +82,38 @@ def test_a_whole_iteration_learns_from_its_own_right_answers(folder: Path) -> No
     assert [(row["iteration"], row["split"], row["n_problems"]) for row in metrics] == [(0, "test", 8), (1, "test", 8)]
 
 
-def test_killed_while_it_samples_it_leaves_no_process_and_draws_no_finished_sample_again(folder: Path) -> None:
-    run = folder / "killed"
+def test_killed_while_it_samples_it_loses_no_finished_sample_and_few_tokens(folder: Path) -> None:
+    run, drawn = folder / "killed", [folder / "first.count", folder / "second.count"]
     journal = run / "iteration_0001" / "samples" / "draft.journal"
-    arguments = command(folder, "killed", "--until", "1/grow")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "selftrain.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 150_000):
-        time.sleep(0.02)
-    family = descendants(process.pid)
-    assert len(family) >= 3  # The engine's keeper, the engine, the verifiers.
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    wait_until_gone(family)
+    arguments = command(folder, "killed", f"grow.draft.n={2 * N}", "--until", "1/grow")
+    kill_at(drawn[0], arguments, lambda: journal.exists() and journal.stat().st_size > 150_000)
     before = Journal(journal)
     before.close()
     assert before.finished and before.begun
-    assert main(arguments) == 0
-    samples = samples_of(run)
-    assert len({sample.id for sample in samples}) == len(samples) == PROBLEMS * N
-    kept = {(s.text, s.response_ids) for s in samples}
-    assert all((done.text, done.ids) in kept for done in before.finished)
-    continued = [sample for sample in samples if sample.segments]
-    assert {len(begun.ids) for begun in before.begun.values()} >= {s.segments[0] for s in continued if s.segments}
-    # Lost are at most the tokens a response had grown since it was last written down, and those of one answer.
-    lost = len(before.begun) * GROWN_TOKENS
-    assert len(before.begun) <= 1.25 * SEQUENCES
-    assert lost <= 0.02 * sum(len(sample.response_ids) for sample in samples)
+    assert start(drawn[1], arguments).wait() == 0
     assert not journal.exists()
+    samples = samples_of(run)
+    of_place = {(sample.problem_id, sample.index): sample for sample in samples}
+    assert len(of_place) == len(samples) == PROBLEMS * 2 * N
+    asked = asked_problems(arguments, run)
+    for done in before.finished:
+        assert of_place[asked[done.request], done.index].response_ids == done.ids
+    # Every response that was begun goes on where it was left, and no other does.
+    for (request, index), begun in before.begun.items():
+        sample = of_place[asked[request], index]
+        assert sample.response_ids[: len(begun.ids)] == begun.ids
+        assert sample.segments == (len(begun.ids),)
+    assert sum(sample.segments is not None for sample in samples) == len(before.begun)
+    # What was finished is not asked again, and of all that both processes drew hardly anything was drawn twice.
+    needed = sum(len(sample.response_ids) for sample in samples)
+    told = sum(len(done.ids) for done in before.finished) + sum(len(begun.ids) for begun in before.begun.values())
+    first, second = map(tokens, drawn)
+    assert first >= told > 0.1 * needed
+    assert second == needed - told
+    assert first + second <= 1.02 * needed
+
+
+def asked_problems(arguments: list[str], run: Path) -> list[str]:
+    """Problems in order of the work list, which places in the journal refer to."""
+    with Session(load_config(arguments[1], [word for word in arguments[2:] if "=" in word]), RunDir(run)) as session:
+        return [request.problem.id for request in work_list(session, 1, "draft")]

@@ -23,6 +23,8 @@ def completion(
 ) -> Completion:
     """A response as an engine gave it, without what stopped it.
 
+    A stop string anywhere in the text ends it: an engine that went on with a response looks for them in its own part.
+
     Args:
         place: of the request in the work list, and index of the sample.
         ids: all an engine drew; they may run past a stop string, or end with a stop id.
@@ -33,16 +35,24 @@ def completion(
     source: IdsFrom = "engine"
     if text is None:
         text = str(tokenizer.decode(ids, skip_special_tokens=True))
-    if finish_reason == "stop" and settings.stop:
-        text = cut(text, settings.stop)
+    if (shorter := cut(text, settings.stop)) != text:
+        text, finish_reason = shorter, "stop"
         ids, source = trim(tokenizer, ids, text)
     kept = tuple(logprobs[: len(ids)]) if logprobs is not None and source == "engine" else None
     return Completion(*place, tuple(ids), text, finish_reason, kept, source)
 
 
-def stops(tokenizer: Any, ids: Sequence[int], stop: Sequence[str]) -> bool:
-    """Whether the text of the newest tokens completes a stop string."""
-    window = max(len(s.encode()) for s in stop) + 8
+def ended_by(stop_reason: object, settings: Sampling) -> FinishReason:
+    """Which kind of stop vLLM means by its ``stop_reason``: the string or id that was asked for, or an end token.
+
+    It gives None for the tokenizer's end token, and the id of every further one of the generation config.
+    """
+    return "stop" if isinstance(stop_reason, str) or stop_reason in settings.stop_ids else "eos"
+
+
+def stops(tokenizer: Any, ids: Sequence[int], stop: Sequence[str], new: int = 1) -> bool:
+    """Whether the text of the ``new`` newest tokens completes a stop string."""
+    window = max(len(s.encode()) for s in stop) + 8 + new
     tail = tokenizer.decode(ids[-window:], skip_special_tokens=True)
     return any(s in tail for s in stop)
 

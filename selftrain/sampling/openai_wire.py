@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selftrain.sampling.base import Completion, Place, Request
-from selftrain.sampling.ending import cut
+from selftrain.sampling.ending import cut, ended_by
 from selftrain.schema import Sampling
 from selftrain.types import FinishReason
 
@@ -121,9 +121,8 @@ def _finish_reason(choice: Any, settings: Sampling) -> FinishReason:
     """What ended a response; all but a stop counts as truncated, such as a content filter."""
     if choice.get("finish_reason") != "stop":
         return "length"
-    if "stop_reason" in choice:  # vLLM: the string or the id that stopped it; None, or an end token of the model.
-        by = choice["stop_reason"]
-        return "stop" if isinstance(by, str) or by in settings.stop_ids else "eos"
+    if "stop_reason" in choice:
+        return ended_by(choice["stop_reason"], settings)
     return "stop" if settings.stop or settings.stop_ids else "eos"
 
 

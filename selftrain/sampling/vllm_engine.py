@@ -45,7 +45,7 @@ class Grown(NamedTuple):
     finish: str | None = None
     """vLLM's reason, where the response is finished: stop, length."""
     stop: int | str | None = None
-    """The stop string or id that ended it; None: an end token did."""
+    """The stop string or id that ended it; None, or the id of a further end token of the model: an end token did."""
 
 
 class Weights(NamedTuple):
@@ -134,7 +134,8 @@ class Engine:
         if self.engine.vllm_config.device_config.device_type == "cpu":
             self.engine.collective_rpc(_repack_tied_head)
         # Its blocks were computed with the old weights.
-        self.engine.reset_prefix_cache()
+        if not self.engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not let go of its prefix cache, which holds what the old weights computed")
         self.model = path
 
 

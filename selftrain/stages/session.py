@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
-from selftrain.artifacts import RunDir, RunError
-from selftrain.config import instantiate, to_tree
+from selftrain.artifacts import RunDir
+from selftrain.config import to_tree
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
 from selftrain.prompts import Prompter, answer_part, make_prompter
 from selftrain.sampling.base import Sampler
 from selftrain.schema import Component, Prompt, RunConfig, Sampling, Verify
+from selftrain.stages.engine import OpenEngine
 from selftrain.stages.plan import Stages
 from selftrain.stages.problems import ProblemSet, few_shot, load_problems
 from selftrain.stages.settings import NUMBERS, POLICY, stop_ids
@@ -41,8 +42,6 @@ class Session:
     config: RunConfig
     run: RunDir
     _open: ExitStack = field(default_factory=ExitStack)
-    _sampler: tuple[str, Path, Sampler] | None = None
-    """Digest of its component, checkpoint, engine."""
     _teachers: dict[str, dict[str, Prompter]] = field(default_factory=dict)
     _values: dict[str, dict[str, float]] = field(default_factory=dict)
     """What generation configs say, by model."""
@@ -51,7 +50,7 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_sampler()
+        self._engine.close()
         self._open.close()
 
     @cached_property
@@ -188,28 +187,17 @@ class Session:
         return Judgement(problem.task, problem, answer_part(prompt, text, reasoning))
 
     def sampler(self, component: Component, checkpoint: Path) -> Sampler:
-        """The engine with the weights of a checkpoint: the open one, with new weights where it can load them."""
-        key = value_digest(to_tree(component))
-        if self._sampler is not None and self._sampler[:2] == (key, checkpoint):
-            return self._sampler[2]
-        engine = self._reloaded(key, checkpoint)
-        if engine is None:
-            self._close_sampler()
-            engine = _opened(component, checkpoint)
-        self._sampler = (key, checkpoint, engine)
-        return engine
+        """The engine with the weights of a checkpoint, the policy's or a teacher's."""
+        who = str(checkpoint) if str(checkpoint) in self._teacher_names else POLICY
+        return self._engine.loaded(component, who, checkpoint)
 
-    def _reloaded(self, key: str, checkpoint: Path) -> Sampler | None:
-        """The open engine with other weights; None where there is none of this kind, or it cannot take them."""
-        if self._sampler is None or self._sampler[0] != key:
-            return None
-        engine = self._sampler[2]
-        return engine if hasattr(engine, "reload") and engine.reload(checkpoint) else None
+    @cached_property
+    def _engine(self) -> OpenEngine:
+        return OpenEngine(self.check_stop)
 
-    def _close_sampler(self) -> None:
-        if self._sampler is not None:
-            self._sampler[2].close()
-            self._sampler = None
+    @cached_property
+    def _teacher_names(self) -> set[str]:
+        return {step.model for step in self.config.grow.values()} - {POLICY}
 
     @cached_property
     def verifiers(self) -> VerifierPool:
@@ -225,7 +213,7 @@ class Session:
     def free_for_training(self) -> None:
         """Close the sampler, whose memory is the trainer's now, unless it is to stay."""
         if self.config.launch.keep == "stage":
-            self._close_sampler()
+            self._engine.close()
 
     def check_stop(self) -> None:
         """Raises Interrupted where the run was asked to stop."""
@@ -236,18 +224,6 @@ class Session:
     def judges(self) -> set[str]:
         """Labels of the verifiers, as verdicts record them."""
         return {verifier_spec(task.verifier, self.config.reward.verify).label for task in self.config.tasks.values()}
-
-
-def _opened(component: Component, checkpoint: Path) -> Sampler:
-    """Raises RunError where the engine does not start: no such device, too little memory, a library that is missing."""
-    try:
-        opened: Sampler = instantiate("sampler", component).open(checkpoint)
-    except (RuntimeError, ValueError, ImportError, MemoryError) as error:
-        raise RunError(
-            f"the sampler '{component.kind}' could not load {checkpoint}: {type(error).__name__}: {error}; "
-            "free memory, or choose another device or sampler (grow.STEP.sampler), and run the same command again"
-        ) from error
-    return opened
 
 
 def verifier_spec(verifier: Component, bounds: Verify) -> VerifierSpec:
