@@ -14,7 +14,7 @@ from selftrain.artifacts import RunDir, RunError
 from selftrain.config import check_tree
 from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.vllm_checkpoint import Layout, layout_of, reading, weights_of
-from selftrain.stages.session import Session
+from selftrain.session import Session
 
 SAMPLER = """
 from dataclasses import dataclass

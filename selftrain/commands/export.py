@@ -43,8 +43,8 @@ def main(options: argparse.Namespace) -> int:
 def _checkpoint(source: Path, iteration: int | None) -> Path:
     """A checkpoint itself, or that of a run's policy after an iteration."""
     if (source / "config.yaml").exists():
-        from selftrain.stages.plan import Stages
-        from selftrain.stages.settings import POLICY
+        from selftrain.planning.plan import Stages
+        from selftrain.planning.settings import POLICY
 
         run = RunDir(source)
         stages = Stages(load_config(run.config), run)

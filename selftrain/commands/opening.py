@@ -47,7 +47,7 @@ def check_once(session: Any) -> None:
     path = session.run.config
     if path.exists() and path.read_text() == to_yaml(session.config):
         return
-    from selftrain.stages.check import check
+    from selftrain.checks.check import check
 
     check(session)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from selftrain import records
 from selftrain.artifacts import RunDir, RunError
+from selftrain.planning.phrases import HeldOut
+from selftrain.planning.problems import EVALUATED, question_key
 from selftrain.report.lineage import without_paths
-from selftrain.stages.phrases import HeldOut
-from selftrain.stages.problems import EVALUATED, question_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

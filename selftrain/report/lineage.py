@@ -17,10 +17,10 @@ from selftrain.artifacts import RunDir, RunError, read_json
 from selftrain.compose import read_tree
 from selftrain.digests import file_digest
 from selftrain.models.adapters import adapter_base, settings_of
+from selftrain.planning.settings import POLICY
 from selftrain.report.choose import Checkpoint, finished, metrics_of
 from selftrain.report.licences import Licence, base_licence, task_licence
 from selftrain.report.sampling import Asked, asked
-from selftrain.stages.settings import POLICY
 
 ADOPTED = "adopted:"
 """Before the name of a file of another tool, as the origin of a sample."""

@@ -11,7 +11,7 @@ from selftrain.encoding import chat_template
 from selftrain.events import Progress
 from selftrain.models.adapters import adapter_base, set_base
 from selftrain.schema import Component, Learner, Warmup
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.types import Example
 
 

@@ -10,7 +10,7 @@ from selftrain.config import ConfigError
 from selftrain.events import Event, StageFinished, StageStarted
 from selftrain.schema import RunConfig
 from selftrain.seeds import derive
-from selftrain.stages.session import Session
+from selftrain.session import Session
 
 DEFAULT_CONTEXT = 2048
 

