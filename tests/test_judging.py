@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from selftrain.artifacts import RunDir
+from selftrain.budget import ErrorBudget
 from selftrain.config import load_config
 from selftrain.drawing.ledger import Ledger
 from selftrain.sampling.base import Completion, Request
@@ -19,7 +20,7 @@ from selftrain.schema import Sampling
 from selftrain.session import Session
 from selftrain.stages.watch import TOGETHER, Judging
 from selftrain.types import Problem, Status, Verdict
-from selftrain.verification import ErrorBudget, VerifierPool
+from selftrain.verification import VerifierPool
 
 CONFIG = """
 run: {{folder: {folder}}}

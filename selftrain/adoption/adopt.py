@@ -13,10 +13,10 @@ from pathlib import Path
 
 from selftrain import records, registry
 from selftrain.adoption.harvest import AUTO, PLAIN, Harvest, reader
-from selftrain.artifacts import read_json, replacing, write_json
 from selftrain.config import ConfigError
 from selftrain.digests import file_digest, value_digest
 from selftrain.drawing.store import ADOPTED, adopted
+from selftrain.files import read_json, replacing, write_json
 from selftrain.schema import RunConfig
 from selftrain.seeds import sample_id
 from selftrain.session import Session

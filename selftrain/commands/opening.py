@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunDir, write_json, write_text
+from selftrain.artifacts import RunDir
 from selftrain.config import ConfigError, to_yaml
+from selftrain.files import write_json, write_text
 from selftrain.machine import environment
 from selftrain.types import Problem
 

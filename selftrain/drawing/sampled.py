@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from selftrain import records, registry
-from selftrain.artifacts import RunError, Stage, failing_as_run_error, remove
+from selftrain.artifacts import Stage
 from selftrain.drawing.journal import Journal
 from selftrain.drawing.ledger import Ledger
 from selftrain.drawing.parts import planned
+from selftrain.errors import RunError, failing_as_run_error
+from selftrain.files import remove
 from selftrain.planning.writers import Writer
 from selftrain.prompts import unclosed
 from selftrain.sampling.base import Completion, Request

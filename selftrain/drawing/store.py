@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
-from selftrain.artifacts import TEMPORARY, Stage, read_json, remove, replacing, write_json
+from selftrain.artifacts import Stage
 from selftrain.config import to_tree
 from selftrain.digests import file_digest, value_digest
 from selftrain.events import Event, Notice
+from selftrain.files import TEMPORARY, read_json, remove, replacing, write_json
 from selftrain.machine import environment
 from selftrain.sampling.base import Request
 from selftrain.session import Session

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import replacing
+from selftrain.files import replacing
 from selftrain.report.forgetting import LEGEND, OVERVIEW, TITLE, advice, forgetting_table, overview_table
 from selftrain.report.protocols import MEANING, protocol_tables
 from selftrain.report.tables import Row, by_split, change, columns_of, metric_name, percent

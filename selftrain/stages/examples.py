@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from selftrain import records
-from selftrain.artifacts import replacing, write_json
+from selftrain.files import replacing, write_json
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser

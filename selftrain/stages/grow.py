@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from selftrain.budget import ErrorBudget
 from selftrain.drawing.allocate import problems_of
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
@@ -17,7 +18,6 @@ from selftrain.sampling.base import Request
 from selftrain.session import Session
 from selftrain.stages.verify import verdicts_folder
 from selftrain.stages.watch import Judging
-from selftrain.verification import ErrorBudget
 
 
 def samples_folder(session: Session, iteration: int) -> Path:

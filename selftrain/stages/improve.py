@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from selftrain import records
-from selftrain.artifacts import RunError, read_json
+from selftrain.errors import RunError
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
+from selftrain.files import read_json
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.schema import Component, Learner
 from selftrain.seeds import derive

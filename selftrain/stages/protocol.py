@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
+from selftrain.budget import ErrorBudget
 from selftrain.config import ConfigError, instantiate
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, sample_parts, seeds_of
@@ -24,7 +25,7 @@ from selftrain.sampling.base import Request
 from selftrain.schema import Component
 from selftrain.session import Session, verifier_spec
 from selftrain.types import Problem, Sample, Verdict
-from selftrain.verification import ErrorBudget, VerifierPool
+from selftrain.verification import VerifierPool
 
 GRADED = "selftrain.protocols.base:Graded"
 Splits = Sequence[tuple[str, str]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from selftrain.artifacts import replacing
 from selftrain.config import ConfigError
 from selftrain.events import Event, StageFinished, StageStarted
+from selftrain.files import replacing
 from selftrain.schema import RunConfig
 from selftrain.seeds import derive
 from selftrain.session import Session
