@@ -86,7 +86,7 @@ def make(folder: Path) -> None:
 def session_of(folder: Path, overrides: list[str]) -> Any:
     from selftrain.artifacts import RunDir
     from selftrain.config import load_config
-    from selftrain.stages.session import Session
+    from selftrain.session import Session
 
     config = load_config(folder / "grow.yaml", overrides)
     return Session(config, RunDir(Path(tempfile.mkdtemp(dir=folder))))

@@ -16,10 +16,10 @@ from common import fresh, save
 
 from selftrain.artifacts import RunDir
 from selftrain.config import check_tree
+from selftrain.session import Session
 from selftrain.stages.examples import select
 from selftrain.stages.grow import grow
 from selftrain.stages.score import score
-from selftrain.stages.session import Session
 from selftrain.stages.start import start
 
 PROBLEMS = 10_000

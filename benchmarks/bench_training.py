@@ -26,8 +26,8 @@ from selftrain.artifacts import RunDir
 from selftrain.config import load_config
 from selftrain.models.checkpoint import load_tokenizer, quiet
 from selftrain.objectives.nll import NLL
+from selftrain.session import Session
 from selftrain.stages.examples import demonstration_examples
-from selftrain.stages.session import Session
 from selftrain.stages.start import start
 from selftrain.training.fit import fit
 from selftrain.types import Example

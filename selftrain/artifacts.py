@@ -1,4 +1,4 @@
-"""Where a run keeps everything, and how files come to be: under a temporary name, synced, renamed.
+"""Where a run keeps everything, and the marks of its stages.
 
 A stage is done when its mark exists. The mark is written last and holds what the stage depended on: the part of the
 config it read, the digests of its inputs, the sizes and digests of its outputs. A mark that does not fit stops the
@@ -10,95 +10,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from selftrain.digests import file_digest
-
-Item = TypeVar("Item")
-
-TEMPORARY = ".*.tmp"
-"""What files are called until they are whole; a killed process leaves some behind."""
-
-
-class RunError(RuntimeError):
-    """The run cannot go on; the message says what to do."""
-
-
-class StaleStage(RunError):
-    """A finished stage does not fit the config it is resumed with."""
-
-
-def failing_as_run_error(items: Iterator[Item], who: str) -> Iterator[Item]:
-    """What an iterator yields; what engines, devices and servers fail with becomes a `RunError` that names who."""
-    try:
-        yield from items
-    except RunError:
-        raise
-    except (RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
-        raise RunError(
-            f"{who} failed: {type(error).__name__}: {error}; when it is mended, the same command goes on from here "
-            "(--debug shows where it failed)"
-        ) from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, whole and synced, when the block ends well.
-
-    Works for files and for folders; a folder that stood there before is removed at the last moment.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # Matches TEMPORARY.
-    remove(temporary)
-    try:
-        yield temporary
-        _sync_tree(temporary)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        remove(temporary)
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync_tree(path: Path) -> None:
-    if path.is_dir():
-        for below in path.iterdir():
-            _sync_tree(below)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from selftrain.errors import RunError, StaleStage
+from selftrain.files import TEMPORARY, read_json, remove, write_json
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from selftrain.artifacts import RunError
 from selftrain.config import ConfigError
+from selftrain.errors import RunError
 
 STALE = {
     "model": ["*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json"],

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selftrain import registry
-from selftrain.artifacts import RunError
+from selftrain.errors import RunError
 from selftrain.types import STATUSES, Problem, Status, Verdict
 from selftrain.workers import Handler
 

@@ -6,16 +6,18 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 
-from selftrain.artifacts import RunError, Stage, StaleStage, write_text
+from selftrain.artifacts import Stage
+from selftrain.checks.sources import said
 from selftrain.config import ConfigError
+from selftrain.errors import RunError, StaleStage
 from selftrain.evaluation import is_verdict
 from selftrain.events import Evaluated, Event, Finished, Notice, StageFinished
+from selftrain.files import write_text
 from selftrain.registry import nearest
+from selftrain.session import Session
 from selftrain.stages.evaluate import metrics_of
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
-from selftrain.stages.session import Session
-from selftrain.stages.sources import said
 
 
 def run(session: Session, until: str | None = None) -> Iterator[Event]:

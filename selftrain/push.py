@@ -19,9 +19,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from selftrain import hub
-from selftrain.artifacts import RunDir, RunError, read_json, replacing
+from selftrain.artifacts import RunDir
 from selftrain.config import ConfigError
 from selftrain.digests import file_digest
+from selftrain.errors import RunError
+from selftrain.files import read_json, replacing
 
 if TYPE_CHECKING:
     from selftrain.report.choose import Checkpoint

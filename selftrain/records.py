@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.artifacts import replacing
+from selftrain.files import replacing
 from selftrain.types import Example, Problem, Sample, Score, Verdict
 
 if TYPE_CHECKING:

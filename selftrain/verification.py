@@ -14,16 +14,14 @@ import mmap
 import os
 import queue
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from threading import RLock
+from dataclasses import replace
 
 from selftrain import registry
-from selftrain.artifacts import RunError
 from selftrain.judging import BOARD, Request, Row, VerifierError, VerifierSpec
-from selftrain.types import STATUSES, Status, Verdict
+from selftrain.types import Verdict
 from selftrain.workers import Worker, WorkerDied
 
 START_SECONDS = 300.0
@@ -34,10 +32,6 @@ CHUNK_SECONDS = 0.1
 """Chunks shrink so that one takes about this long: slow verifiers share the work evenly."""
 READ_SECONDS = 10.0
 """Time a worker gets to read a chunk, beyond the deadline of one response."""
-
-
-class TooManyErrors(RunError):
-    """The verifier could not judge too many of the responses."""
 
 
 class VerifierPool:
@@ -215,60 +209,3 @@ class _Seat:
         """Seconds until the response the worker is at overruns."""
         since: float = BOARD.unpack_from(self._board)[0]
         return since + self._seconds - time.monotonic()
-
-
-def count_statuses(verdicts: Iterable[Verdict]) -> dict[Status, int]:
-    """How many verdicts have each of the five statuses."""
-    counts = Counter(verdict.status for verdict in verdicts)
-    return {status: counts[status] for status in STATUSES}
-
-
-@dataclass
-class ErrorBudget:
-    """Stops a run whose verifier cannot judge too large a share of the responses. From any thread, several at once."""
-
-    rate: float = 0.2
-    """Largest share of ``error`` and ``timeout`` together."""
-    after: int = 50
-    """Number of verdicts before which nothing is said."""
-    counts: Counter[Status] = field(default_factory=Counter)
-    reason: str | None = None
-    """Of the last verdict that is none, and by whom."""
-    _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
-
-    def watch(self, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-        """Pass verdicts on, counted.
-
-        Raises:
-            TooManyErrors: the share is above ``rate``.
-        """
-        for verdict in verdicts:
-            self.add(verdict)
-            yield verdict
-
-    def add(self, verdict: Verdict) -> None:
-        """Count one verdict; raises as ``watch`` does."""
-        with self._lock:
-            self.counts[verdict.status] += 1
-            if verdict.status not in ("error", "timeout"):
-                return
-            self.reason = f"{verdict.verifier}: {verdict.reason}"
-            if self.counts.total() >= self.after:
-                self.check()
-
-    def add_counted(self, counts: Mapping[Status, int]) -> None:
-        """Count verdicts of an earlier process; raises nothing."""
-        with self._lock:
-            self.counts.update(counts)
-
-    def check(self) -> None:
-        """Look at the share whatever the number of verdicts; raises as ``watch`` does."""
-        with self._lock:
-            failed, judged = self.counts["error"] + self.counts["timeout"], self.counts.total()
-        if failed > self.rate * judged:
-            raise TooManyErrors(
-                f"the verifier could not judge {failed} of {judged} responses "
-                f"({self.counts['error']} errors, {self.counts['timeout']} timeouts; last: {self.reason}): "
-                f"mend it, or give it more time or memory (reward.verify), then run the same command again: no sample "
-                f"is lost (allowed share: {self.rate:g})"
-            )

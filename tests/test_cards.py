@@ -11,11 +11,11 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from selftrain.config import check_tree, load_config, to_tree
+from selftrain.planning import fingerprints
 from selftrain.report.cards import dataset_card, model_card
 from selftrain.report.export import Data
 from selftrain.report.licences import base_licence, task_licence
 from selftrain.report.lineage import Iteration, Lineage
-from selftrain.stages import fingerprints
 
 TINY = Path(__file__).with_name("tiny.yaml")
 MIT = {"name": "mit", "where": "openai/gsm8k", "link": None, "other": False}

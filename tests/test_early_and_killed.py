@@ -12,7 +12,7 @@ import pytest
 from kill_driver import Driver, Ended, Trap
 
 from selftrain import records
-from selftrain.stages.journal import Journal
+from selftrain.drawing.journal import Journal
 from selftrain.types import Sample
 
 N, ENOUGH, PROBLEMS = 16, 2, 60
@@ -113,7 +113,7 @@ def test_after_a_kill_nothing_is_drawn_that_the_answers_there_make_superfluous(r
 def answers(runs: Runs) -> dict[int, str]:
     """Gold answers by place in the work list: parts hold whole problems in its order, four to a part."""
     from selftrain.config import load_config
-    from selftrain.stages.problems import load_problems
+    from selftrain.planning.problems import load_problems
 
     by_length = sorted(
         load_problems(load_config(runs.folder / "whole.yaml")).of("arithmetic", "train"),

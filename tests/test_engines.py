@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import qwen_like
 
-from selftrain.artifacts import RunDir, RunError
+from selftrain.artifacts import RunDir
 from selftrain.config import check_tree
+from selftrain.errors import RunError
 from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.vllm_checkpoint import Layout, layout_of, reading, weights_of
-from selftrain.stages.session import Session
+from selftrain.session import Session
 
 SAMPLER = """
 from dataclasses import dataclass

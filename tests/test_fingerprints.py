@@ -10,7 +10,7 @@ import pytest
 
 from selftrain import digests
 from selftrain.config import check_tree
-from selftrain.stages import fingerprints
+from selftrain.planning import fingerprints
 
 TASK = """
 from dataclasses import dataclass

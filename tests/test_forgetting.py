@@ -13,8 +13,8 @@ from selftrain import records
 from selftrain.cli import main
 from selftrain.config import load_config
 from selftrain.intervals import ratio_test
+from selftrain.planning import fingerprints
 from selftrain.schema import RunConfig
-from selftrain.stages import fingerprints
 from selftrain.types import Example, Sample
 
 ROWS = [(f"{a}+{b}=", f"{a + b}") for a in range(1, 6) for b in (10, 2)] + [("7", "7 = 7 # 7")] * 2
@@ -234,7 +234,7 @@ def test_answers_to_a_watched_task_are_not_adopted(folder: Path, run: Path, caps
 def test_a_watched_task_decides_nothing(folder: Path, run: Path) -> None:
     from selftrain.artifacts import RunDir
     from selftrain.loop import validation
-    from selftrain.stages.session import Session
+    from selftrain.session import Session
 
     (own,) = [r for r in metrics(run) if (r["iteration"], r["task"], r["split"]) == (1, "arithmetic", "val")]
     with Session(load_config(folder / "panel.yaml"), RunDir(run)) as session:

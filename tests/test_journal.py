@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from selftrain.drawing.journal import Journal
 from selftrain.sampling.base import Begun, Completion
-from selftrain.stages.journal import Journal
 
 LENGTH = 50
 

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from selftrain.artifacts import RunDir
+from selftrain.budget import ErrorBudget
 from selftrain.config import load_config
+from selftrain.drawing.ledger import Ledger
 from selftrain.sampling.base import Completion, Request
 from selftrain.schema import Sampling
-from selftrain.stages.ledger import Ledger
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.stages.watch import TOGETHER, Judging
 from selftrain.types import Problem, Status, Verdict
-from selftrain.verification import ErrorBudget, VerifierPool
+from selftrain.verification import VerifierPool
 
 CONFIG = """
 run: {{folder: {folder}}}
@@ -72,7 +73,7 @@ def test_the_verifiers_are_started_once_by_who_starts_the_judging(
             started.append(threading.current_thread())
             return super().__enter__()
 
-    monkeypatch.setattr("selftrain.stages.session.VerifierPool", Seen)
+    monkeypatch.setattr("selftrain.session.VerifierPool", Seen)
     with Judging(session, 1, ErrorBudget()) as judging:
         for completion in answers(*"4444"):
             judging.arrived(work(4), [completion])

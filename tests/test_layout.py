@@ -18,16 +18,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selftrain"
 
 LAYERS = [
-    {"types", "events", "seeds", "intervals", "ranges", "machine", "digests", "__init__"},
+    {"types", "events", "seeds", "intervals", "ranges", "machine", "digests", "errors", "files", "__init__"},
     {"registry"},
     {"schema", "compose"},
     {"config"},
     {"encoding"},
-    {"artifacts", "workers", "prompts", "models"},
+    {"artifacts", "workers", "prompts", "models", "budget"},
     {"records", "judging", "hub", "rollouts"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols"},
     {"verification", "selection", "evaluation", "training"},
+    {"planning"},
+    {"session"},
+    {"drawing"},
     {"stages"},
+    {"checks"},
+    {"adoption"},
     {"report", "loop"},
     {"push"},
     {"commands"},

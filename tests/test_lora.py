@@ -15,8 +15,8 @@ from selftrain.config import ConfigError, check_tree, to_tree
 from selftrain.models import adapters, checkpoint, export, logprobs
 from selftrain.models.logprobs import Positions, batch_logprobs
 from selftrain.objectives.nll import NLL
+from selftrain.planning import fingerprints
 from selftrain.schema import Lora, Optim
-from selftrain.stages import fingerprints
 from selftrain.training.data import micro_batches
 from selftrain.training.engine import TorchEngine
 from selftrain.types import Example

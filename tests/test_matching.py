@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from selftrain.adoption.matching import DISAGREE, NONE, NOT_LAST, NUMBER, OTHER_ANSWER, SEVERAL, Matcher
 from selftrain.rollouts.base import Rollout
-from selftrain.stages.matching import DISAGREE, NONE, NOT_LAST, NUMBER, OTHER_ANSWER, SEVERAL, Matcher
 from selftrain.types import Problem
 
 

@@ -11,12 +11,12 @@ from conftest import ALPHABET
 from qwen_like import write, write_rows
 
 from selftrain.artifacts import RunDir
+from selftrain.checks.check import check
+from selftrain.checks.preview import preview
 from selftrain.config import check_tree
-from selftrain.stages.check import check
+from selftrain.planning.settings import sampling_of
+from selftrain.session import Session
 from selftrain.stages.grow import work_list
-from selftrain.stages.preview import preview
-from selftrain.stages.session import Session
-from selftrain.stages.settings import sampling_of
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from selftrain import registry
 from selftrain.config import ConfigError, check_tree
 from selftrain.judging import VerifierSpec, resolve_now
-from selftrain.stages.problems import ProblemSet, load_problems
+from selftrain.planning.problems import ProblemSet, load_problems
 from selftrain.types import Problem, Verdict
 
 

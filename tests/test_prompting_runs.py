@@ -13,15 +13,15 @@ from omegaconf import OmegaConf
 from qwen_like import CHATML, ENDOFTEXT, IM_END, tokenizer, write, write_rows
 
 from selftrain import records
+from selftrain.adoption.respell import Speller
 from selftrain.artifacts import RunDir
+from selftrain.checks.check import check, plan
+from selftrain.checks.preview import preview
 from selftrain.cli import main
 from selftrain.config import check_tree, to_yaml
 from selftrain.rollouts.base import Rollout
 from selftrain.schema import Reasoning, RunConfig
-from selftrain.stages.check import check, plan
-from selftrain.stages.preview import preview
-from selftrain.stages.respell import Speller
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.types import Example, Sample
 
 Made = Callable[..., RunConfig]
@@ -224,7 +224,7 @@ def test_the_checkpoint_carries_the_template_it_was_trained_with(config: Made, t
 
 
 def test_a_template_file_counts_by_its_contents(config: Made, tmp_path: Path) -> None:
-    from selftrain.stages.fingerprints import model as fingerprint
+    from selftrain.planning.fingerprints import model as fingerprint
 
     (tmp_path / "a.jinja").write_text("x")
     (tmp_path / "b.jinja").write_text("x")

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from qwen_like import IM_END, tokenizer
 
 from selftrain.config import ConfigError, check_tree
+from selftrain.planning.problems import ProblemSet, few_shot
 from selftrain.prompts import Prompter, answer_part, make_prompter, unclosed
 from selftrain.schema import Chat, FewShot, Prompt, Reasoning
-from selftrain.stages.problems import ProblemSet, few_shot
 from selftrain.types import Problem
 
 THINK = Reasoning()

@@ -14,9 +14,9 @@ from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.cli import main
 from selftrain.config import load_config
+from selftrain.drawing.journal import Journal
+from selftrain.session import Session
 from selftrain.stages.grow import work_list
-from selftrain.stages.journal import Journal
-from selftrain.stages.session import Session
 from selftrain.types import Example, Sample, Verdict
 
 pytestmark = needs_data

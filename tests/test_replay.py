@@ -12,15 +12,15 @@ from qwen_like import IM_END, tokenizer, write, write_rows
 
 from selftrain import records
 from selftrain.artifacts import RunDir
+from selftrain.checks.check import check
+from selftrain.checks.preview import preview
 from selftrain.config import ConfigError, check_tree
 from selftrain.encoding import make_encoder, plain_ids
+from selftrain.planning.phrases import HeldOut
 from selftrain.report.export import Asked
 from selftrain.schema import Chat
-from selftrain.stages.check import check
-from selftrain.stages.phrases import HeldOut
-from selftrain.stages.preview import preview
+from selftrain.session import Session
 from selftrain.stages.replay import read_rows, replayed
-from selftrain.stages.session import Session
 from selftrain.types import Problem
 
 HELLO = {"prompt": "Say hello.", "response": "hello!"}

@@ -19,7 +19,8 @@ from typing import Any, TextIO
 import pytest
 
 from selftrain.events import Evaluated, Event, Finished, Notice, Plan, Progress, StageFinished, StageStarted
-from selftrain.report.html import Series, line_chart, write_report
+from selftrain.report.chart import Series, line_chart
+from selftrain.report.html import write_report
 from selftrain.report.live import LiveView, duration
 from selftrain.report.tables import compare_table, iterations_table, status_table
 

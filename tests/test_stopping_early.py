@@ -10,11 +10,11 @@ import pytest
 
 from selftrain import records
 from selftrain.cli import main
+from selftrain.drawing.journal import Journal
+from selftrain.drawing.ledger import Ledger
 from selftrain.sampling.base import AllWanted, Begun, Completion, Request
 from selftrain.sampling.order import order
 from selftrain.schema import Sampling
-from selftrain.stages.journal import Journal
-from selftrain.stages.ledger import Ledger
 from selftrain.types import Example, Problem, Sample, Verdict
 
 ENOUGH = 2

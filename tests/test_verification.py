@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from selftrain.budget import ErrorBudget, TooManyErrors, count_statuses
 from selftrain.judging import Request, VerifierError, VerifierSpec, resolve_now
 from selftrain.types import Problem, Verdict
-from selftrain.verification import ErrorBudget, TooManyErrors, VerifierPool, count_statuses
+from selftrain.verification import VerifierPool
 
 PLUGINS = Path(__file__).parent / "plugins"
 BAD = str(PLUGINS / "bad_verifiers.py")

@@ -20,12 +20,12 @@ from asking import ask, collect
 
 from selftrain import records
 from selftrain.cli import main
+from selftrain.drawing.journal import Journal
 from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.base import Request
 from selftrain.sampling.openai import OpenAI
 from selftrain.sampling.transformers import Transformers
 from selftrain.schema import Sampling
-from selftrain.stages.journal import Journal
 from selftrain.types import Sample
 
 START_SECONDS = 180

@@ -9,9 +9,9 @@ from pathlib import Path
 from kill_driver import Driver, Ended, Trap
 
 from selftrain import records
+from selftrain.drawing.parts import by_length, digest
 from selftrain.sampling.base import Request
 from selftrain.schema import Sampling
-from selftrain.stages.parts import by_length, digest
 from selftrain.types import Problem, Sample
 
 HEAD = """

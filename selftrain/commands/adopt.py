@@ -37,11 +37,11 @@ def main(options: argparse.Namespace) -> int:
     files, overrides = _files_and_overrides(options.overrides)
     config = load_config(options.config, overrides)
     prepare_libraries()
+    from selftrain.adoption import adopt as stage
+    from selftrain.adoption.harvest import gather
     from selftrain.events import StageFinished
     from selftrain.loop import check_marks
-    from selftrain.stages import adopt as stage
-    from selftrain.stages.harvest import gather
-    from selftrain.stages.session import Session
+    from selftrain.session import Session
 
     started = time.monotonic()
     wanted = stage.wanted(config, files, options.iteration, options.step, options.format, options.field)

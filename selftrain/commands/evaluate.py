@@ -39,8 +39,8 @@ def main(options: argparse.Namespace) -> int:
     base["model"] = {**base.get("model", {}), "path": options.model}
     base["evaluate"] = {**base.get("evaluate", {}), "splits": [options.split]}
     config = check_tree(apply_overrides(base, options.overrides))
-    from selftrain.stages.check import check
-    from selftrain.stages.session import Session
+    from selftrain.checks.check import check
+    from selftrain.session import Session
 
     folder = RunDir(options.output or Path(config.run.folder) / config.run.name)
     with Session(config, folder) as session:
@@ -64,7 +64,7 @@ def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
     """How the run a checkpoint lies in would evaluate it on one of its tasks; nothing for any other model."""
     for folder in model.absolute().parents:
         if (folder / "config.yaml").exists() and (folder / "environment.json").exists():
-            from selftrain.stages.sources import with_numbers
+            from selftrain.checks.sources import with_numbers
 
             # The checkpoint itself says nothing of how to sample it: that was said of the model the run began with.
             config = to_tree(with_numbers(load_config(folder / "config.yaml")))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selftrain.artifacts import RunDir, RunError
+from selftrain.artifacts import RunDir
 from selftrain.commands.opening import prepare_libraries
 from selftrain.config import ConfigError, load_config
+from selftrain.errors import RunError
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def main(options: argparse.Namespace) -> int:
     source = _checkpoint(options.source, options.iteration)
     if options.target.exists():
         raise ConfigError(f"{options.target} exists; name a folder that does not")
-    from selftrain.artifacts import replacing
+    from selftrain.files import replacing
     from selftrain.models.export import export as write
 
     try:
@@ -43,8 +44,8 @@ def main(options: argparse.Namespace) -> int:
 def _checkpoint(source: Path, iteration: int | None) -> Path:
     """A checkpoint itself, or that of a run's policy after an iteration."""
     if (source / "config.yaml").exists():
-        from selftrain.stages.plan import Stages
-        from selftrain.stages.settings import POLICY
+        from selftrain.planning.plan import Stages
+        from selftrain.planning.settings import POLICY
 
         run = RunDir(source)
         stages = Stages(load_config(run.config), run)

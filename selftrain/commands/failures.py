@@ -9,8 +9,8 @@ import select
 import sys
 from collections.abc import Callable
 
-from selftrain.artifacts import RunError, StaleStage
 from selftrain.config import ConfigError
+from selftrain.errors import RunError, StaleStage
 from selftrain.workers import WorkerDied, WorkerError
 
 STDOUT = 1

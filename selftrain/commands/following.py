@@ -21,7 +21,7 @@ def follow(session: Any, until: str | None = None) -> bool:
     """Whether the loop came to its end, and was not asked to stop."""
     from selftrain.loop import run as loop
     from selftrain.report.live import LiveView
-    from selftrain.stages.session import Interrupted
+    from selftrain.session import Interrupted
 
     with contextlib.ExitStack() as open_files:
         journal = open_files.enter_context(session.run.events.open("a"))

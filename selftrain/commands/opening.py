@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunDir, write_json, write_text
+from selftrain.artifacts import RunDir
 from selftrain.config import ConfigError, to_yaml
+from selftrain.files import write_json, write_text
 from selftrain.machine import environment
 from selftrain.types import Problem
 
@@ -47,7 +48,7 @@ def check_once(session: Any) -> None:
     path = session.run.config
     if path.exists() and path.read_text() == to_yaml(session.config):
         return
-    from selftrain.stages.check import check
+    from selftrain.checks.check import check
 
     check(session)
 

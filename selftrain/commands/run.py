@@ -27,16 +27,16 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides)
     prepare_libraries()
+    from selftrain.checks.check import plan
     from selftrain.loop import check_labels, check_marks
-    from selftrain.stages.check import plan
-    from selftrain.stages.session import Session
+    from selftrain.session import Session
 
     folder = RunDir(Path(config.run.folder) / config.run.name)
     with Session(config, folder) as session:
         check_labels(session, options.until, options.redo)
         check_once(session)
         if options.dry_run:
-            from selftrain.stages.preview import preview, reuse
+            from selftrain.checks.preview import preview, reuse
 
             print("\n".join([*plan(session), *reuse(session), *preview(session)]))
             return 0

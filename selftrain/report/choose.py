@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunDir, RunError, read_json
+from selftrain.artifacts import RunDir
 from selftrain.compose import ConfigError, read_tree
+from selftrain.errors import RunError
+from selftrain.files import read_json
 from selftrain.registry import nearest
 from selftrain.report.run import best_iteration
 

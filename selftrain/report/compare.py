@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftrain.artifacts import RunDir, read_json
+from selftrain.artifacts import RunDir
 from selftrain.evaluation import Outcome, compare, is_verdict
+from selftrain.files import read_json
 from selftrain.intervals import ratio_test
 from selftrain.report.forgetting import KEPT, nats
 from selftrain.report.run import rows_of

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain import records
-from selftrain.artifacts import RunDir, RunError
+from selftrain.artifacts import RunDir
+from selftrain.errors import RunError
+from selftrain.planning.phrases import HeldOut
+from selftrain.planning.problems import EVALUATED, question_key
 from selftrain.report.lineage import without_paths
-from selftrain.stages.phrases import HeldOut
-from selftrain.stages.problems import EVALUATED, question_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

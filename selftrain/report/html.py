@@ -5,19 +5,17 @@ What comes from models, data or configs is escaped, and a content policy forbids
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import replacing
+from selftrain.files import replacing
+from selftrain.report.chart import Series, line_chart
 from selftrain.report.forgetting import LEGEND, OVERVIEW, TITLE, advice, forgetting_table, overview_table
 from selftrain.report.protocols import MEANING, protocol_tables
 from selftrain.report.tables import Row, by_split, change, columns_of, metric_name, percent
 from selftrain.types import STATUSES
-
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 312, 48, 16, 34, 36
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c2330; --soft: #5b6575; --line: #d9dee6; --page: #fff; --panel: #f5f7fa;
@@ -42,14 +40,6 @@ svg text { fill: var(--soft); } .grid { stroke: var(--line); } .line { fill: non
 .band { opacity: .16; } .band.a, circle.a { fill: var(--a); } .band.b, circle.b { fill: var(--b); }
 .band, circle.a, circle.b { stroke: none; }
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One line of a chart: ``(iteration, value, low, high)`` by iteration, shares in [0, 1]."""
-
-    name: str
-    points: tuple[tuple[int, float, float, float], ...]
 
 
 def write_report(
@@ -112,66 +102,6 @@ def page(
         + "\n".join(sections)
         + "\n</body>\n</html>\n"
     )
-
-
-def line_chart(series: Sequence[Series], label: str) -> str:
-    """Shares by iteration as inline SVG: a line, its points and its 95 % band for each series.
-
-    The vertical axis spans whole tens of percent around what is shown; hovering over a point tells its numbers.
-    """
-    points = [point for one in series for point in one.points]
-    first, last = min(point[0] for point in points), max(point[0] for point in points)
-    bottom = min(0.9, int(10 * min(point[2] for point in points)) / 10)
-    top = min(1.0, (int(10 * max(point[3] for point in points)) + 1) / 10)
-    inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-
-    def x(iteration: int) -> float:
-        return LEFT + inner_width * ((iteration - first) / (last - first) if last > first else 0.5)
-
-    def y(share: float) -> float:
-        return TOP + inner_height * (top - share) / (top - bottom)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
-    parts += _axes(x, y, (first, last), (round(10 * bottom), round(10 * top)))
-    for one, kind in zip(series, "ab", strict=False):
-        parts += _line(one, kind, x, y)
-    for index, (one, kind) in enumerate(zip(series, "ab", strict=False)):
-        at = LEFT + 120 * index
-        parts.append(f'<line class="line {kind}" x1="{at}" x2="{at + 28}" y1="12" y2="12"/>')
-        parts.append(f'<text x="{at + 34}" y="16">{escape(one.name)}</text>')
-    return "".join([*parts, "</svg>"])
-
-
-def _axes(
-    x: Callable[[int], float], y: Callable[[float], float], iterations: tuple[int, int], tens: tuple[int, int]
-) -> list[str]:
-    parts = []
-    for ten in range(tens[0], tens[1] + 1):
-        height = y(ten / 10)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{height + 4:.1f}" text-anchor="end">{10 * ten} %</text>')
-    first, last = iterations
-    for iteration in range(first, last + 1, (last - first) // 10 + 1):
-        parts.append(f'<text x="{x(iteration):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{iteration}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 2}" text-anchor="middle">iteration</text>')
-    return parts
-
-
-def _line(series: Series, kind: str, x: Callable[[int], float], y: Callable[[float], float]) -> list[str]:
-    points = sorted(series.points)
-    edge = [(at, high) for at, _, _, high in points] + [(at, low) for at, _, low, _ in reversed(points)]
-    parts = [f'<polygon class="band {kind}" points="{" ".join(f"{x(at):.1f},{y(v):.1f}" for at, v in edge)}"/>']
-    middle = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value, _, _ in points)
-    parts.append(f'<polyline class="line {kind}" points="{middle}"/>')
-    if len(points) == 1:  # a band of one point has no width
-        at, _, low, high = points[0]
-        ends = f'y1="{y(low):.1f}" y2="{y(high):.1f}"'
-        parts.append(f'<line class="line whisker {kind}" x1="{x(at):.1f}" x2="{x(at):.1f}" {ends}/>')
-    for at, value, low, high in points:
-        told = f"{series.name}, iteration {at}: {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        circle = f'<circle class="{kind}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="4">'
-        parts.append(f"{circle}<title>{escape(told)}</title></circle>")
-    return parts
 
 
 def _results(key: tuple[str, str], group: Sequence[Row]) -> str:

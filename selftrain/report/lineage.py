@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import __version__, records
-from selftrain.artifacts import RunDir, RunError, read_json
+from selftrain.artifacts import RunDir
 from selftrain.compose import read_tree
 from selftrain.digests import file_digest
+from selftrain.errors import RunError
+from selftrain.files import read_json
 from selftrain.models.adapters import adapter_base, settings_of
+from selftrain.planning.settings import POLICY
 from selftrain.report.choose import Checkpoint, finished, metrics_of
 from selftrain.report.licences import Licence, base_licence, task_licence
 from selftrain.report.sampling import Asked, asked
-from selftrain.stages.settings import POLICY
 
 ADOPTED = "adopted:"
 """Before the name of a file of another tool, as the origin of a sample."""

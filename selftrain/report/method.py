@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selftrain.planning.fingerprints import REPLAY
+from selftrain.planning.settings import POLICY
 from selftrain.report.lineage import Adapter, Iteration, Lineage
-from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.settings import POLICY
 
 REST_EM = "ReST-EM (Singh et al. 2023, arXiv:2312.06585)"
 

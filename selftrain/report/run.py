@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain import records
-from selftrain.artifacts import RunDir, read_json
+from selftrain.artifacts import RunDir
 from selftrain.compose import read_tree
 from selftrain.evaluation import is_verdict
+from selftrain.files import read_json
 from selftrain.report.forgetting import forgetting_lines, overview_lines, watched_tasks
 from selftrain.report.html import write_report
 from selftrain.report.protocols import protocol_lines

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from selftrain.artifacts import RunDir
+from selftrain.planning.settings import NUMBERS, POLICY, sampler_of, sampling_of
 from selftrain.schema import Chat, Component, Evaluate, Grow, Model, RunConfig, Sampling, Task, TaskSampling
-from selftrain.stages.session import Session
-from selftrain.stages.settings import NUMBERS, POLICY, sampler_of, sampling_of
+from selftrain.session import Session
 
 Section = TypeVar("Section")
 EVALUATIONS = EVALUATION, GREEDY = "evaluation", "evaluation, greedy"

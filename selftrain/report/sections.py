@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain.evaluation import is_verdict
+from selftrain.planning.fingerprints import REPLAY
+from selftrain.planning.settings import NUMBERS, POLICY
 from selftrain.report.forgetting import KEPT as KEPT_LEGEND
 from selftrain.report.forgetting import forgetting_table
 from selftrain.report.licences import UNKNOWN
@@ -15,8 +17,6 @@ from selftrain.report.lineage import ADOPTED, Iteration, Lineage
 from selftrain.report.method import lora
 from selftrain.report.sampling import EVALUATIONS, MODEL, Asked
 from selftrain.report.tables import by_split, columns_of, estimate, p_value
-from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.settings import NUMBERS, POLICY
 
 
 def choices(facts: Lineage) -> list[list[str]]:

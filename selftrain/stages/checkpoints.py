@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from selftrain.artifacts import failing_as_run_error, replacing
 from selftrain.config import instantiate
 from selftrain.encoding import chat_template
+from selftrain.errors import failing_as_run_error
 from selftrain.events import Progress
+from selftrain.files import replacing
 from selftrain.models.adapters import adapter_base, set_base
 from selftrain.schema import Component, Learner, Warmup
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.types import Example
 
 

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
-from selftrain.artifacts import Stage, read_json, remove, write_json
+from selftrain.artifacts import Stage
+from selftrain.budget import ErrorBudget
+from selftrain.drawing.parts import by_length
+from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.evaluation import Outcome, compare, summarise
 from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
+from selftrain.files import read_json, remove, write_json
 from selftrain.judging import Request as Judgement
+from selftrain.planning.settings import sampler_of, sampling_of
+from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
+from selftrain.session import Session
 from selftrain.stages.kept import kept_lines, measure_kept
-from selftrain.stages.parts import by_length
 from selftrain.stages.protocol import protocol_count, protocol_rows, sample_protocols
-from selftrain.stages.sampled import Advance, Drawing, request, sample_parts
-from selftrain.stages.session import Session
-from selftrain.stages.settings import sampler_of, sampling_of
-from selftrain.stages.writers import Writer
 from selftrain.types import Problem, Sample, Verdict
-from selftrain.verification import ErrorBudget, VerifierPool
+from selftrain.verification import VerifierPool
 
 GREEDY, SAMPLED = "greedy", "sampled"
 UNJUDGED = "unjudged"

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from selftrain import records
-from selftrain.artifacts import replacing, write_json
+from selftrain.files import replacing, write_json
+from selftrain.planning.fingerprints import REPLAY
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser
-from selftrain.stages.fingerprints import REPLAY
+from selftrain.session import Session
 from selftrain.stages.replay import replayed
 from selftrain.stages.score import candidates
-from selftrain.stages.session import Session
 from selftrain.types import Example, Problem
 
 EXAMPLES_PER_PART = 8192

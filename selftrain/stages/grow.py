@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from selftrain.budget import ErrorBudget
+from selftrain.drawing.allocate import problems_of
+from selftrain.drawing.parts import by_length
+from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
+from selftrain.drawing.store import shared_samples, shared_verdicts
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
-from selftrain.stages.allocate import problems_of
-from selftrain.stages.parts import by_length
-from selftrain.stages.sampled import Advance, Drawing, request, sample_parts
-from selftrain.stages.session import Session
-from selftrain.stages.store import shared_samples, shared_verdicts
+from selftrain.session import Session
 from selftrain.stages.verify import verdicts_folder
 from selftrain.stages.watch import Judging
-from selftrain.verification import ErrorBudget
 
 
 def samples_folder(session: Session, iteration: int) -> Path:

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 from selftrain import records
-from selftrain.artifacts import RunError, read_json
+from selftrain.errors import RunError
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
+from selftrain.files import read_json
+from selftrain.planning.fingerprints import REPLAY
 from selftrain.schema import Component, Learner
 from selftrain.seeds import derive
+from selftrain.session import Session
 from selftrain.stages.checkpoints import keep_checkpoint, run_fit
 from selftrain.stages.examples import demonstrated, demonstration_examples, select, selection_file
-from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.session import Session
 from selftrain.types import Example
 
 

@@ -11,15 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunError, read_json, write_json
 from selftrain.config import ConfigError
 from selftrain.digests import value_digest
+from selftrain.errors import RunError
+from selftrain.files import read_json, write_json
 from selftrain.intervals import ratio_test
+from selftrain.planning.problems import question_key
+from selftrain.planning.settings import POLICY
 from selftrain.schema import Kept
-from selftrain.stages.problems import question_key
+from selftrain.session import Session
 from selftrain.stages.replay import Row, check_closed, encoder_of, read_rows, replayed_files
-from selftrain.stages.session import Session
-from selftrain.stages.settings import POLICY
 from selftrain.types import Example
 
 SPLIT = "kept"

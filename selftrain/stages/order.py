@@ -8,11 +8,11 @@ from pathlib import Path
 
 from selftrain.artifacts import Stage
 from selftrain.events import Event
+from selftrain.session import Session
 from selftrain.stages.evaluate import evaluate, rejudged
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
 from selftrain.stages.score import score
-from selftrain.stages.session import Session
 from selftrain.stages.start import start
 from selftrain.stages.verify import verify
 

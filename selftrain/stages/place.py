@@ -10,7 +10,7 @@ from typing import Any
 from selftrain.artifacts import RunDir, Stage
 from selftrain.config import check_tree, to_tree
 from selftrain.events import Event
-from selftrain.stages.session import Interrupted, Session
+from selftrain.session import Interrupted, Session
 from selftrain.workers import Worker
 
 LIGHT = ("verify", "score")

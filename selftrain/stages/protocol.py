@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
+from selftrain.budget import ErrorBudget
 from selftrain.config import ConfigError, instantiate
+from selftrain.drawing.parts import by_length
+from selftrain.drawing.sampled import Advance, Drawing, sample_parts, seeds_of
 from selftrain.encoding import plain_ids
 from selftrain.intervals import mean, mean_interval
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
+from selftrain.planning.problems import whole_task
 from selftrain.sampling.base import Request
 from selftrain.schema import Component
-from selftrain.stages.parts import by_length
-from selftrain.stages.problems import whole_task
-from selftrain.stages.sampled import Advance, Drawing, sample_parts, seeds_of
-from selftrain.stages.session import Session, verifier_spec
+from selftrain.session import Session, verifier_spec
 from selftrain.types import Problem, Sample, Verdict
-from selftrain.verification import ErrorBudget, VerifierPool
+from selftrain.verification import VerifierPool
 
 GRADED = "selftrain.protocols.base:Graded"
 Splits = Sequence[tuple[str, str]]

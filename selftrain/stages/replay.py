@@ -14,12 +14,12 @@ from typing import Any
 
 from selftrain.config import ConfigError
 from selftrain.encoding import Encoder, make_encoder
+from selftrain.planning.fingerprints import REPLAY
+from selftrain.planning.phrases import HeldOut
+from selftrain.planning.problems import question_key
 from selftrain.prompts import Prompter, unclosed
 from selftrain.schema import RunConfig
-from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.phrases import HeldOut
-from selftrain.stages.problems import question_key
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.tasks.jsonl import read_records
 from selftrain.types import Example, Message
 

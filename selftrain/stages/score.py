@@ -10,7 +10,7 @@ from selftrain import records
 from selftrain.config import instantiate
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.selection import Candidate
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.types import Sample, Score, Verdict
 
 TOTAL = "total"

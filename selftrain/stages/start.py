@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from selftrain.artifacts import replacing
 from selftrain.config import ConfigError
 from selftrain.events import Event, StageFinished, StageStarted
+from selftrain.files import replacing
 from selftrain.schema import RunConfig
 from selftrain.seeds import derive
-from selftrain.stages.session import Session
+from selftrain.session import Session
 
 DEFAULT_CONTEXT = 2048
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
+from selftrain.budget import ErrorBudget
+from selftrain.drawing.store import shared_verdicts
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.judging import Request
-from selftrain.stages.session import Session
-from selftrain.stages.store import shared_verdicts
+from selftrain.session import Session
 from selftrain.types import Sample, Verdict
-from selftrain.verification import ErrorBudget
 
 
 def verdicts_folder(session: Session, iteration: int) -> Path:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selftrain import records
+from selftrain.budget import ErrorBudget
+from selftrain.drawing.ledger import Ledger
+from selftrain.drawing.sampled import finish_reason
 from selftrain.judging import Request as Judgement
+from selftrain.planning.settings import counts_texts
 from selftrain.sampling.base import Completion, Place, Request
 from selftrain.selection import ENDED
-from selftrain.stages.ledger import Ledger
-from selftrain.stages.sampled import finish_reason
-from selftrain.stages.session import Session
-from selftrain.stages.settings import counts_texts
+from selftrain.session import Session
 from selftrain.stages.verify import judge_part, verdicts_folder
 from selftrain.types import Verdict
-from selftrain.verification import ErrorBudget
 
 TOGETHER = 64
 """Answers judged as one piece of work at most: verdicts are to be had before the last of many is there."""

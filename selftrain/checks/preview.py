@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain.drawing.store import FOLDER, shared_samples
+from selftrain.planning.plan import NOT_DONE
+from selftrain.planning.settings import NUMBERS, stop_ids
+from selftrain.planning.writers import remote
 from selftrain.prompts import Prompter
 from selftrain.schema import Grow
+from selftrain.session import Session
 from selftrain.stages.grow import samples_folder, work_list
-from selftrain.stages.plan import NOT_DONE
 from selftrain.stages.replay import encoder_of, read_rows, replayed_files
-from selftrain.stages.session import Session
-from selftrain.stages.settings import NUMBERS, stop_ids
-from selftrain.stages.store import FOLDER, shared_samples
-from selftrain.stages.writers import remote
 from selftrain.types import Problem
 
 WIDTH = 2000

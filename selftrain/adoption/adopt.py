@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain import records, registry
-from selftrain.artifacts import read_json, replacing, write_json
+from selftrain.adoption.harvest import AUTO, PLAIN, Harvest, reader
 from selftrain.config import ConfigError
 from selftrain.digests import file_digest, value_digest
+from selftrain.drawing.store import ADOPTED, adopted
+from selftrain.files import read_json, replacing, write_json
 from selftrain.schema import RunConfig
 from selftrain.seeds import sample_id
+from selftrain.session import Session
 from selftrain.stages.grow import samples_folder
-from selftrain.stages.harvest import AUTO, PLAIN, Harvest, reader
 from selftrain.stages.order import iteration_stages, preparation
-from selftrain.stages.session import Session
-from selftrain.stages.store import ADOPTED, adopted
 from selftrain.types import Sample
 
 

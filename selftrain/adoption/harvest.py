@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selftrain import registry
+from selftrain.adoption.matching import Matcher
+from selftrain.adoption.respell import Speller, Spelling
+from selftrain.checks.check import context_length
 from selftrain.config import ConfigError
 from selftrain.rollouts.base import Reader, Rollout, Row, Unusable
-from selftrain.stages.check import context_length
-from selftrain.stages.matching import Matcher
-from selftrain.stages.respell import Speller, Spelling
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.tasks.jsonl import read_records
 from selftrain.types import Problem
 

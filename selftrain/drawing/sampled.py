@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Protocol
 
 from selftrain import records, registry
-from selftrain.artifacts import RunError, Stage, failing_as_run_error, remove
+from selftrain.artifacts import Stage
+from selftrain.drawing.journal import Journal
+from selftrain.drawing.ledger import Ledger
+from selftrain.drawing.parts import planned
+from selftrain.errors import RunError, failing_as_run_error
+from selftrain.files import remove
+from selftrain.planning.writers import Writer
 from selftrain.prompts import unclosed
 from selftrain.sampling.base import Completion, Request
 from selftrain.schema import Sampling
 from selftrain.seeds import derive, sample_id
-from selftrain.stages.journal import Journal
-from selftrain.stages.ledger import Ledger
-from selftrain.stages.parts import planned
-from selftrain.stages.session import Session
-from selftrain.stages.writers import Writer
+from selftrain.session import Session
 from selftrain.types import FinishReason, Problem, Sample
 
 

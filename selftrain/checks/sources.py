@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from selftrain.planning.settings import NUMBERS, POLICY, asked_with
 from selftrain.schema import RunConfig
-from selftrain.stages.session import Session
-from selftrain.stages.settings import NUMBERS, POLICY, asked_with
+from selftrain.session import Session
 
 
 def said(session: Session) -> Iterator[str]:

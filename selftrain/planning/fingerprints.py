@@ -14,8 +14,8 @@ from selftrain import registry
 from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
+from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
 from selftrain.schema import Component, RunConfig, Task
-from selftrain.stages.settings import counts_texts, sampler_of, sampling_of
 
 REPLAY = "replay:"
 """Before the path of a file of examples, where a selection names its source."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
+from selftrain.planning.phrases import PIECES, WORDS, Phrases
+from selftrain.planning.problems import question_key
 from selftrain.rollouts.base import Rollout
-from selftrain.stages.phrases import PIECES, WORDS, Phrases
-from selftrain.stages.problems import question_key
 from selftrain.types import Problem
 
 NONE = "no problem has this question or id"

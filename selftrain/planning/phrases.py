@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Generic, TypeVar
 
-from selftrain.stages.problems import question_key
+from selftrain.planning.problems import question_key
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import replacing
+from selftrain.files import replacing
 from selftrain.sampling.base import Begun, Completion, Place
 
 SLACK = 1 << 24

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from selftrain.config import ConfigError
+from selftrain.planning.settings import POLICY
 from selftrain.prompts import Prompter, check_marks, check_prompt, check_solution
 from selftrain.schema import RunConfig
-from selftrain.stages.session import Session
-from selftrain.stages.settings import POLICY
+from selftrain.session import Session
 from selftrain.types import Problem
 
 

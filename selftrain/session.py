@@ -19,14 +19,14 @@ from selftrain.config import to_tree
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
+from selftrain.planning.engine import OpenEngine
+from selftrain.planning.plan import Stages
+from selftrain.planning.problems import ProblemSet, few_shot, load_problems
+from selftrain.planning.settings import NUMBERS, POLICY, stop_ids
+from selftrain.planning.writers import Writer, reads_ids, remote, same_tokens
 from selftrain.prompts import Prompter, answer_part, make_prompter
 from selftrain.sampling.base import Sampler
 from selftrain.schema import Component, Prompt, RunConfig, Sampling, Verify
-from selftrain.stages.engine import OpenEngine
-from selftrain.stages.plan import Stages
-from selftrain.stages.problems import ProblemSet, few_shot, load_problems
-from selftrain.stages.settings import NUMBERS, POLICY, stop_ids
-from selftrain.stages.writers import Writer, reads_ids, remote, same_tokens
 from selftrain.types import Problem
 from selftrain.verification import VerifierPool
 

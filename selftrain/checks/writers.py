@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.models.adapters import adapter_base
+from selftrain.planning.settings import NUMBERS, POLICY, asked_with, sampler_of
+from selftrain.planning.writers import remote
 from selftrain.prompts import Prompter, check_prompt
 from selftrain.schema import Component, RunConfig
-from selftrain.stages.session import Session
-from selftrain.stages.settings import NUMBERS, POLICY, asked_with, sampler_of
-from selftrain.stages.writers import remote
+from selftrain.session import Session
 from selftrain.types import Problem
 
 

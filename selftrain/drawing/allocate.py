@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from selftrain.seeds import derive
-from selftrain.stages.session import Session
+from selftrain.session import Session
 from selftrain.types import Problem
 
 

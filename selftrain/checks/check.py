@@ -8,24 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selftrain.checks.lora import check_lora
+from selftrain.checks.prompts import check_prompts
+from selftrain.checks.sections import check_names
+from selftrain.checks.sources import said
+from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
 from selftrain.config import ConfigError
+from selftrain.drawing.allocate import problems_of
 from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
+from selftrain.planning.settings import sampler_of, sampling_of
 from selftrain.prompts import check_tokenizer
 from selftrain.schema import Grow, Learner, RunConfig, Warmup
-from selftrain.stages.allocate import problems_of
-from selftrain.stages.check_config import check_names
-from selftrain.stages.check_lora import check_lora
-from selftrain.stages.check_prompts import check_prompts
-from selftrain.stages.check_writers import check_evaluated, check_samplers, check_writers, room
+from selftrain.session import Session, verifier_spec
 from selftrain.stages.evaluate import evaluated_splits
 from selftrain.stages.examples import demonstrated
 from selftrain.stages.kept import check_kept, kept_rows
 from selftrain.stages.protocol import check_protocols
 from selftrain.stages.replay import check_replay
-from selftrain.stages.session import Session, verifier_spec
-from selftrain.stages.settings import sampler_of, sampling_of
-from selftrain.stages.sources import said
 from selftrain.stages.start import described_tokenizer
 from selftrain.types import Problem
 

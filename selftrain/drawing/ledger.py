@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from selftrain.drawing.journal import Journal
 from selftrain.sampling.base import Begun, Completion, Place, Request
-from selftrain.stages.journal import Journal
 
 
 class Ledger:

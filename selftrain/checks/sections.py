@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 from selftrain.config import ConfigError
+from selftrain.planning.fingerprints import REPLAY
+from selftrain.planning.problems import GOLD, held_out_splits
+from selftrain.planning.settings import POLICY, asked_with
+from selftrain.planning.writers import remote
 from selftrain.registry import nearest
 from selftrain.schema import Evaluate, Grow, Learner, RunConfig, Selection, Task
-from selftrain.stages.fingerprints import REPLAY
-from selftrain.stages.problems import GOLD, held_out_splits
 from selftrain.stages.replay import read_rows
-from selftrain.stages.settings import POLICY, asked_with
-from selftrain.stages.writers import remote
 
 SAMPLED_ONLY = ("verdict", "reward_above", "cap", "dedupe", "history")
 """Options of a selection that choose among samples; what nobody sampled is taught whole."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selftrain.artifacts import RunError
 from selftrain.config import instantiate, to_tree
 from selftrain.digests import value_digest
+from selftrain.errors import RunError
 from selftrain.sampling.base import Sampler
 from selftrain.schema import Component
 

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from selftrain.artifacts import StaleStage, read_json, write_json
+from selftrain.errors import StaleStage
+from selftrain.files import read_json, write_json
 from selftrain.sampling.base import Request
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
+from selftrain.planning.settings import POLICY
 from selftrain.prompts import Prompter
 from selftrain.sampling.base import Completion, Request
 from selftrain.sampling.ending import trim
 from selftrain.schema import Component
-from selftrain.stages.settings import POLICY
 
 
 def remote(component: Component) -> bool:

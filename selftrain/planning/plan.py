@@ -9,9 +9,9 @@ from typing import Any
 
 from selftrain.artifacts import RunDir, Stage
 from selftrain.digests import file_digest
+from selftrain.planning import fingerprints
+from selftrain.planning.settings import POLICY
 from selftrain.schema import RunConfig
-from selftrain.stages import fingerprints
-from selftrain.stages.settings import POLICY
 
 NOT_DONE = "not done"
 """In place of the digest of a mark that is not there yet."""
