@@ -68,6 +68,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights and a chat template, laid out as Qwen's are."""
+    from qwen_like import write
+
+    folder = tmp_path_factory.mktemp("qwen")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tiny: Path) -> Any:
     from selftrain.models.checkpoint import load_tokenizer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import ALPHABET
-from qwen_like import write, write_rows
+from qwen_like import write_rows
 
 from selftrain.artifacts import RunDir
 from selftrain.checks.check import check
@@ -17,13 +17,6 @@ from selftrain.config import check_tree
 from selftrain.planning.settings import sampling_of
 from selftrain.session import Session
 from selftrain.stages.grow import work_list
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qwen")
-    write(folder)
-    return folder
 
 
 @pytest.fixture
@@ -52,13 +45,13 @@ def shown(session: Session) -> str:
         return "\n".join(preview(session)) + "\n"
 
 
-def test_a_chat_and_what_is_taught_of_it(opened: Callable[..., Session], model: Path) -> None:
+def test_a_chat_and_what_is_taught_of_it(opened: Callable[..., Session], chat_model: Path) -> None:
     task = {
         "prompt": {"few_shot": {"n": 1}, "instruction": "Think."},
         "train_prompt": {"template": "Sum {question}"},
     }
     assert (
-        shown(opened({"path": str(model), "chat": {"system": "Add."}}, task))
+        shown(opened({"path": str(chat_model), "chat": {"system": "Add."}}, task))
         == """\
 prompt of sums/train/0, 72 tokens:
   | <|im_start|>system
@@ -85,11 +78,11 @@ training example, with what carries no loss in ⟦ ⟧:
     )
 
 
-def test_plain_text_and_what_is_taught_of_it(opened: Callable[..., Session], model: Path) -> None:
+def test_plain_text_and_what_is_taught_of_it(opened: Callable[..., Session], chat_model: Path) -> None:
     form = {"template": "Q: {question} A:", "answer": " {demonstration}"}
     task = {"prompt": {**form, "few_shot": {"n": 1}}, "train_prompt": form}
     assert (
-        shown(opened({"path": str(model), "chat": {"template": "none", "stop": ["Q:"]}}, task))
+        shown(opened({"path": str(chat_model), "chat": {"template": "none", "stop": ["Q:"]}}, task))
         == """\
 prompt of sums/train/0, 24 tokens:
   | Q: 1+3= A: #4
@@ -111,10 +104,10 @@ def characters(**options: Any) -> dict[str, Any]:
     return {"architecture": {"model_type": "qwen3", **sizes}, "alphabet": ALPHABET, **options}
 
 
-def test_each_writer_is_shown_its_prompt_and_what_ends_it(opened: Callable[..., Session], model: Path) -> None:
+def test_each_writer_is_shown_its_prompt_and_what_ends_it(opened: Callable[..., Session], chat_model: Path) -> None:
     grow = {
         "draft": {"stop": ["="]},
-        "folder": {"model": str(model), "stop_ids": [7]},
+        "folder": {"model": str(chat_model), "stop_ids": [7]},
         "server": {"model": "far", "sampler": SERVER},
         "alike": {"model": "near", "sampler": {**SERVER, "prompt_ids": True}},
     }
@@ -126,7 +119,7 @@ def test_each_writer_is_shown_its_prompt_and_what_ends_it(opened: Callable[..., 
 prompt of sums/train/0, 4 tokens:
   | 0+0=
   grow.draft: {sampled} '=', '0', 18, '<end>'
-  grow.folder: {model} reads it in tokens of its own, 58:
+  grow.folder: {chat_model} reads it in tokens of its own, 58:
   | <|im_start|>system
   | You are a helpful assistant.<|im_end|>
   | <|im_start|>user
@@ -142,10 +135,10 @@ training example, with what carries no loss in ⟦ ⟧:
     )
 
 
-def test_token_ids_stop_those_who_read_them_alike(opened: Callable[..., Session], model: Path) -> None:
+def test_token_ids_stop_those_who_read_them_alike(opened: Callable[..., Session], chat_model: Path) -> None:
     grow = {
         "draft": {"stop_ids": [3]},
-        "folder": {"model": str(model), "stop_ids": [7]},
+        "folder": {"model": str(chat_model), "stop_ids": [7]},
         "server": {"model": "far", "sampler": SERVER},
     }
     task = {"sampling": {"stop_ids": [5], "stop": ["7"]}}
@@ -158,7 +151,7 @@ def test_token_ids_stop_those_who_read_them_alike(opened: Callable[..., Session]
         check(session)
         assert stops(session) == [(("7",), (3, 18, 5)), (("7",), (7,)), (("7",), ())]
     # A teacher of the policy's own vocabulary is stopped by all of them.
-    with opened({"path": str(model), "chat": {"stop_ids": [18]}}, task, grow=grow) as session:
+    with opened({"path": str(chat_model), "chat": {"stop_ids": [18]}}, task, grow=grow) as session:
         assert stops(session) == [(("7",), (3, 18, 5)), (("7",), (7, 18, 5)), (("7",), ())]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from qwen_like import CHATML, ENDOFTEXT, IM_END, tokenizer, write, write_rows
+from qwen_like import CHATML, ENDOFTEXT, IM_END, tokenizer, write_rows
 
 from selftrain import records
 from selftrain.adoption.respell import Speller
@@ -27,15 +27,8 @@ from selftrain.types import Example, Sample
 Made = Callable[..., RunConfig]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qwen")
-    write(folder)
-    return folder
-
-
 @pytest.fixture
-def config(tmp_path: Path, model: Path) -> Made:
+def config(tmp_path: Path, chat_model: Path) -> Made:
     """A config on sums, with sections and keys of its own."""
     write_rows(tmp_path / "train.jsonl", 12)
     write_rows(tmp_path / "val.jsonl", 3, first=40)
@@ -45,7 +38,7 @@ def config(tmp_path: Path, model: Path) -> Made:
         sums = {"kind": "jsonl", "files": files, "verifier": "numeric_answer", **(task or {})}
         tree = {
             "run": {"folder": str(tmp_path / "runs")},
-            "model": {"path": str(model), "chat": chat},
+            "model": {"path": str(chat_model), "chat": chat},
             "tasks": {"sums": sums},
             "grow": {"draft": {"n": 2, "max_tokens": 6}},
             "learners": {"policy": {"examples": {"own": {"from": "draft", "verdict": "right"}}}},
@@ -79,13 +72,13 @@ def told(session: Session) -> str:
 
 
 def test_settings_of_the_model_are_taken_where_asked_and_named_where_not(
-    opened: Callable[..., Session], model: Path
+    opened: Callable[..., Session], chat_model: Path
 ) -> None:
     with opened(grow={"draft": {"values": "model", "max_tokens": 6}}, task={"sampling": {"top_p": 0.5}}) as session:
         found = session.settings(session.config.grow["draft"].sampling(), "sums")
         assert (found.temperature, found.top_k, found.top_p, found.max_tokens) == (0.7, 20, 0.5, 6)
         said = told(session)
-        assert f"grow.draft: temperature 0.7, top_k 20, top_p 0.8, from the generation_config of {model}" in said
+        assert f"grow.draft: temperature 0.7, top_k 20, top_p 0.8, from the generation_config of {chat_model}" in said
         assert "repetition_penalty 1.05 of it cannot be set here" in said
         assert "top-p 0.5, as its generation_config says, at most 6 tokens (top_p by tasks.sums.sampling)" in said
     with opened(grow={"draft": {"temperature": 0.7, "max_tokens": 6}}) as session:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qwen_like import IM_END, tokenizer, write, write_rows
+from qwen_like import IM_END, tokenizer, write_rows
 
 from selftrain import records
 from selftrain.artifacts import RunDir
@@ -51,15 +51,8 @@ def lines(path: Path, *rows: dict[str, Any]) -> Path:
 Opened = Callable[..., Session]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qwen")
-    write(folder)
-    return folder
-
-
 @pytest.fixture
-def opened(tmp_path: Path, model: Path) -> Opened:
+def opened(tmp_path: Path, chat_model: Path) -> Opened:
     """A session that replays rows, and measures two of its own; ``test`` has a question in words."""
     write_rows(tmp_path / "train.jsonl", 12)
     questions = ("Five?", "What is 4 plus 4", "7+1=")
@@ -73,7 +66,7 @@ def opened(tmp_path: Path, model: Path) -> Opened:
         replay = lines(tmp_path / "chat.jsonl", *(rows or (HELLO,)))
         tree = {
             "run": {"folder": str(tmp_path / "runs")},
-            "model": {"path": str(model), "chat": chat},
+            "model": {"path": str(chat_model), "chat": chat},
             "tasks": {"sums": {"kind": "jsonl", "files": files, "verifier": "numeric_answer", **(task or {})}},
             "grow": {"draft": {"n": 2, "max_tokens": 6}},
             "learners": {"policy": {"examples": {"own": {"from": "draft"}, "chat": {"from": f"replay:{replay}"}}}},

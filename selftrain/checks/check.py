@@ -116,7 +116,9 @@ def load_tokenizer(config: RunConfig) -> Any:
 
 def context_length(config: RunConfig) -> int | None:
     """Positions the model has; None where its config does not say."""
-    return getattr(model_config(config), "max_position_embeddings", None)
+    from selftrain.models.checkpoint import positions
+
+    return positions(model_config(config))
 
 
 def model_config(config: RunConfig) -> Any:

@@ -33,7 +33,7 @@ def check_writers(session: Session) -> None:
     for name, step in session.config.grow.items():
         try:
             session.writer(name, 0)
-            context = None if step.model == POLICY or remote(step.sampler) else positions(step.model)
+            context = None if step.model == POLICY or remote(step.sampler) else _context(step.model)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"grow.{name}.model: '{step.model}' cannot be read as a teacher: {reason}") from error
@@ -46,7 +46,7 @@ def check_writers(session: Session) -> None:
             )
 
 
-def positions(name: str) -> int | None:
+def _context(name: str) -> int | None:
     """Positions a teacher has, by its folder or name on the hub; None where its config does not say.
 
     Raises:
@@ -54,7 +54,9 @@ def positions(name: str) -> int | None:
     """
     from transformers import AutoConfig
 
-    return getattr(AutoConfig.from_pretrained(str(adapter_base(name) or name)), "max_position_embeddings", None)
+    from selftrain.models.checkpoint import positions
+
+    return positions(AutoConfig.from_pretrained(str(adapter_base(name) or name)))
 
 
 def check_asked(session: Session, step: str, context: int | None) -> None:

@@ -152,6 +152,11 @@ def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto") -
     return model.to(where)  # type: ignore[no-any-return]
 
 
+def positions(config: Any) -> int | None:
+    """Tokens a model of this transformers config can read; None where it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def generation_values(path: Path | str) -> dict[str, float]:
     """How a model's generation config says to sample it; empty where it has none.
 

@@ -18,6 +18,8 @@ from selftrain.report.protocols import protocol_lines
 from selftrain.report.tables import iterations_table, metric_name
 
 SHOWN_SAMPLES = 6
+OF_SAMPLE, OF_VERDICT = ("problem_id", "index", "text", "finish_reason"), ("status", "answer", "reason")
+"""What is shown of them, by column."""
 
 
 def rows_of(run: RunDir) -> list[dict[str, Any]]:
@@ -124,14 +126,10 @@ def shown_samples(run: RunDir) -> Sequence[Mapping[str, Any]]:
             verdicts = run.iteration(number) / "verdicts" / part.name
             if not verdicts.exists():
                 continue
-            columns = {name: records.column(part, name) for name in ("problem_id", "index", "text", "finish_reason")}
-            judged = {name: records.column(verdicts, name) for name in ("status", "answer", "reason")}
-            count = len(columns["text"])
-            step = max(1, count // SHOWN_SAMPLES)
-            return [
-                {name: values[i] for name, values in {**columns, **judged}.items()} | {"iteration": number}
-                for i in range(0, count, step)
-            ][:SHOWN_SAMPLES]
+            columns = [*records.columns(part, *OF_SAMPLE), *records.columns(verdicts, *OF_VERDICT)]
+            rows = list(zip(*columns, strict=True))
+            chosen = rows[:: max(1, len(rows) // SHOWN_SAMPLES)][:SHOWN_SAMPLES]
+            return [dict(zip((*OF_SAMPLE, *OF_VERDICT), row, strict=True)) | {"iteration": number} for row in chosen]
     return []
 
 

@@ -60,8 +60,9 @@ def context_length(checkpoint: str, longest: int | None) -> int:
     """Tokens of prompt and response together."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(checkpoint).get_text_config()
-    own = getattr(config, "max_position_embeddings", None)
+    from selftrain.models.checkpoint import positions
+
+    own = positions(AutoConfig.from_pretrained(checkpoint))
     return min(length for length in (own, longest, 1 << 30) if length is not None)
 
 
