@@ -48,7 +48,7 @@ test: export OMP_NUM_THREADS ?= 1
 test: export GOMP_SPINCOUNT ?= 1000
 test: export SELFTRAIN_HARNESSES := $(abspath .venv-protocols/bin/python)
 test: $(DONE) $(HARNESSES)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Their lists of requirements are not followed: most of it (clouds, servers, judges) is never imported here.
 $(HARNESSES): $(DONE) tests/harnesses.txt

@@ -102,7 +102,7 @@ def ours(folder: Path, *overrides: str) -> dict[str, Any]:
         warm = stage.work_list(session, 99, "draft")[:8]
         tokens = {"drawn": 0}
         list(engine.sample(warm))
-        list(session.verifiers.judge([session.judgement(warm[0].problem, "a")]))
+        list(session.verifiers.judge([session.judgement(warm[0].problem, "a", session.asked("draft"))]))
         began = time.perf_counter()
         for event in stage.grow(session, 1):
             tokens["drawn"] = max(tokens["drawn"], getattr(event, "tokens", 0))

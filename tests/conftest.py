@@ -14,6 +14,22 @@ from kill_driver import Driver, driving
 ALPHABET = "0123456789+-*= #"
 LACKING = ("SELFTRAIN_DATA", "SELFTRAIN_HARNESSES")
 """Variables without which tests are skipped; the reasons name them."""
+LONGEST = (
+    "test_real_run.py",
+    "test_mixed_run.py",
+    "test_end_tokens.py",
+    "test_vllm_server.py",
+    "test_vllm.py",
+    "test_protocols.py",
+    "test_hub.py",
+    "test_reuse.py",
+)
+"""Half a minute and more each: begun first, so that test processes that run beside each other end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -33,7 +33,7 @@ launch: {{verify_workers: 2}}
 JUDGE = """
 import time
 def judge(problem, response):
-    time.sleep({"hang": 600, "slow": 0.05}.get(response, 0))
+    time.sleep(600 if response == "hang" else 0)
     return response == "4"
 """
 PROBLEM = Problem("t/train/0", "t", "train", "2+2=", "4")
@@ -83,14 +83,15 @@ def test_the_verifiers_are_started_once_by_who_starts_the_judging(
 def test_verdicts_on_many_answers_are_there_before_the_last_is_judged(session: Session) -> None:
     requests = work(2 * TOGETHER)
     ledger = Ledger(requests, enough=1)
-    with Judging(session, 1, ErrorBudget()) as judging:
+    with pytest.raises(KeyboardInterrupt), Judging(session, 1, ErrorBudget()) as judging:
         judging.begin("draft")
-        judging.arrived(requests, ledger.finish(answers(*["4"] * TOGETHER, *["slow"] * TOGETHER)))
+        judging.arrived(requests, ledger.finish(answers(*["4"] * (2 * TOGETHER - 1), "hang")))
         began = time.monotonic()
         while not judging.settle(ledger):
-            assert time.monotonic() - began < 2, "verdicts wait for each other"
+            assert time.monotonic() - began < 60, "verdicts wait for each other"
             time.sleep(0.01)
         assert len(ledger.dropped()) == 2 * TOGETHER - 1
+        raise KeyboardInterrupt
 
 
 def test_a_run_that_is_stopped_waits_for_no_judgement(session: Session) -> None:
