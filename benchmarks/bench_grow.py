@@ -17,12 +17,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import fresh, save
 
+if TYPE_CHECKING:
+    from selftrain.session import Session
+
 RUNS, PROBLEMS, N, CAP, ROOM = 5, 256, 16, 2, 260
-SETTINGS = {"temperature": 1.0, "max_tokens": ROOM}
+SETTINGS: dict[str, Any] = {"temperature": 1.0, "max_tokens": ROOM}
 ENGINE = {"max_num_seqs": 256, "dtype": "float32"}
 VERIFIER = "def judge(problem, response):\n    return response[-1:] in '02468' and bool(response)\n"
 CONFIG = """
@@ -83,7 +86,7 @@ def make(folder: Path) -> None:
     (folder / "grow.yaml").write_text(CONFIG.format(folder=folder, problems=PROBLEMS, n=N, room=ROOM, cap=CAP))
 
 
-def session_of(folder: Path, overrides: list[str]) -> Any:
+def session_of(folder: Path, overrides: list[str]) -> Session:
     from selftrain.artifacts import RunDir
     from selftrain.config import load_config
     from selftrain.session import Session
@@ -149,25 +152,26 @@ def bare(folder: Path, judged: bool) -> dict[str, Any]:
 
     options = VLLM(max_num_seqs=256, dtype="float32")
     os.environ.update(options.environment(gpu=False))
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams, TokensPrompt
 
     with session_of(folder, []) as session:
         work = stage.work_list(session, 1, "draft")
         arguments = {k: v for k, v in options.arguments(gpu=False).items() if k != "disable_log_stats"}
         engine = LLM(model=str(folder / "model"), **arguments)
         places = [(request, index) for request in work for index in range(N)]
-        prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request, _ in places]
+        prompts = [TokensPrompt(prompt_token_ids=list(request.prompt_ids)) for request, _ in places]
         params = [SamplingParams(**SETTINGS, seed=request.seeds[i], detokenize=False) for request, i in places]
         engine.generate(prompts[:8], params[:8], use_tqdm=False)
         if judged:
-            list(session.verifiers.judge([session.judgement(work[0].problem, "a")]))
+            list(session.verifiers.judge([session.judgement(work[0].problem, "a", session.asked("draft"))]))
         began = time.perf_counter()
         outputs = engine.generate(prompts, params, use_tqdm=False)
         drawn = [output.outputs[0].token_ids for output in outputs]
         right = [False] * len(drawn)
         if judged:
             texts = session.tokenizer.batch_decode(drawn, skip_special_tokens=True)
-            asked = [session.judgement(request.problem, text) for (request, _), text in zip(places, texts, strict=True)]
+            prompters = session.asked("draft")
+            asked = [session.judgement(r.problem, text, prompters) for (r, _), text in zip(places, texts, strict=True)]
             right = [verdict.status == "right" for verdict in session.verifiers.judge(asked)]
         seconds = time.perf_counter() - began
     found = [(request.problem.id, i, len(ids), ok) for (request, i), ids, ok in zip(places, drawn, right, strict=True)]

@@ -39,7 +39,7 @@ def step(side: str, target: str) -> dict[str, float]:
         logits = model(ids, use_cache=False).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), ids[:, 1:].reshape(-1))
     loss.backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     optimizer.step()
     result = {"loss": loss.item(), "peak_mb": peak(), "before_mb": before}
     torch.save(gradients, target)

@@ -13,17 +13,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common import fresh, save
 
+Spent = defaultdict[str, float]
+"""Seconds by name."""
+
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 
-def timed(spent: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def timed(spent: Spent, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():
@@ -38,7 +41,7 @@ def timed(spent: Counter[str], name: str, function: Callable[..., Any]) -> Calla
 
 
 def measure(overrides: list[str]) -> dict[str, Any]:
-    spent: Counter[str] = Counter()
+    spent: Spent = defaultdict(float)
     began = time.time()
     from selftrain import cli
 
@@ -63,7 +66,7 @@ def measure(overrides: list[str]) -> dict[str, Any]:
     return {"seconds": total, **spent, "overhead": overhead, "share": overhead / total, "of it": dict(known)}
 
 
-def _time_overhead() -> Counter[str]:
+def _time_overhead() -> Spent:
     """The larger pieces of the overhead; imports inside them count there."""
     from selftrain import records
     from selftrain.commands import run
@@ -71,17 +74,17 @@ def _time_overhead() -> Counter[str]:
     from selftrain.stages import improve
     from selftrain.verification import VerifierPool
 
-    known: Counter[str] = Counter()
-    run.check_once = timed(known, "checks before the run", run.check_once)
+    known: Spent = defaultdict(float)
+    run.check_once = timed(known, "checks before the run", run.check_once)  # type: ignore[attr-defined]
     checkpoint.load_model = timed(known, "loading models", checkpoint.load_model)
     checkpoint.save = timed(known, "saving checkpoints", checkpoint.save)
     records.write = timed(known, "writing records", records.write)
-    improve.select = timed(known, "selecting examples", improve.select)
+    improve.select = timed(known, "selecting examples", improve.select)  # type: ignore[attr-defined]
     VerifierPool.__enter__ = timed(known, "starting verifiers", VerifierPool.__enter__)  # type: ignore[method-assign]
     return known
 
 
-def _time_training(spent: Counter[str]) -> None:
+def _time_training(spent: Spent) -> None:
     from selftrain.training import fit
     from selftrain.training.engine import TorchEngine
 

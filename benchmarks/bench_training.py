@@ -66,7 +66,7 @@ def trl(folder: Path, examples: list[Example], optim: Any, **setting: Any) -> fl
     ]
     clock = {"tokens": 0, "began": 0.0, "ended": 0.0}
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == SKIPPED:
                 clock["tokens"], clock["began"] = 0, time.perf_counter()

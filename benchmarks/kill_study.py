@@ -55,8 +55,8 @@ RANDOM = 10
 class Study:
     """Kills of one config with one part size."""
 
-    def __init__(self, driver: Driver, folder: Path, config: str, overrides: list[str]) -> None:
-        self.driver, self.folder = driver, folder
+    def __init__(self, driver: Driver, folder: Path, config: str, overrides: list[str], keep: Path) -> None:
+        self.driver, self.folder, self.keep = driver, folder, keep
         self.command = ["run", str(ROOT / "configs" / f"{config}.yaml"), "track.live=none", "run.reuse=false"]
         self.command += overrides
         self.folder.mkdir(parents=True)
@@ -66,7 +66,6 @@ class Study:
         self.seconds = time.monotonic() - began
         assert ended.status == 0, ended.err
         self.whole = self.metrics("whole")
-        shutil.rmtree(self.folder / "whole")
 
     def metrics(self, name: str) -> bytes:
         return (self.folder / name / "metrics.jsonl").read_bytes()
@@ -95,6 +94,9 @@ class Study:
             "metrics_equal": again.status == 0 and self.metrics(name) == self.whole,
         }
         print(found, flush=True)
+        if not found["metrics_equal"]:
+            for run in ("whole", name):
+                shutil.copytree(self.folder / run, self.keep / self.folder.name / run, dirs_exist_ok=True)
         shutil.rmtree(self.folder / name)
         return found
 
@@ -136,13 +138,14 @@ def main() -> None:
     arguments.add_argument("--result", default="kill_study", help="name of the result file")
     arguments.add_argument("--random", type=int, default=RANDOM)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--keep", type=Path, default=Path("runs/unequal"), help="where runs that end otherwise go")
     options = arguments.parse_args()
     chance = random.Random(options.seed)
     studies = []
     with tempfile.TemporaryDirectory() as name, driving(Path(name) / "output") as driver:
         wholes = set()
         for size in options.part_sizes:
-            study = Study(driver, Path(name) / str(size), "smoke", [f"run.part_size={size}"])
+            study = Study(driver, Path(name) / str(size), "smoke", [f"run.part_size={size}"], options.keep)
             wholes.add(study.whole)
             kills = [study.kill(where, fitting(trap, size)) for where, trap in AIMED.items()]
             for number in range(options.random):
@@ -150,7 +153,7 @@ def main() -> None:
                 kills.append(study.kill(f"random {number}: after {after:.1f} s", None, after))
             studies.append(summary("smoke", size, study, kills))
         if options.quickstart:
-            study = Study(driver, Path(name) / "quickstart", "quickstart", [])
+            study = Study(driver, Path(name) / "quickstart", "quickstart", [], options.keep)
             # Each start goes on where the last ended, so together they stay inside the run.
             moments = [chance.uniform(0.05, 0.3) * study.seconds for _ in range(3)]
             studies.append(summary("quickstart", 1024, study, [study.kill_often(moments)]))
