@@ -104,13 +104,14 @@ def load(spec: VerifierSpec) -> Judge:
 
 
 def _load_part(table: str, part: Any, place: str) -> Any:
-    """A verifier inside the options of another; one that is ready already stays."""
+    """A component inside the options of a verifier; one that is ready already stays."""
     if callable(part) or isinstance(part, Judge):
         return part
     tree = {"kind": part} if isinstance(part, str) else dict(part)
+    kind = str(tree.pop("kind"))
     try:
-        return load(VerifierSpec(tree.pop("kind"), tree))
-    except VerifierError as error:
+        return load(VerifierSpec(kind, tree)) if table == "verifier" else registry.build(table, kind, tree)
+    except (VerifierError, registry.UnknownComponent) as error:
         raise VerifierError(f"{place}: {error}") from error
 
 
@@ -154,7 +155,7 @@ class Judge:
             if self.form == "batch":
                 (result,) = _of_batch(self.verifier([problem], [response]), 1)
             else:
-                result = _settled(self.verifier(problem, response))
+                result = settled(self.verifier(problem, response))
             return self._checked(result)
         except MemoryError:
             return OUT_OF_MEMORY
@@ -229,7 +230,7 @@ def no_judgement(reason: str) -> Judgement:
 
 def _of_batch(results: Any, wanted: int) -> list[object]:
     """The results of a batch; raises ValueError where they are not one for each response."""
-    results = _settled(results)
+    results = settled(results)
     if isinstance(results, str | bytes | Mapping) or not isinstance(results, Iterable):
         raise ValueError(f"a batched verifier returned a {type(results).__name__}, not a list of verdicts")
     if len(listed := list(results)) != wanted:
@@ -237,7 +238,8 @@ def _of_batch(results: Any, wanted: int) -> list[object]:
     return listed
 
 
-def _settled(result: Any) -> Any:
+def settled(result: Any) -> Any:
+    """A result, waited for where it is awaitable; not from inside async code."""
     return event_loop().run(_awaited(result)) if inspect.isawaitable(result) else result
 
 

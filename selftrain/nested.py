@@ -1,7 +1,8 @@
 """Components inside the options of a component, marked in the type of the field.
 
-``verifier: VerifierPart`` holds one component, ``verifiers: VerifierParts`` a mapping of names to components. A config
-holds them as ``{kind: NAME, ...options}`` or just ``NAME``; the component gets them ready for use.
+``verifier: VerifierPart`` holds one component, ``verifiers: VerifierParts`` a mapping of names to components, and
+``FunctionPart`` a function of the user's that is no verifier. A config holds them as ``{kind: NAME, ...options}`` or
+just ``NAME``; the component gets them ready for use.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Nested:
 
 VerifierPart = Annotated[Any, Nested("verifier")]
 VerifierParts = Annotated[dict[str, Any], Nested("verifier", several=True)]
+FunctionPart = Annotated[Any, Nested("function")]
 
 
 def changed(schema: type | None, options: Mapping[str, Any], change: Callable[[str, Any, str], Any]) -> dict[str, Any]:
