@@ -92,7 +92,11 @@ def test_members_after_the_one_that_decides_are_not_asked() -> None:
     asked: list[str] = []
 
     def member(name: str) -> Any:
-        return lambda problem, response: asked.append(name) or SAID[name]
+        def say(problem: Problem, response: str) -> Any:
+            asked.append(name)
+            return SAID[name]
+
+        return say
 
     for combine, words in ((AnyOf, ["wrong", "right", "error"]), (AllOf, ["right", "wrong", "error"])):
         asked.clear()

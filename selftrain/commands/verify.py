@@ -116,8 +116,9 @@ def _grade(
             problem = _problem(row)
             yield from (Request(name, problem, row["response"]) for name in specs)
 
-    counts = {name: Count(judge.kind) for name, judge in judges.items()}
-    agreement = Agreement(judges[OWN].kind, judges[OTHER].kind) if OTHER in judges else None
+    names = {name: Path(judge.kind).name for name, judge in judges.items()}
+    counts = {name: Count(shown) for name, shown in names.items()}
+    agreement = Agreement(names[OWN], names[OTHER]) if OTHER in judges else None
     with contextlib.ExitStack() as opened:
         try:
             pool = opened.enter_context(
