@@ -86,7 +86,7 @@ def load(spec: VerifierSpec) -> Judge:
         schema = component if isinstance(component, type) else None
         options = changed(schema, spec.options, _load_part)
         # A plain function has no options of its own.
-        right_at = spec.right_at if schema else options.pop("right_at", spec.right_at)
+        given = None if schema else options.pop("right_at", None)
         verifier = registry.build("verifier", spec.reference, options)
     except registry.UnknownComponent as error:
         raise VerifierError(str(error)) from error
@@ -100,7 +100,7 @@ def load(spec: VerifierSpec) -> Judge:
         inspect.signature(verifier).bind(None, "")
     except TypeError as error:
         raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
-    return judge_of(verifier, right_at)
+    return judge_of(verifier, getattr(verifier, "right_at", spec.right_at) if given is None else given)
 
 
 def _load_part(table: str, part: Any, place: str) -> Any:
@@ -115,13 +115,14 @@ def _load_part(table: str, part: Any, place: str) -> Any:
         raise VerifierError(f"{place}: {error}") from error
 
 
-def judge_of(verifier: Callable[..., Any], right_at: float = 1.0) -> Judge:
+def judge_of(verifier: Callable[..., Any], right_at: float | None = None) -> Judge:
+    """A verifier that is ready for use; ``right_at`` is its own where none is given."""
     form: Form = "single"
     if getattr(verifier, "batched", False):
         form = "batch"
     elif any(map(inspect.iscoroutinefunction, (verifier, getattr(verifier, "__call__", None)))):  # noqa: B004
         form = "async"
-    return Judge(verifier, float(getattr(verifier, "right_at", right_at)), form)
+    return Judge(verifier, float(getattr(verifier, "right_at", 1.0) if right_at is None else right_at), form)
 
 
 def asked(verifier: Any, problem: Problem, response: str) -> Verdict | None:

@@ -39,6 +39,18 @@ def changed(schema: type | None, options: Mapping[str, Any], change: Callable[[s
     return result
 
 
+def in_words(component: Mapping[str, Any]) -> str:
+    """The tree of a component in words, with those inside its options: ``any (numeric_answer, exact_answer)``."""
+    inside = [
+        in_words(part)
+        for option in component.values()
+        if isinstance(option, Mapping)
+        for part in ([option] if "kind" in option else option.values())
+        if isinstance(part, Mapping) and "kind" in part
+    ]
+    return f"{component['kind']} ({', '.join(inside)})" if inside else str(component["kind"])
+
+
 def _marked(schema: type | None) -> dict[str, Nested]:
     if schema is None or not dataclasses.is_dataclass(schema):
         return {}

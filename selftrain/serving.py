@@ -86,7 +86,7 @@ class _Desk:
             judge, group = self.judges[task], list(run)
             together = None
             if judge.form == "async":
-                together = event_loop().run(self._concurrent(judge, group, position if len(group) == 1 else GROUP))
+                together = self._at_once(judge, group, position if len(group) == 1 else GROUP)
             elif judge.form == "batch" and len(group) > 1:
                 together = self._batch(judge, group)
             yield from together or (self._single(judge, place, one) for place, one in enumerate(group, position))
@@ -112,6 +112,12 @@ class _Desk:
             os._exit(0)  # As above; the parent asks again, one by one.
         share = (time.monotonic() - start) / len(group)
         return None if judgements is None else [(*judgement, share) for judgement in judgements]
+
+    def _at_once(self, judge: Judge, group: Sequence[Request], position: int) -> list[Row]:
+        try:
+            return event_loop().run(self._concurrent(judge, group, position))
+        except (MemoryError, SystemExit, KeyboardInterrupt):  # Of a task the verifier started itself.
+            os._exit(1)  # The parent asks again, one by one.
 
     async def _concurrent(self, judge: Judge, group: Sequence[Request], position: int) -> list[Row]:
         gate = asyncio.Semaphore(judge.concurrent)

@@ -10,6 +10,7 @@ import pytest
 
 from selftrain.config import ConfigError, apply_overrides, check_tree, to_tree
 from selftrain.judging import Request, VerifierError, VerifierSpec, judge_of, load
+from selftrain.nested import in_words
 from selftrain.planning import fingerprints
 from selftrain.schema import Component, Verify
 from selftrain.session import verifier_spec
@@ -227,6 +228,13 @@ def test_what_stands_inside_counts_for_label_and_fingerprint(tmp_path: Path) -> 
     assert stands_for("b", code) == first
     assert stands_for("c", code + "# another\n") != first
     assert stands_for("a", code, 0.75) != first
+
+
+def test_a_plan_names_those_inside() -> None:
+    inner = {"kind": "any", "verifiers": {"number": "numeric_answer", "text": "exact_answer"}}
+    checked = config({"kind": "format_gate", "pattern": "a", "verifier": inner}).tasks["arithmetic"].verifier
+    assert in_words(to_tree(checked)) == "format_gate (any (numeric_answer, exact_answer))"
+    assert in_words({"kind": "exact_answer", "marker": "#"}) == "exact_answer"
 
 
 def test_nested_verifiers_judge_in_workers() -> None:

@@ -96,6 +96,12 @@ def test_an_async_verifier_that_cancels_itself_is_an_error(pool: VerifierPool) -
     assert "CancelledError" in str(verdict.reason)
 
 
+def test_what_a_task_of_its_own_raises_costs_one_response(pool: VerifierPool) -> None:
+    verdicts = judge(pool, "later", "4", "background", "5")
+    assert [verdict.status for verdict in verdicts] == ["right", "error", "wrong"]
+    assert "exit status 1" in str(verdicts[1].reason)
+
+
 def test_an_async_verifier_says_how_many_at_once(pool: VerifierPool) -> None:
     counts = [int(str(verdict.answer)) for verdict in judge(pool, "Gated", *map(str, range(30)))]
     assert max(counts) == 3
@@ -122,10 +128,15 @@ def test_right_at_and_numbers_of_numpy(tmp_path: Path) -> None:
         "import numpy as np\n"
         "def half(problem, response): return 0.5\n"
         "def truth(problem, response): return np.bool_(response == '4')\n"
+        "def own(problem, response): return 0.5\n"
+        "own.right_at = 0.5\n"
         "class Own:\n"
         "    right_at = 0.25\n"
         "    def __call__(self, problem, response): return np.float32(0.25)\n"
     )
+    owned = load(VerifierSpec(f"{path}:own", {"right_at": 0.75})).single(PROBLEM, "")
+    assert owned[:2] == ("wrong", 0.5)
+    assert load(VerifierSpec(f"{path}:own")).single(PROBLEM, "")[:2] == ("right", 0.5)
     wrong, right = (load(VerifierSpec(f"{path}:half", {"right_at": at})).single(PROBLEM, "") for at in (0.75, 0.5))
     assert (wrong[:2], right[:2]) == (("wrong", 0.5), ("right", 0.5))
     assert load(VerifierSpec(f"{path}:truth")).single(PROBLEM, "4")[:2] == ("right", 1.0)

@@ -133,9 +133,17 @@ async def later(problem: Problem, response: str) -> Any:
         except asyncio.CancelledError:
             if response == "wait for ever":
                 raise
+    if response == "background":
+        task = asyncio.create_task(_leave())
+        await asyncio.sleep(5)
+        return task.done()
     if response == "cancelled":
         raise asyncio.CancelledError
     return True if response == "wait" else judge(problem, response)
+
+
+async def _leave() -> None:
+    sys.exit(3)
 
 
 @dataclass(frozen=True)
