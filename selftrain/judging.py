@@ -23,7 +23,6 @@ from selftrain.errors import RunError
 from selftrain.nested import changed
 from selftrain.types import STATUSES, Problem, Status, Verdict
 
-Verifier = Callable[[Problem, str], Verdict | float | bool]
 Judgement = tuple[Status, float | None, str | None, str | None]
 """Status, value, answer, reason of a verdict."""
 Form = Literal["single", "async", "batch"]
@@ -88,10 +87,8 @@ def load(spec: VerifierSpec) -> Judge:
         # A plain function has no options of its own.
         given = None if schema else options.pop("right_at", None)
         verifier = registry.build("verifier", spec.reference, options)
-    except registry.UnknownComponent as error:
+    except (registry.UnknownComponent, VerifierError) as error:
         raise VerifierError(str(error)) from error
-    except VerifierError:
-        raise
     except Exception as error:  # The user's constructor may raise anything.
         raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
     if not callable(verifier):
@@ -158,8 +155,6 @@ class Judge:
             else:
                 result = settled(self.verifier(problem, response))
             return self._checked(result)
-        except MemoryError:
-            return OUT_OF_MEMORY
         except BaseException as error:  # Whatever it raises, sys.exit() too, is the verifier's failure, not ours.
             return failed(error)
 
@@ -167,8 +162,6 @@ class Judge:
         """One response, by an async verifier."""
         try:
             return self._checked(await self.verifier(problem, response))
-        except MemoryError:
-            return OUT_OF_MEMORY
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # As above.
@@ -222,6 +215,9 @@ def _with_value(value: object, status: Status, answer: str | None = None, reason
 
 
 def failed(error: BaseException) -> Judgement:
+    """What an exception of a verifier stands for."""
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
     return no_judgement("".join(traceback.format_exception_only(error)).strip())
 
 

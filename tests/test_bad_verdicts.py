@@ -116,6 +116,16 @@ def test_through_the_command(judges: Path, form: str, tmp_path: Path, capsys: py
     assert (table["error"], table["timeout"]) == (str(count), "1")
 
 
+def test_through_the_files(tmp_path: Path) -> None:
+    odd, written = "a\x00b \ud800" + "x" * 1_000_000, "a\x00b ?" + "x" * 1_000_000
+    records.write(tmp_path / "v.parquet", Verdict, [Verdict("wrong", 0.0, odd, odd)], sample_id=["s"])
+    records.write(tmp_path / "p.parquet", Problem, [Problem("p", "t", "train", odd, odd, metadata={"a": "\ud800"})])
+    (verdict,) = records.read(tmp_path / "v.parquet", Verdict)
+    assert (verdict.answer, verdict.reason) == (written, written)
+    question, answer, metadata = records.columns(tmp_path / "p.parquet", "question", "answer", "metadata")
+    assert (question, answer, metadata) == ([written], [written], ['{"a": "\\ud800"}'])
+
+
 def run(driver: Driver, folder: Path, *more: str) -> Ended:
     config = folder / "tiny.yaml"
     config.write_text(f"include: {Path(__file__).with_name('tiny.yaml')}\nloop: {{iterations: 1}}\n")
