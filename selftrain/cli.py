@@ -18,6 +18,8 @@ EXAMPLES = """examples:
   selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and do what depends on it
   selftrain adopt my.yaml completions/*.parquet           train on what another tool sampled, judged anew
   selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic
+  selftrain verify --verifier numeric_answer answers.jsonl verdicts.jsonl
+  selftrain new verifier even_number                      a verifier of your own to begin with, and its test
   selftrain report runs/quickstart                        tables, and report.html
   selftrain push runs/quickstart --to org/name            its best checkpoint, with a card
   selftrain export runs/quickstart model                  its newest policy as a checkpoint that needs nothing else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,9 @@ COMPONENTS = (
     ("grow", "*", "sampler"),
     ("learners", "*", "objective"),
     ("reward", "sources", "*"),
-    ("tasks", "*", "verifier"),
+    ("tasks", "*", "verifier", "..."),
 )
-"""Where a tree holds components."""
+"""Where a tree holds components; ``...``: there, and anywhere inside their options."""
 
 
 def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def apply_overrides(tree: Any, overrides: Sequence[str]) -> dict[str, Any]:
         if not equals or not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+)*", key.strip()):
             raise ConfigError(f"'{override}' is no override; write key=value, such as run.seed=1")
         try:
-            above = _plain(OmegaConf.from_dotlist([override]))
+            above = _plain(OmegaConf.from_dotlist([_with_hashes(override)]))
         except (OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(f"'{override}': {' '.join(str(error).split())}; quote a value with braces") from error
         tree = _laid_over(tree, above)
@@ -53,6 +54,12 @@ def apply_overrides(tree: Any, overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(first_line(error)) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _with_hashes(override: str) -> str:
+    """``key=####`` means these characters; YAML would read a comment."""
+    key, _, value = override.partition("=")
+    return f"{key}={json.dumps(value)}" if value.lstrip().startswith("#") else override
 
 
 def _read_file(path: Path, above: tuple[Path, ...]) -> Any:
@@ -97,6 +104,9 @@ def _laid_over(lower: Any, upper: Any, place: tuple[str, ...] = ()) -> Any:
 
 
 def _fits(place: Sequence[str], pattern: Sequence[str]) -> bool:
+    if pattern[-1] == "...":
+        pattern = pattern[:-1]
+        place = place[: len(pattern)]
     return len(place) == len(pattern) and all(wanted in ("*", key) for key, wanted in zip(place, pattern, strict=True))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -19,12 +20,14 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from selftrain import ranges, registry
 from selftrain.compose import ConfigError, apply_overrides, first_line, read_tree
+from selftrain.nested import changed
 from selftrain.schema import Component, Evaluate, Grow, Learner, Lora, Optim, Reward, RunConfig, Task, Warmup
 
 __all__ = [
     "ConfigError",
     "apply_overrides",
     "check_tree",
+    "component",
     "instantiate",
     "load_config",
     "read_tree",
@@ -39,6 +42,14 @@ LORA_LR = 10.0
 """Learning rate of an adapter, as a multiple of that of a full fit."""
 
 WRITTEN = {new: old for old, new in RENAMED.items()}
+
+
+@dataclass(frozen=True)
+class _FunctionOptions:
+    """What a verifier that is a plain function may be given."""
+
+    right_at: ranges.Share = 1.0
+    """The number from which on it means ``right``."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -196,8 +207,12 @@ def _at(where: str, key: Any, message: str) -> str:
     return f"{place}: {message}" if place else message
 
 
-def _component(table: str, value: Any, where: str, default: str | None = None) -> Component:
-    """Second pass over one component; ``default`` is its kind where none is given."""
+def component(table: str, value: Any, where: str, default: str | None = None) -> Component:
+    """Second pass over one component, and over those inside its options; ``default`` is its kind where none is given.
+
+    Raises:
+        ConfigError: there is no such component, or its options are not those it takes.
+    """
     raw = {"kind": value} if isinstance(value, str) else _mapping(value if value is not None else {}, where)
     kind = raw.pop("kind", None) or default
     if not isinstance(kind, str):
@@ -211,10 +226,14 @@ def _options(table: str, kind: str, raw: Mapping[str, Any], where: str, also: Se
     except registry.UnknownComponent as error:
         raise ConfigError(f"{where}: {error}") from error
     if schema is None:
-        if raw:
+        if table == "verifier" and set(raw) == {"right_at"} and not isinstance(registry.resolve(table, kind), type):
+            schema = _FunctionOptions
+        elif raw:
             raise ConfigError(f"{where}: '{kind}' is a plain function and takes no options: {', '.join(raw)}")
-        return {}
-    options: dict[str, Any] = to_tree(_fill(schema, raw, where, also))
+        else:
+            return {}
+    whole = changed(schema, raw, lambda table, part, place: to_tree(component(table, part, f"{where}.{place}")))
+    options: dict[str, Any] = to_tree(_fill(schema, whole, where, also))
     return options
 
 
@@ -227,17 +246,17 @@ def _task(name: str, entry: Any) -> Task:
     generic = _fill(Task, {"kind": name, **given}, where)
     options = _options("task", generic.kind, raw, where, known)
     own = getattr(registry.resolve("task", generic.kind), "verifier", None)
-    checked = _component("verifier", verifier, f"{where}.verifier", own)
+    checked = component("verifier", verifier, f"{where}.verifier", own)
     task: Task = dataclasses.replace(generic, verifier=checked, options=options)
     return task
 
 
 def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    return {**raw, "sampler": _component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
+    return {**raw, "sampler": component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
 
 
 def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    objective = _component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)
+    objective = component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)
     return _fitted(where, {**raw, "objective": objective})
 
 
@@ -260,13 +279,13 @@ def _reward(raw: dict[str, Any]) -> dict[str, Any]:
     sources = {**default, **_mapping(raw.get("sources") or {}, "reward.sources")}
     for name, value in sources.items():
         if value is not None:
-            sources[name] = _component("reward", value, f"reward.sources.{name}", default.get(name))
+            sources[name] = component("reward", value, f"reward.sources.{name}", default.get(name))
     return {**raw, "sources": sources}
 
 
 def _evaluate(raw: dict[str, Any]) -> dict[str, Any]:
     given = _mapping(raw.get("protocol") or {}, where := "evaluate.protocol").items()
-    protocols = {task: _component("protocol", one, f"{where}.{task}") for task, one in given if one}
+    protocols = {task: component("protocol", one, f"{where}.{task}") for task, one in given if one}
     sampler = raw.get("sampler")
-    own = {} if sampler is None else {"sampler": _component("sampler", sampler, "evaluate.sampler")}
+    own = {} if sampler is None else {"sampler": component("sampler", sampler, "evaluate.sampler")}
     return {**raw, **own, "protocol": protocols}

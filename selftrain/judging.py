@@ -1,39 +1,38 @@
-"""One judgement: load a verifier, call it, and hold whatever it does or returns to the contract.
+"""Verifiers in this process: load one, call it, and hold whatever it does or returns to the contract.
 
-This is what runs inside a worker process of `selftrain.verification`.
+A verifier is a callable ``(Problem, response) -> Verdict | float | bool``, plain or ``async``; one marked by `batched`
+takes lists of both and returns one such value for each. ``NotImplemented`` means: not mine, this problem is for others.
+
+This is the one place where a verifier is called: by the workers of `selftrain.serving`, and by verifiers that ask
+others (``any``, ``weighted`` ...) through `asked`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import mmap
 import numbers
-import os
-import struct
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from selftrain import registry
 from selftrain.errors import RunError
+from selftrain.nested import changed
 from selftrain.types import STATUSES, Problem, Status, Verdict
-from selftrain.workers import Handler
 
-Verifier = Callable[[Problem, str], Verdict | float | bool]
 Judgement = tuple[Status, float | None, str | None, str | None]
 """Status, value, answer, reason of a verdict."""
-Row = tuple[Status, float | None, str | None, str | None, float]
-"""A verdict on its way between processes: a judgement and its seconds."""
+Form = Literal["single", "async", "batch"]
+Marked = TypeVar("Marked")
 
-FLUSH_SECONDS = 0.05
-"""A worker keeps finished verdicts back for at most this long; they are judged again where it is killed meanwhile."""
 REASON_CHARACTERS = 500
-BOARD = struct.Struct("=dq")
-"""When the response a worker is at was begun (time.monotonic), and its position in the chunk."""
+CONCURRENT = 64
+"""Responses an async verifier has under way at once in each worker, where it does not say otherwise."""
 OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take")
+NOT_MINE: Judgement = ("error", None, None, "not mine: the verifier does not judge such problems")
 
 
 class VerifierError(RunError):
@@ -50,7 +49,7 @@ class VerifierSpec:
     label: str = ""
     """Recorded in every verdict: name and digest, e.g. ``numeric_answer@1a2b``."""
     right_at: float = 1.0
-    """A verifier that returns a number means ``right`` from this value on."""
+    """A verifier that returns a number, and has no ``right_at`` of its own, means ``right`` from this value on."""
 
 
 class Request(NamedTuple):
@@ -61,15 +60,34 @@ class Request(NamedTuple):
     response: str
 
 
-def resolve_now(spec: VerifierSpec) -> Verifier:
+def batched(verifier: Marked) -> Marked:
+    """Mark a function, or a class with ``__call__``, that takes a list of problems and one of responses.
+
+    It returns one verdict, number or bool for each, in order. At most 64 come at once.
+    """
+    verifier.batched = True  # type: ignore[attr-defined]
+    return verifier
+
+
+def resolve_now(spec: VerifierSpec) -> Any:
     """Load a verifier in this process.
 
     Raises:
         VerifierError: it does not load, refuses its options, or cannot be called with a problem and a response.
     """
+    return load(spec).verifier
+
+
+def load(spec: VerifierSpec) -> Judge:
+    """A verifier with the verifiers inside its options, ready to be asked; raises as `resolve_now` does."""
     try:
-        verifier = registry.build("verifier", spec.reference, dict(spec.options))
-    except registry.UnknownComponent as error:
+        component = registry.resolve("verifier", spec.reference)
+        schema = component if isinstance(component, type) else None
+        options = changed(schema, spec.options, _load_part)
+        # A plain function has no options of its own.
+        given = None if schema else options.pop("right_at", None)
+        verifier = registry.build("verifier", spec.reference, options)
+    except (registry.UnknownComponent, VerifierError) as error:
         raise VerifierError(str(error)) from error
     except Exception as error:  # The user's constructor may raise anything.
         raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
@@ -79,79 +97,154 @@ def resolve_now(spec: VerifierSpec) -> Verifier:
         inspect.signature(verifier).bind(None, "")
     except TypeError as error:
         raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
-    return verifier  # type: ignore[no-any-return]
+    return judge_of(verifier, getattr(verifier, "right_at", spec.right_at) if given is None else given)
 
 
-def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb: int) -> Handler:
-    """Start-up of a worker; the handler answers a chunk of requests by rows, in one or more lists."""
-    verifiers = {task: resolve_now(spec) for task, spec in specs.items()}
-    board = mmap.mmap(fd, BOARD.size)
-    os.close(fd)
-    _limit(memory_mb)
-
-    def judge(requests: Sequence[Request]) -> Iterator[list[Row]]:
-        rows: list[Row] = []
-        flushed = now = time.monotonic()
-        for position, (task, problem, response) in enumerate(requests):
-            start = now
-            BOARD.pack_into(board, 0, start, position)
-            judgement = _judgement(verifiers[task], specs[task].right_at, problem, response)
-            now = time.monotonic()
-            if now - start > seconds:
-                judgement = ("timeout", None, None, f"took {now - start:.3g} s")
-            rows.append((*judgement, now - start))
-            if now - flushed > FLUSH_SECONDS or judgement is OUT_OF_MEMORY:
-                yield rows
-                rows, flushed = [], now
-            if judgement is OUT_OF_MEMORY:
-                os._exit(0)  # It may hold on to what filled it; the next response gets a fresh process.
-        yield rows
-
-    return judge
-
-
-def _judgement(verifier: Verifier, right_at: float, problem: Problem, response: str) -> Judgement:
+def _load_part(table: str, part: Any, place: str) -> Any:
+    """A component inside the options of a verifier; one that is ready already stays."""
+    if callable(part) or isinstance(part, Judge):
+        return part
+    tree = {"kind": part} if isinstance(part, str) else dict(part)
+    kind = str(tree.pop("kind"))
     try:
-        return _checked(verifier(problem, response), right_at)
-    except MemoryError:
-        return OUT_OF_MEMORY
-    except BaseException as error:  # Whatever it raises, sys.exit() too, is the verifier's failure, not the worker's.
-        return _no_judgement("".join(traceback.format_exception_only(error)).strip())
+        return load(VerifierSpec(kind, tree)) if table == "verifier" else registry.build(table, kind, tree)
+    except (VerifierError, registry.UnknownComponent) as error:
+        raise VerifierError(f"{place}: {error}") from error
 
 
-def _checked(result: object, right_at: float) -> Judgement:
-    """The judgement a verifier's return value stands for; an ``error`` where it keeps to no contract."""
-    if isinstance(result, Verdict):
-        if result.status not in STATUSES:
-            return _no_judgement(f"the verifier returned the status {result.status!r}; known: {', '.join(STATUSES)}")
-        if not all(text is None or isinstance(text, str) for text in (result.answer, result.reason)):
-            return _no_judgement("the verifier returned an answer or a reason that is not a string")
-        if result.status in ("timeout", "error"):
-            return result.status, None, result.answer, result.reason
-        value = result.status == "right" if result.value is None else result.value
-        return _with_value(value, result.status, result.answer, result.reason)
-    if isinstance(result, numbers.Real):
-        return _with_value(result, "right" if float(result) >= right_at else "wrong")
-    return _no_judgement(f"the verifier returned a {type(result).__name__}, not a Verdict, a number or a bool")
+def judge_of(verifier: Callable[..., Any], right_at: float | None = None) -> Judge:
+    """A verifier that is ready for use; ``right_at`` is its own where none is given."""
+    form: Form = "single"
+    if getattr(verifier, "batched", False):
+        form = "batch"
+    elif any(map(inspect.iscoroutinefunction, (verifier, getattr(verifier, "__call__", None)))):  # noqa: B004
+        form = "async"
+    return Judge(verifier, float(getattr(verifier, "right_at", 1.0) if right_at is None else right_at), form)
+
+
+def asked(verifier: Any, problem: Problem, response: str) -> Verdict | None:
+    """What a verifier that another one asks says; None where it says that this is none of its problems.
+
+    Whatever it raises is a verdict with the status ``error``, but for MemoryError, which ends the worker.
+    """
+    judge = verifier if isinstance(verifier, Judge) else judge_of(verifier)
+    judgement = judge.single(problem, response)
+    if judgement is OUT_OF_MEMORY:
+        raise MemoryError
+    return None if judgement is NOT_MINE else Verdict(*judgement)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A verifier that is loaded, and how it is called."""
+
+    verifier: Callable[..., Any]
+    right_at: float
+    form: Form
+
+    @property
+    def concurrent(self) -> int:
+        """Responses of an async verifier that may be under way at once."""
+        return max(1, int(getattr(self.verifier, "concurrency", CONCURRENT)))
+
+    def single(self, problem: Problem, response: str) -> Judgement:
+        """One response, by a verifier of any form."""
+        try:
+            if self.form == "batch":
+                (result,) = _of_batch(self.verifier([problem], [response]), 1)
+            else:
+                result = settled(self.verifier(problem, response))
+            return self._checked(result)
+        except BaseException as error:  # Whatever it raises, sys.exit() too, is the verifier's failure, not ours.
+            return failed(error)
+
+    async def later(self, problem: Problem, response: str) -> Judgement:
+        """One response, by an async verifier."""
+        try:
+            return self._checked(await self.verifier(problem, response))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # As above.
+            return failed(error)
+
+    def batch(self, requests: Sequence[Request]) -> list[Judgement] | None:
+        """Several responses, by a batched verifier; None where it failed as a whole, and nobody knows over which."""
+        try:
+            problems, responses = [one.problem for one in requests], [one.response for one in requests]
+            results = _of_batch(self.verifier(problems, responses), len(requests))
+        except MemoryError:
+            raise
+        except BaseException:  # As above; asked one by one, the response it is about gets it as its reason.
+            return None
+        return [self._checked_alone(result) for result in results]
+
+    def _checked_alone(self, result: object) -> Judgement:
+        try:
+            return self._checked(result)
+        except Exception as error:  # Numbers of the user's own may raise anything when they are compared.
+            return failed(error)
+
+    def _checked(self, result: object) -> Judgement:
+        """The judgement a verifier's return value stands for; an ``error`` where it keeps to no contract."""
+        if result is NotImplemented:
+            return NOT_MINE
+        if isinstance(result, Verdict):
+            return _of_verdict(result)
+        if not isinstance(result, numbers.Real) and hasattr(result, "item"):
+            result = result.item()  # A number of numpy or torch.
+        if isinstance(result, numbers.Real):
+            return _with_value(result, "right" if float(result) >= self.right_at else "wrong")
+        return no_judgement(f"the verifier returned a {type(result).__name__}, not a Verdict, a number or a bool")
+
+
+def _of_verdict(verdict: Verdict) -> Judgement:
+    if verdict.status not in STATUSES:
+        return no_judgement(f"the verifier returned the status {verdict.status!r}; known: {', '.join(STATUSES)}")
+    if not all(text is None or isinstance(text, str) for text in (verdict.answer, verdict.reason)):
+        return no_judgement("the verifier returned an answer or a reason that is not a string")
+    if verdict.status in ("timeout", "error"):
+        return verdict.status, None, verdict.answer, verdict.reason
+    value = verdict.status == "right" if verdict.value is None else verdict.value
+    return _with_value(value, verdict.status, verdict.answer, verdict.reason)
 
 
 def _with_value(value: object, status: Status, answer: str | None = None, reason: str | None = None) -> Judgement:
     if isinstance(value, numbers.Real) and 0.0 <= float(value) <= 1.0:
         return status, float(value), answer, reason
-    return _no_judgement(f"the verifier returned the value {value!r}, not a number from 0 to 1")
+    return no_judgement(f"the verifier returned the value {value!r}, not a number from 0 to 1")
 
 
-def _no_judgement(reason: str) -> Judgement:
+def failed(error: BaseException) -> Judgement:
+    """What an exception of a verifier stands for."""
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
+    return no_judgement("".join(traceback.format_exception_only(error)).strip())
+
+
+def no_judgement(reason: str) -> Judgement:
     return "error", None, None, reason[:REASON_CHARACTERS]
 
 
-def _limit(memory_mb: int) -> None:
-    """Bound the address space of this process, and have crashes leave no core dumps."""
-    import resource
+def _of_batch(results: Any, wanted: int) -> list[object]:
+    """The results of a batch; raises ValueError where they are not one for each response."""
+    results = settled(results)
+    if isinstance(results, str | bytes | Mapping) or not isinstance(results, Iterable):
+        raise ValueError(f"a batched verifier returned a {type(results).__name__}, not a list of verdicts")
+    if len(listed := list(results)) != wanted:
+        raise ValueError(f"a batched verifier returned {len(listed)} verdicts for {wanted} responses")
+    return listed
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    bound = pages * resource.getpagesize() + (memory_mb << 20)
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard == resource.RLIM_INFINITY or bound < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+
+def settled(result: Any) -> Any:
+    """A result, waited for where it is awaitable; not from inside async code."""
+    return event_loop().run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+@lru_cache(maxsize=1)
+def event_loop() -> asyncio.Runner:
+    """One for the whole process, so that the connections an async verifier keeps stay of use."""
+    return asyncio.Runner()

@@ -1,11 +1,12 @@
 """Judge responses with any verifier, in worker processes that are killed when they overrun.
 
-A verifier is a callable ``(Problem, response) -> Verdict | float | bool``. Whatever it does, hang (in C code too),
-raise, exhaust memory, exit, or return nonsense, costs the one response it was judging: that one gets the status
-``timeout`` or ``error``, never a silent ``wrong``, and the worker is replaced.
+A verifier is a callable ``(Problem, response) -> Verdict | float | bool`` (`selftrain.judging` says what else it may
+be). Whatever it does, hang (in C code too), raise, exhaust memory, exit, or return nonsense, costs the one response it
+was judging: that one gets the status ``timeout`` or ``error``, never a silent ``wrong``, and the worker is replaced.
 
 Responses travel in chunks. The worker writes the position it is at, and since when, on a small shared *board*, so
-that the parent can enforce the deadline of a single response without a message for each.
+that the parent can enforce the deadline of a single response without a message for each. Where a worker dies over
+several responses that it judged together, the rest of the chunk is sent one by one, so that the culprit is known.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from selftrain import registry
-from selftrain.judging import BOARD, Request, Row, VerifierError, VerifierSpec
+from selftrain.judging import Request, VerifierError, VerifierSpec
+from selftrain.serving import BOARD, GROUP, READING, Row
 from selftrain.types import Verdict
 from selftrain.workers import Worker, WorkerDied
 
@@ -62,6 +64,8 @@ class VerifierPool:
         self._threads = ThreadPoolExecutor(workers, "verifier")
         self._pace = CHUNK_SECONDS / 8
         """Running mean of the seconds of one judgement."""
+        self._together: frozenset[str] = frozenset()
+        """Tasks whose responses are judged together: their chunks are full, however long they take."""
 
     def __enter__(self) -> VerifierPool:
         try:
@@ -70,6 +74,7 @@ class VerifierPool:
             for seat in self._seats:
                 seat.wait_ready()
                 self._free.put(seat)
+            self._together = self._seats[0].together()
         except BaseException:
             self.__exit__()
             raise
@@ -111,7 +116,8 @@ class VerifierPool:
                 raise VerifierError(f"no verifier for task '{request.task}' ({near})")
             chunk.append(request)
             characters += len(request.response)
-            if len(chunk) >= min(CHUNK_ITEMS, CHUNK_SECONDS / self._pace) or characters >= CHUNK_CHARACTERS:
+            items = CHUNK_ITEMS if request.task in self._together else CHUNK_SECONDS / self._pace
+            if len(chunk) >= min(CHUNK_ITEMS, items) or characters >= CHUNK_CHARACTERS:
                 yield chunk
                 chunk, characters = [], 0
         if chunk:
@@ -123,8 +129,9 @@ class VerifierPool:
             rows = seat.judge(chunk)
         finally:
             self._free.put(seat)
-        mean = sum(row[-1] for row in rows) / len(rows)
-        self._pace = max(1e-6, 0.7 * self._pace + 0.3 * mean)
+        alone = [row[-1] for request, row in zip(chunk, rows, strict=True) if request.task not in self._together]
+        if alone:
+            self._pace = max(1e-6, 0.7 * self._pace + 0.3 * sum(alone) / len(alone))
         return [Verdict(*row, self._specs[request.task].label) for request, row in zip(chunk, rows, strict=True)]
 
 
@@ -142,13 +149,18 @@ class _Seat:
     def _start(self) -> Worker:
         self._ready = False
         arguments = (self._specs, self._fd, self._seconds, self._memory_mb)
-        return Worker("selftrain.judging:serve", *arguments, fds=[self._fd])
+        return Worker("selftrain.serving:serve", *arguments, fds=[self._fd])
 
     def wait_ready(self) -> None:
         self._check_open()
         if not self._ready:
             self._worker.wait_ready(START_SECONDS)
             self._ready = True
+
+    def together(self) -> frozenset[str]:
+        """Tasks whose responses are judged together."""
+        self._worker.send([])
+        return frozenset(self._worker.receive())
 
     def stop(self) -> None:
         """Kill the worker and let no other do any work; from any thread."""
@@ -163,10 +175,13 @@ class _Seat:
     def judge(self, requests: Sequence[Request]) -> list[Row]:
         rows: dict[int, Row] = {}
         failures = 0
+        one_by_one = False
         while todo := [index for index in range(len(requests)) if index not in rows]:
-            judged, death = self._attempt([requests[index] for index in todo])
+            asked = todo[:1] if one_by_one else todo
+            judged, death = self._attempt([requests[index] for index in asked])
             self._check_open()
             if death is not None:
+                one_by_one = one_by_one or BOARD.unpack_from(self._board)[1] == GROUP
                 self._worker.close()
                 self._worker = self._start()
                 failures = 0 if judged else failures + 1
@@ -179,7 +194,7 @@ class _Seat:
         """Rows by position, and how the worker died where it did; some rows are missing then."""
         self.wait_ready()
         rows: list[Row] = []
-        BOARD.pack_into(self._board, 0, time.monotonic() + READ_SECONDS, -1)
+        BOARD.pack_into(self._board, 0, time.monotonic() + READ_SECONDS, READING)
         try:
             self._worker.send(requests)
             while len(rows) < len(requests):

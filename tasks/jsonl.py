@@ -183,3 +183,5 @@ def _parse(text: bytes, path: Path, line: int) -> Any:
         raise ValueError(f"{where}: invalid JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}:{line}: not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:  # A number of thousands of digits, brackets without end.
+        raise ValueError(f"{path}:{line}: cannot be read: {error}") from error

@@ -363,3 +363,8 @@ def test_overrides_lie_over_a_plain_tree() -> None:
     with pytest.raises(ConfigError, match=r"'tasks\.arithmetic\.sizes=\{'.*quote a value with braces") as caught:
         apply_overrides(base, ["tasks.arithmetic.sizes={"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("####", "####"), ("#1", "#1"), (" # ", " # "), ('"#"', "#"), ("a", "a")])
+def test_an_override_may_begin_with_a_hash(text: str, value: str) -> None:
+    assert apply_overrides({}, [f"a.b={text}"]) == {"a": {"b": value}}

@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selftrain"
 
 LAYERS = [
-    {"types", "events", "seeds", "intervals", "ranges", "machine", "digests", "errors", "files", "__init__"},
+    {"types", "events", "seeds", "intervals", "ranges", "machine", "digests", "errors", "files", "nested", "__init__"},
     {"registry"},
     {"schema", "compose"},
     {"config"},
     {"encoding"},
     {"artifacts", "workers", "prompts", "models", "budget"},
     {"records", "judging", "hub", "rollouts"},
-    {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols"},
+    {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols", "serving"},
     {"verification", "selection", "evaluation", "training"},
     {"planning"},
     {"session"},

@@ -13,10 +13,11 @@ from selftrain.checks.prompts import check_prompts
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
 from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
-from selftrain.config import ConfigError
+from selftrain.config import ConfigError, to_tree
 from selftrain.drawing.allocate import problems_of
 from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
+from selftrain.nested import in_words
 from selftrain.planning.settings import sampler_of, sampling_of
 from selftrain.prompts import check_tokenizer
 from selftrain.schema import Grow, Learner, RunConfig, Warmup
@@ -157,7 +158,7 @@ def plan(session: Session) -> Iterator[str]:
     for task, splits in problems.splits.items():
         sizes = ", ".join(f"{len(of)} {split}" for split, of in splits.items())
         only = "; evaluated only" if task in problems.watched else ""
-        yield f"task {task}: {sizes}; judged by {config.tasks[task].verifier.kind}{only}"
+        yield f"task {task}: {sizes}; judged by {in_words(to_tree(config.tasks[task].verifier))}{only}"
         if problems.dropped[task]:
             yield f"  {problems.dropped[task]} problems left out: they also occur in an evaluated split"
     for name, warmup in config.warmup.items():

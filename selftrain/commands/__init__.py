@@ -4,6 +4,8 @@ COMMANDS = {
     "run": "run the loop of a config; the same command resumes it",
     "adopt": "take rollouts of other tools as the samples of an iteration",
     "evaluate": "evaluate one checkpoint",
+    "verify": "grade a file of responses with any verifier, or compare two",
+    "new": "write a verifier to begin with, and its test",
     "export": "write a checkpoint that needs nothing else, adapters merged",
     "config": "print the resolved config",
     "report": "print the tables of a run and write its report.html",

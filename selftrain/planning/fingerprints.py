@@ -6,7 +6,7 @@ iterations, what a sampler calls its speed options, and where files lie: their c
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from selftrain import registry
 from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
+from selftrain.nested import changed
 from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
 from selftrain.schema import Component, RunConfig, Task
 
@@ -141,8 +142,13 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
 
 
 def component(table: str, chosen: Component) -> dict[str, Any]:
-    """A component; one of the user's own by the digest of its file, wherever that lies."""
-    return {**to_tree(chosen), "kind": Path(chosen.kind).name, "digest": registry.digest(table, chosen.kind)}
+    """A component; one of the user's own by the digest of its file, wherever that lies, also inside the options."""
+
+    def inside(table: str, part: Mapping[str, Any], _: str) -> dict[str, Any]:
+        return component(table, Component(part["kind"], {key: part[key] for key in part if key != "kind"}))
+
+    options = changed(registry.options_class(table, chosen.kind), to_tree(chosen.options), inside)
+    return {**options, "kind": Path(chosen.kind).name, "digest": registry.digest(table, chosen.kind)}
 
 
 def sampler(chosen: Component) -> dict[str, Any]:

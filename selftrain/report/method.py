@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selftrain.nested import in_words
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.planning.settings import POLICY
 from selftrain.report.lineage import Adapter, Iteration, Lineage
@@ -32,7 +33,7 @@ def method(facts: Lineage) -> str:
     """Grow and Improve in a few sentences."""
     config = facts.config
     learner, number = config["learners"][facts.learner], config["loop"]["iterations"]
-    judges = ", ".join(dict.fromkeys(task["verifier"]["kind"] for task in config["tasks"].values()))
+    judges = ", ".join(dict.fromkeys(in_words(task["verifier"]) for task in config["tasks"].values()))
     init = "the model the run started from" if learner["init"] == "base" else "the model of the iteration before"
     after = ", after its warm-up on worked solutions" if config["warmup"] and learner["init"] == "base" else ""
     fits = f"fits a LoRA adapter on {init}" if learner.get("lora") else f"fits {init}"

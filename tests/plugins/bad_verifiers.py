@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from selftrain.judging import batched
 from selftrain.types import Problem, Verdict
 
 
@@ -72,6 +74,7 @@ ACTIONS: dict[str, Callable[[], Any]] = {
     "two": lambda: 2.0,
     "minus": lambda: -0.5,
     "none": lambda: None,
+    "not mine": lambda: NotImplemented,
     "text": lambda: "right",
     "half": lambda: 0.5,
     "one": lambda: 1,
@@ -100,3 +103,61 @@ not_callable = 7
 
 def one_argument(response: str) -> bool:
     return bool(response)
+
+
+@batched
+def together(problems: list[Problem], responses: list[str]) -> Any:
+    """What `judge` says of each, and what only a batch can do wrong."""
+    for response in responses:
+        if response == "short":
+            return [True] * (len(responses) - 1)
+        if response == "mapping":
+            return dict.fromkeys(responses, True)
+    if len(responses) > 1:
+        SIZES.append(len(responses))
+    if responses[0] == "sizes":
+        return [Verdict("right", answer=" ".join(map(str, SIZES))) for _ in responses]
+    return (judge(problem, response) for problem, response in zip(problems, responses, strict=True))
+
+
+SIZES: list[int] = []
+
+
+async def later(problem: Problem, response: str) -> Any:
+    """As `judge`; some wait, one without end."""
+    if response in ("wait", "wait for ever", "never stop"):
+        await asyncio.sleep(0.2 if response == "wait" else 1 if response == "wait for ever" else 0)
+    while response in ("wait for ever", "never stop"):
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            if response == "wait for ever":
+                raise
+    if response == "background":
+        task = asyncio.create_task(_leave())
+        await asyncio.sleep(5)
+        return task.done()
+    if response == "cancelled":
+        raise asyncio.CancelledError
+    return True if response == "wait" else judge(problem, response)
+
+
+async def _leave() -> None:
+    sys.exit(3)
+
+
+@dataclass(frozen=True)
+class Gated:
+    """How many are under way at once."""
+
+    concurrency: int = 3
+
+    async def __call__(self, problem: Problem, response: str) -> Verdict:
+        UNDER_WAY.add(response)
+        await asyncio.sleep(0.01)
+        count = len(UNDER_WAY)
+        UNDER_WAY.discard(response)
+        return Verdict("right", answer=str(count))
+
+
+UNDER_WAY: set[str] = set()
