@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import mmap
 import os
-import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftrain.board import GROUP, Board
 from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, VerifierSpec, event_loop, failed, load
 from selftrain.types import Status
 from selftrain.workers import Handler
@@ -27,10 +26,6 @@ Row = tuple[Status, float | None, str | None, str | None, float]
 
 FLUSH_SECONDS = 0.05
 """A worker keeps finished verdicts back for at most this long; they are judged again where it is killed meanwhile."""
-BOARD = struct.Struct("=dq")
-"""When what a worker is at was begun (time.monotonic), and its position in the chunk: a number, or one of these."""
-READING, GROUP = -1, -2
-"""It reads the chunk; it is at several responses together."""
 BEATS = 8
 """While async verifiers wait, the event loop shows that it is alive this often within a deadline."""
 CANCEL_SECONDS = 0.2
@@ -43,7 +38,7 @@ def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb:
     To an empty chunk it answers with the tasks whose responses are judged together.
     """
     judges = {task: load(spec) for task, spec in specs.items()}
-    board = mmap.mmap(fd, BOARD.size)
+    board = Board(fd)
     os.close(fd)
     _limit(memory_mb)
     desk = _Desk(judges, board, seconds)
@@ -74,7 +69,7 @@ class _Desk:
     """Where a worker judges; what it is at stands on the board."""
 
     judges: Mapping[str, Judge]
-    board: mmap.mmap
+    board: Board
     seconds: float
     spoilt: bool = False
     """A judgement that was given up goes on."""
@@ -94,7 +89,7 @@ class _Desk:
 
     def _begin(self, position: int) -> float:
         start = time.monotonic()
-        BOARD.pack_into(self.board, 0, start, position)
+        self.board.write(position, start)
         return start
 
     def _single(self, judge: Judge, position: int, request: Request) -> Row:

@@ -11,7 +11,6 @@ several responses that it judged together, the rest of the chunk is sent one by 
 
 from __future__ import annotations
 
-import mmap
 import os
 import queue
 import time
@@ -20,9 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from selftrain import registry
+from selftrain import board, registry
+from selftrain.board import GROUP, READING, Board
 from selftrain.judging import Request, VerifierError, VerifierSpec
-from selftrain.serving import BOARD, GROUP, READING, Row
+from selftrain.serving import Row
 from selftrain.types import Verdict
 from selftrain.workers import Worker, WorkerDied
 
@@ -141,8 +141,8 @@ class _Seat:
     def __init__(self, specs: Mapping[str, VerifierSpec], seconds: float, memory_mb: int) -> None:
         self._specs, self._seconds, self._memory_mb = specs, seconds, memory_mb
         self._fd = os.memfd_create("selftrain-verifier")
-        os.ftruncate(self._fd, BOARD.size)
-        self._board = mmap.mmap(self._fd, BOARD.size)
+        os.ftruncate(self._fd, board.BYTES)
+        self._board = Board(self._fd)
         self._stopped = False
         self._worker = self._start()
 
@@ -181,7 +181,7 @@ class _Seat:
             judged, death = self._attempt([requests[index] for index in asked])
             self._check_open()
             if death is not None:
-                one_by_one = one_by_one or BOARD.unpack_from(self._board)[1] == GROUP
+                one_by_one = one_by_one or self._board.read()[0] == GROUP
                 self._worker.close()
                 self._worker = self._start()
                 failures = 0 if judged else failures + 1
@@ -194,7 +194,7 @@ class _Seat:
         """Rows by position, and how the worker died where it did; some rows are missing then."""
         self.wait_ready()
         rows: list[Row] = []
-        BOARD.pack_into(self._board, 0, time.monotonic() + READ_SECONDS, READING)
+        self._board.write(READING, time.monotonic() + READ_SECONDS)
         try:
             self._worker.send(requests)
             while len(rows) < len(requests):
@@ -208,7 +208,7 @@ class _Seat:
         return dict(enumerate(rows)), None
 
     def _culprit(self, received: int, death: str) -> dict[int, Row]:
-        since, position = BOARD.unpack_from(self._board)
+        position, since = self._board.read()
         if position < received:  # It died between two responses, or of an earlier one.
             return {}
         seconds = time.monotonic() - since
@@ -222,5 +222,5 @@ class _Seat:
 
     def _left(self) -> float:
         """Seconds until the response the worker is at overruns."""
-        since: float = BOARD.unpack_from(self._board)[0]
+        _, since = self._board.read()
         return since + self._seconds - time.monotonic()

@@ -18,7 +18,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selftrain"
 
 LAYERS = [
-    {"types", "events", "seeds", "intervals", "ranges", "machine", "digests", "errors", "files", "nested", "__init__"},
+    {
+        "types",
+        "events",
+        "seeds",
+        "intervals",
+        "ranges",
+        "machine",
+        "digests",
+        "errors",
+        "files",
+        "nested",
+        "board",
+        "__init__",
+    },
     {"registry"},
     {"schema", "compose"},
     {"config"},
