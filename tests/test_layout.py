@@ -26,7 +26,7 @@ LAYERS = [
     {"artifacts", "workers", "prompts", "models", "budget"},
     {"records", "judging", "hub", "rollouts"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols"},
-    {"verification", "selection", "evaluation", "training"},
+    {"verification", "selection", "evaluation", "training", "regrading", "auditing"},
     {"planning"},
     {"session"},
     {"drawing"},
