@@ -74,28 +74,28 @@ def holds(result: Audit, within: Audit, found: dict[str, tuple[int, int]], rate:
         yield float(estimate.low - 1e-12 <= truth <= estimate.high + 1e-12)
 
 
-def study(n: int, repeats: int, seed: int = 0) -> list[dict[str, Any]]:
-    """A line per setting: shares of intervals that hold, and the mean width of that of pass@1."""
+def setting(n: int, repeats: int, *, k: int, fp: float, fn: float, rate: float, seed: int = 0) -> dict[str, Any]:
+    """Shares of intervals that hold, and mean width and bias of the corrected pass@1."""
     import numpy as np
 
-    random = np.random.default_rng(seed)
-    lines = []
-    for k, fp, fn, rate in product(AUDITED, FALSE_POSITIVE, FALSE_NEGATIVE, PASS):
-        sums, width, bias = np.zeros(4), 0.0, 0.0
-        for _ in range(repeats):
-            found = population(random, n, rate, fp, fn)
-            drawn = audited(random, found, k)
-            spread = spread_over_problems_of(found, drawn)
-            result = audit(drawn, spread)
-            sums += list(holds(result, audit(drawn), found, rate))
-            width += (result.corrected.high - result.corrected.low) / repeats
-            bias += (result.corrected.mean - rate) / repeats
-        names = ("pass", "pass_within", "false_positive", "false_negative")
-        shares = {name: round(float(value), 4) for name, value in zip(names, sums / repeats, strict=True)}
-        lines.append(
-            {"k": k, "fp": fp, "fn": fn, "rate": rate, **shares, "width": round(width, 4), "bias": round(bias, 5)}
-        )
-    return lines
+    random = np.random.default_rng([seed, k, round(1000 * fp), round(1000 * fn), round(1000 * rate)])
+    sums, width, bias = np.zeros(4), 0.0, 0.0
+    for _ in range(repeats):
+        found = population(random, n, rate, fp, fn)
+        drawn = audited(random, found, k)
+        result = audit(drawn, spread_over_problems_of(found, drawn))
+        sums += list(holds(result, audit(drawn), found, rate))
+        width += (result.corrected.high - result.corrected.low) / repeats
+        bias += (result.corrected.mean - rate) / repeats
+    names = ("pass", "pass_within", "false_positive", "false_negative")
+    shares = {name: round(float(value), 4) for name, value in zip(names, sums / repeats, strict=True)}
+    return {"k": k, "fp": fp, "fn": fn, "rate": rate, **shares, "width": round(width, 4), "bias": round(bias, 5)}
+
+
+def study(n: int, repeats: int) -> list[dict[str, Any]]:
+    """A line per setting."""
+    grid = product(AUDITED, FALSE_POSITIVE, FALSE_NEGATIVE, PASS)
+    return [setting(n, repeats, k=k, fp=fp, fn=fn, rate=rate) for k, fp, fn, rate in grid]
 
 
 def spread_over_problems_of(found: dict[str, tuple[int, int]], drawn: list[Stratum]) -> float:

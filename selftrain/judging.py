@@ -23,9 +23,9 @@ from selftrain.types import STATUSES, Problem, Status, Verdict
 from selftrain.workers import Handler
 
 Verifier = Callable[[Problem, str], Verdict | float | bool]
-Judgement = tuple[Status, float | None, str | None, str | None]
-"""Status, value, answer, reason of a verdict."""
-Row = tuple[Status, float | None, str | None, str | None, float]
+Judgement = tuple[Status, float | None, str | None, str | None, str | None]
+"""Status, value, answer, reason of a verdict, and by which part it was decided."""
+Row = tuple[Status, float | None, str | None, str | None, str | None, float]
 """A verdict on its way between processes: a judgement and its seconds."""
 
 FLUSH_SECONDS = 0.05
@@ -33,7 +33,7 @@ FLUSH_SECONDS = 0.05
 REASON_CHARACTERS = 500
 BOARD = struct.Struct("=dq")
 """When the response a worker is at was begun (time.monotonic), and its position in the chunk."""
-OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take")
+OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take", None)
 
 
 class VerifierError(RunError):
@@ -98,7 +98,7 @@ def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb:
             judgement = _judgement(verifiers[task], specs[task].right_at, problem, response)
             now = time.monotonic()
             if now - start > seconds:
-                judgement = ("timeout", None, None, f"took {now - start:.3g} s")
+                judgement = ("timeout", None, None, f"took {now - start:.3g} s", None)
             rows.append((*judgement, now - start))
             if now - flushed > FLUSH_SECONDS or judgement is OUT_OF_MEMORY:
                 yield rows
@@ -124,25 +124,27 @@ def _checked(result: object, right_at: float) -> Judgement:
     if isinstance(result, Verdict):
         if result.status not in STATUSES:
             return _no_judgement(f"the verifier returned the status {result.status!r}; known: {', '.join(STATUSES)}")
-        if not all(text is None or isinstance(text, str) for text in (result.answer, result.reason)):
-            return _no_judgement("the verifier returned an answer or a reason that is not a string")
+        if not all(text is None or isinstance(text, str) for text in (result.answer, result.reason, result.by)):
+            return _no_judgement("the verifier returned an answer, a reason or a part that is not a string")
         if result.status in ("timeout", "error"):
-            return result.status, None, result.answer, result.reason
+            return result.status, None, result.answer, result.reason, result.by
         value = result.status == "right" if result.value is None else result.value
-        return _with_value(value, result.status, result.answer, result.reason)
+        return _with_value(value, result.status, result.answer, result.reason, result.by)
     if isinstance(result, numbers.Real):
         return _with_value(result, "right" if float(result) >= right_at else "wrong")
     return _no_judgement(f"the verifier returned a {type(result).__name__}, not a Verdict, a number or a bool")
 
 
-def _with_value(value: object, status: Status, answer: str | None = None, reason: str | None = None) -> Judgement:
+def _with_value(
+    value: object, status: Status, answer: str | None = None, reason: str | None = None, by: str | None = None
+) -> Judgement:
     if isinstance(value, numbers.Real) and 0.0 <= float(value) <= 1.0:
-        return status, float(value), answer, reason
+        return status, float(value), answer, reason, by
     return _no_judgement(f"the verifier returned the value {value!r}, not a number from 0 to 1")
 
 
 def _no_judgement(reason: str) -> Judgement:
-    return "error", None, None, reason[:REASON_CHARACTERS]
+    return "error", None, None, reason[:REASON_CHARACTERS], None
 
 
 def _limit(memory_mb: int) -> None:

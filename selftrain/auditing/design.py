@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def odd(one: Judged) -> bool:
     responses to the problem agree on another answer. Not accepted, and the gold answer does stand there, or others
     agree with it, or the verifier saw an answer and gave a reason not to take it.
     """
-    stands = bool(one.gold) and one.gold.casefold() in one.text[-TAIL:].casefold()
+    gold = re.escape(one.gold.strip().casefold())
+    stands = bool(gold) and re.search(rf"(?<![\w.]){gold}(?!\w)", one.text[-TAIL:].casefold()) is not None
     if one.status == "right":
         return not stands or one.finish_reason in ("length", "context") or one.agreed is False
     return stands or one.agreed is True or (one.answer is not None and one.reason is not None)

@@ -5,6 +5,7 @@ COMMANDS = {
     "adopt": "take rollouts of other tools as the samples of an iteration",
     "evaluate": "evaluate one checkpoint",
     "export": "write a checkpoint that needs nothing else, adapters merged",
+    "audit": "judge a few responses by hand, and see how wrong the verifier is",
     "config": "print the resolved config",
     "report": "print the tables of a run and write its report.html",
     "status": "which stages of a run are done",

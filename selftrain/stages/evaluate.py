@@ -32,10 +32,10 @@ UNJUDGED = "unjudged"
 """Folder of parts that are sampled but not judged yet."""
 JUDGING = ("judging.tasks", "judging.reward")
 """Keys of the stage's config that answers do not depend on."""
-VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier")
+VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier", "by")
 OUTCOME_COLUMNS = (
     *("step", "problem_id", "index"),
-    *("status", "value", "answer"),
+    *("status", "value", "answer", "by"),
     *("finish_reason", "response_ids"),
 )
 
@@ -175,9 +175,11 @@ def _outcomes(session: Session, iteration: int, task: str, split: str) -> tuple[
 def read_outcomes(path: Path, difficulty: Mapping[str, float | None]) -> tuple[list[Outcome], list[Outcome]]:
     """The judged answers of a file this stage wrote, greedy and sampled."""
     sides: dict[str, list[Outcome]] = {GREEDY: [], SAMPLED: []}
-    for step, problem, index, status, value, answer, finish, ids in zip(
+    for step, problem, index, status, value, answer, by, finish, ids in zip(
         *records.columns(path, *OUTCOME_COLUMNS), strict=True
     ):
         credit = None if value is None else float(value)
-        sides[step].append(Outcome(problem, index, status, credit, answer, finish, difficulty.get(problem), len(ids)))
+        sides[step].append(
+            Outcome(problem, index, status, credit, answer, finish, difficulty.get(problem), len(ids), by)
+        )
     return sides[GREEDY], sides[SAMPLED]
