@@ -36,8 +36,9 @@ def main(options: argparse.Namespace) -> int:
         with run.lock():
             record = draw_sheet(run, iteration, split, options.draw, sheet, verdicts=options.verdicts)
         print(
-            f"{sheet}: responses of iteration {iteration}, {split}, in random order ({len(record['drawn'])} drawn so far)\n"
-            f"set `human` to true or false from the top on, then: selftrain audit {options.run} {sheet}"
+            f"{sheet}: responses of iteration {iteration}, {split}, in random order; drawn so far: "
+            f"{len(record['drawn'])}\nset `human` to true or false from the top on, then: "
+            f"selftrain audit {options.run} {sheet}"
         )
         return 0
     if not options.sheets:
