@@ -112,14 +112,14 @@ def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb:
 
 def _judgement(verifier: Verifier, right_at: float, problem: Problem, response: str) -> Judgement:
     try:
-        return _checked(verifier(problem, response), right_at)
+        return checked(verifier(problem, response), right_at)
     except MemoryError:
         return OUT_OF_MEMORY
     except BaseException as error:  # Whatever it raises, sys.exit() too, is the verifier's failure, not the worker's.
         return _no_judgement("".join(traceback.format_exception_only(error)).strip())
 
 
-def _checked(result: object, right_at: float) -> Judgement:
+def checked(result: object, right_at: float) -> Judgement:
     """The judgement a verifier's return value stands for; an ``error`` where it keeps to no contract."""
     if isinstance(result, Verdict):
         if result.status not in STATUSES:

@@ -34,6 +34,7 @@ TABLES: dict[str, dict[str, str]] = {
         "choice_answer": "selftrain.verifiers.choice_answer:ChoiceAnswer",
         "exact_answer": "selftrain.verifiers.exact_answer:ExactAnswer",
         "countdown": "selftrain.verifiers.countdown:Countdown",
+        "cascade": "selftrain.verifiers.cascade:Cascade",
     },
     "sampler": {
         "transformers": "selftrain.sampling.transformers:Transformers",

@@ -13,12 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selftrain import registry
 from selftrain.artifacts import RunDir
-from selftrain.config import to_tree
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
+from selftrain.planning import fingerprints
 from selftrain.planning.engine import OpenEngine
 from selftrain.planning.plan import Stages
 from selftrain.planning.problems import ProblemSet, few_shot, load_problems
@@ -228,5 +227,5 @@ class Session:
 
 def verifier_spec(verifier: Component, bounds: Verify) -> VerifierSpec:
     """Its label stands for all a verdict depends on: options, file and bounds."""
-    depends = [to_tree(verifier), registry.digest("verifier", verifier.kind), bounds.seconds, bounds.memory_mb]
+    depends = [fingerprints.verifier(verifier), bounds.seconds, bounds.memory_mb]
     return VerifierSpec(verifier.kind, verifier.options, f"{Path(verifier.kind).name}@{value_digest(depends)[:8]}")

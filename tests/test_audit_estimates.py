@@ -34,10 +34,9 @@ def test_it_is_the_correction_of_rogan_and_gladen() -> None:
 
 def test_intervals_by_hand() -> None:
     # Brown, Cai and DasGupta 2001: 0 and n hold their ends; Beta(1.5, 9.5) and Beta(0.5, 10.5) quantiles.
-    assert jeffreys(0, 10) == (0.0, pytest.approx(0.21719, abs=1e-5))
-    assert jeffreys(10, 10) == (pytest.approx(1 - 0.21719, abs=1e-5), 1.0)
-    low, high = jeffreys(1, 10)
-    assert (low, high) == (pytest.approx(0.01101, abs=1e-5), pytest.approx(0.38131, abs=1e-5))
+    assert jeffreys(0, 10) == pytest.approx((0.0, 0.21719), abs=1e-5)
+    assert jeffreys(10, 10) == pytest.approx((1 - 0.21719, 1.0), abs=1e-5)
+    assert jeffreys(1, 10) == pytest.approx((0.01101, 0.38131), abs=1e-5)
     # All judged: nothing is left open.
     assert bounds(Stratum("t: right", 10, True, 10, 9)) == (0.9, 0.9)
     said = audit([Stratum("t: right", 10, True, 10, 9), Stratum("t: wrong", 10, False, 10, 1)])
