@@ -15,7 +15,7 @@ from typing import Any
 
 from common import save
 
-from selftrain.auditing.design import ACCEPTED, SMALL, allocate, kind_of
+from selftrain.auditing.design import ACCEPTED, ODD_FROM, SMALL, allocate, kind_of
 from selftrain.auditing.estimates import Audit, Stratum, audit
 
 AUDITED = (50, 100, 200, 400)
@@ -27,7 +27,7 @@ ODD = {True: 0.5, False: 0.1}
 """Share that looks odd, of mistaken verdicts and of the others."""
 
 
-def population(random: Any, n: int, rate: float, fp: float, fn: float) -> dict[str, tuple[int, int]]:
+def population(random: Any, n: int, k: int, rate: float, fp: float, fn: float) -> dict[str, tuple[int, int]]:
     """Size, and how many are right, by stratum."""
     right = random.binomial(n, rate)
     accepted = {True: right - random.binomial(right, fn), False: random.binomial(n - right, fp)}
@@ -35,7 +35,7 @@ def population(random: Any, n: int, rate: float, fp: float, fn: float) -> dict[s
     found: dict[str, tuple[int, int]] = {}
     for name, side, mistaken in (("right", accepted, False), ("wrong", rejected, True)):
         odd = {truth: random.binomial(count, ODD[truth == mistaken]) for truth, count in side.items()}
-        if sum(odd.values()) < SMALL:
+        if sum(odd.values()) < SMALL or k < ODD_FROM:
             odd = dict.fromkeys(odd, 0)
         for kind, counts in ((f"{name}, odd", odd), (name, {t: side[t] - odd[t] for t in side})):
             if total := sum(counts.values()):
@@ -81,7 +81,7 @@ def setting(n: int, repeats: int, *, k: int, fp: float, fn: float, rate: float, 
     random = np.random.default_rng([seed, k, round(1000 * fp), round(1000 * fn), round(1000 * rate)])
     sums, width, bias = np.zeros(4), 0.0, 0.0
     for _ in range(repeats):
-        found = population(random, n, rate, fp, fn)
+        found = population(random, n, k, rate, fp, fn)
         drawn = audited(random, found, k)
         result = audit(drawn, spread_over_problems_of(found, drawn))
         sums += list(holds(result, audit(drawn), found, rate))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.auditing.estimates import Stratum, audit, bounds, jeffreys, rogan_gladen, spread_over_problems
+from selftrain.auditing.estimates import Stratum, audit, bounds, jeffreys, predicted, rogan_gladen, spread_over_problems
 
 TWO = [Stratum("t: right", 600, True, 60, 57), Stratum("t: wrong", 400, False, 40, 8)]
 
@@ -37,6 +37,10 @@ def test_intervals_by_hand() -> None:
     assert jeffreys(0, 10) == pytest.approx((0.0, 0.21719), abs=1e-5)
     assert jeffreys(10, 10) == pytest.approx((1 - 0.21719, 1.0), abs=1e-5)
     assert jeffreys(1, 10) == pytest.approx((0.01101, 0.38131), abs=1e-5)
+    # One of 5 unseen may well be right after 16 wrong ones: P(m = 0) = B(0.5, 21.5) / B(0.5, 16.5) = 0.8745.
+    assert predicted(0, 16, 5) == (0, 1) and predicted(16, 16, 5) == (4, 5)
+    assert bounds(Stratum("t: wrong", 21, False, 16, 0)) == (0.0, 1 / 21)
+    assert predicted(3, 10, 0) == (0, 0)
     # All judged: nothing is left open.
     assert bounds(Stratum("t: right", 10, True, 10, 9)) == (0.9, 0.9)
     said = audit([Stratum("t: right", 10, True, 10, 9), Stratum("t: wrong", 10, False, 10, 1)])

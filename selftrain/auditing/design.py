@@ -30,6 +30,8 @@ GUESSED = {
 ACCEPTED = tuple(kind for kind in GUESSED if kind.startswith("right"))
 FEWEST = 4
 """Drawn of every stratum, or all it holds."""
+ODD_FROM = 100
+"""Judgements per task from which odd responses are drawn apart: split among many small strata, fewer tell less."""
 SMALL = 12
 """An odd stratum of fewer responses is no stratum of its own."""
 TAIL = 400
@@ -69,10 +71,14 @@ def odd(one: Judged) -> bool:
     return stands or one.agreed is True or (one.answer is not None and one.reason is not None)
 
 
-def strata(population: Sequence[Judged]) -> dict[str, list[Judged]]:
-    """Responses by stratum, ``task: kind``; odd ones too few for a stratum stand with the others of their status."""
+def strata(population: Sequence[Judged], *, apart: bool = True) -> dict[str, list[Judged]]:
+    """Responses by stratum, ``task: kind``.
+
+    Args:
+        apart: odd ones have strata of their own, where they are not too few; else all stand with their status.
+    """
     kinds = [(one, _plain(one)) for one in population]
-    odd_kinds = {id(one): f"{kind}, odd" for one, kind in kinds if f"{kind}, odd" in GUESSED and odd(one)}
+    odd_kinds = {id(one): f"{kind}, odd" for one, kind in kinds if apart and f"{kind}, odd" in GUESSED and odd(one)}
     counts = Counter((one.task, odd_kinds[id(one)]) for one in population if id(one) in odd_kinds)
     found: dict[str, list[Judged]] = {}
     for one, kind in kinds:

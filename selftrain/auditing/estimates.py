@@ -7,9 +7,9 @@ times such shares (Cochran 1977, "Sampling Techniques", 5A), so nothing is assum
 Where strata follow the verdicts, this equals the correction of Rogan and Gladen 1978, (q - FP) / (1 - FN - FP), with
 rates of the same audit; that formula itself is here for rates measured elsewhere.
 
-Intervals: each share gets Jeffreys' interval (Brown, Cai and DasGupta 2001), with k_h enlarged where it is a large part
-of N_h; those of a sum are recovered from those of its parts (MOVER: Zou, Huang and Zhang 2009), those of a ratio too
-(Donner and Zou 2012). `benchmarks/audit_study.py` measures how often they hold the truth.
+Intervals: each share gets Jeffreys' interval (Brown, Cai and DasGupta 2001), made for a finite stratum; those of a sum
+are recovered from those of its parts (MOVER: Zou, Huang and Zhang 2009), those of a ratio too (Donner and Zou 2012).
+`benchmarks/audit_study.py` measures how often they hold the truth.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from selftrain.intervals import Z95, Estimate, mean
 
 HALF = 0.025
 """Chance left out on each side."""
+COUNTED = 200
+"""Responses of a stratum left unjudged up to which they are counted one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +137,34 @@ def jeffreys(right: float, judged: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=4096)
 def bounds(stratum: Stratum) -> tuple[float, float]:
-    """Of the share of a stratum that is right."""
-    if stratum.judged == stratum.size:
-        return stratum.share, stratum.share
+    """Of the share of a stratum that is right: what was judged is known, the rest is predicted from it."""
+    left = stratum.size - stratum.judged
+    if left <= COUNTED:
+        low, high = predicted(stratum.right, stratum.judged, left)
+        return (stratum.right + low) / stratum.size, (stratum.right + high) / stratum.size
     # Variance of a draw without replacement: p(1 - p) / k * (N - k) / (N - 1), as of k (N - 1) / (N - k) with it.
-    judged = stratum.judged * (stratum.size - 1) / (stratum.size - stratum.judged)
+    judged = stratum.judged * (stratum.size - 1) / left
     return jeffreys(stratum.share * judged, judged)
+
+
+def predicted(right: int, judged: int, left: int) -> tuple[int, int]:
+    """How many of those left are right: quantiles of the beta-binomial distribution that Jeffreys' prior leads to.
+
+    P(m) = C(n, m) B(m + a, n - m + b) / B(a, b); 0 and all where those judged are of one kind.
+    """
+    a, b = right + 0.5, judged - right + 0.5
+    mass = math.exp(_log_beta(a, left + b) - _log_beta(a, b))
+    below, low, m = 0.0, 0, 0
+    while below + mass < 1 - HALF and m < left:
+        below += mass
+        mass *= (left - m) * (m + a) / ((m + 1) * (left - m - 1 + b))
+        m += 1
+        low = m if below < HALF else low
+    return (0 if right == 0 else low), (left if right == judged else m)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def _total(strata: Sequence[Stratum], whole: int, *, right: bool) -> Estimate:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.artifacts import RunDir
-from selftrain.auditing.design import Judged, allocate, draw, strata
+from selftrain.auditing.design import ODD_FROM, Judged, allocate, draw, strata
 from selftrain.auditing.population import Population, population
 from selftrain.config import ConfigError
 from selftrain.digests import value_digest
@@ -38,9 +38,11 @@ def draw_sheet(run: RunDir, iteration: int, split: str, k: int, sheet: Path, *, 
     if sheet.exists():
         raise ConfigError(f"{sheet} exists, and may hold judgements; name another file")
     found = population(run, iteration, split)
-    members = strata(found.members)
     path = run.iteration(iteration) / FOLDER / f"{split}-{found.mark}.json"
-    record: Record = read_json(path) if path.exists() else _fresh(iteration, split, found, members)
+    known: Record | None = read_json(path) if path.exists() else None
+    tasks = len({one.task for one in found.members})
+    members = strata(found.members, apart=known["apart"] if known else k >= ODD_FROM * tasks)
+    record = known or _fresh(iteration, split, found, members, apart=k >= ODD_FROM * tasks)
     before = Counter(record["drawn"].values())
     left = {name: [one for one in group if one.id not in record["drawn"]] for name, group in members.items()}
     try:
@@ -61,7 +63,9 @@ def draw_sheet(run: RunDir, iteration: int, split: str, k: int, sheet: Path, *, 
     return record
 
 
-def _fresh(iteration: int, split: str, found: Population, members: Mapping[str, Sequence[Judged]]) -> Record:
+def _fresh(
+    iteration: int, split: str, found: Population, members: Mapping[str, Sequence[Judged]], *, apart: bool
+) -> Record:
     by_problem: dict[tuple[str, str], Counter[str]] = {}
     for name, group in members.items():
         for one in group:
@@ -72,6 +76,7 @@ def _fresh(iteration: int, split: str, found: Population, members: Mapping[str, 
         "split": split,
         "of": found.of,
         "mark": found.mark,
+        "apart": apart,
         "verifiers": found.verifiers,
         "strata": {name: len(group) for name, group in members.items()},
         "problems": [[task, dict(counts), times] for (task, counts), times in sorted(patterns.items())],
