@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   selftrain adopt my.yaml completions/*.parquet           train on what another tool sampled, judged anew
   selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic
   selftrain report runs/quickstart                        tables, and report.html
+  selftrain audit runs/quickstart --draw 100 sheet.jsonl  judge these by hand: how wrong is the verifier?
   selftrain push runs/quickstart --to org/name            its best checkpoint, with a card
   selftrain export runs/quickstart model                  its newest policy as a checkpoint that needs nothing else
 """
