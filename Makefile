@@ -16,7 +16,7 @@ export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/dat
 export HF_HUB_OFFLINE ?=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install quickstart test check control kills bench clean
+.PHONY: install quickstart test check control kills audit-study bench clean
 
 install: $(DONE)
 
@@ -72,6 +72,10 @@ control: $(DONE)
 # Kill the loop at 30 places and compare what the rerun ends with: an hour.
 kills: $(DONE)
 	$(BIN)/python benchmarks/kill_study.py $(ARGS)
+
+# How often the intervals of an audit hold: a quarter of an hour.
+audit-study: $(DONE)
+	$(BIN)/python benchmarks/audit_study.py $(ARGS)
 
 bench: $(DONE)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

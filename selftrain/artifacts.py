@@ -18,7 +18,7 @@ from typing import Any
 
 from selftrain.digests import file_digest
 from selftrain.errors import RunError, StaleStage
-from selftrain.files import TEMPORARY, read_json, remove, write_json
+from selftrain.files import TEMPORARY, place, read_json, remove, write_json
 
 
 @dataclass(frozen=True)
@@ -218,11 +218,22 @@ class RunDir:
         """Move what exists of ``paths``, in order, to a numbered folder of ``redone/``; nothing is ever deleted."""
         if not any(path.exists() for path in paths):
             return None
-        shelf = self.root / "redone"
-        target = shelf / f"{len(list(shelf.glob('*'))) if shelf.exists() else 0:03d}"
+        target = self._shelf()
         for path in paths:
             if path.exists():  # One path may lie inside an earlier one.
-                place = target / path.relative_to(self.root)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, place)
+                moved = target / path.relative_to(self.root)
+                moved.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, moved)
         return target
+
+    def keep_aside(self, files: Sequence[Path]) -> None:
+        """Give files that will be replaced a second name in a numbered folder of ``redone/``."""
+        target = self._shelf()
+        for file in files:
+            kept = target / file.relative_to(self.root)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            place(file, kept)
+
+    def _shelf(self) -> Path:
+        shelf = self.root / "redone"
+        return shelf / f"{len(list(shelf.glob('*'))) if shelf.exists() else 0:03d}"

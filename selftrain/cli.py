@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   selftrain verify --verifier numeric_answer answers.jsonl verdicts.jsonl
   selftrain new verifier even_number                      a verifier of your own to begin with, and its test
   selftrain report runs/quickstart                        tables, and report.html
+  selftrain audit runs/quickstart --draw 100 sheet.jsonl  judge these by hand: how wrong is the verifier?
   selftrain push runs/quickstart --to org/name            its best checkpoint, with a card
   selftrain export runs/quickstart model                  its newest policy as a checkpoint that needs nothing else
 """

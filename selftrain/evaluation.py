@@ -37,7 +37,12 @@ class Outcome:
     difficulty: float | None = None
     n_tokens: int = 0
     """Response tokens, the end token included."""
+    by: str | None = None
+    """Which part of the verifier decided; None for its rules."""
 
+
+JUDGE = "judge"
+"""Who decided, in `Outcome.by`, where a model did."""
 
 Evaluation = tuple[Sequence[Outcome], Sequence[Outcome]]
 """``(greedy, sampled)`` responses of one checkpoint to one split; either may be empty."""
@@ -112,7 +117,8 @@ def summarise(
     of the split has an answer: the verifier extracts none (unit tests), and there is nothing to vote on.
     ``truncated`` (stopped by length or context), ``unparsed``, ``mean_tokens`` and ``mean_value`` (partial credit, 0
     where not judged) are over the samples, or over the greedy responses where nothing was sampled; ``errors``, the
-    share of responses that could not be judged (error or timeout), is over both.
+    share of responses that could not be judged (error or timeout), is over both; so is ``by_judge``, the share that a
+    judge model accepted where no rule could decide, which is there where one was asked.
 
     Raises:
         ValueError: no outcome, fewer samples than the largest k, or greedy and sampled responses to other problems.
@@ -131,6 +137,9 @@ def summarise(
     row["n_problems"] = len(groups or by_greedy)
     row |= _rates(sampled or greedy)
     row["errors"] = _share([*greedy, *sampled], "error", "timeout")
+    if any(outcome.by == JUDGE for outcome in (*greedy, *sampled)):
+        accepted = [outcome.status == "right" and outcome.by == JUDGE for outcome in (*greedy, *sampled)]
+        row["by_judge"] = _round(mean(accepted))
     row["by_difficulty"] = _by_difficulty(by_greedy, groups)
     return row
 

@@ -47,6 +47,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def place(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no such thing, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

@@ -23,16 +23,16 @@ from selftrain.errors import RunError
 from selftrain.nested import changed
 from selftrain.types import STATUSES, Problem, Status, Verdict
 
-Judgement = tuple[Status, float | None, str | None, str | None]
-"""Status, value, answer, reason of a verdict."""
+Judgement = tuple[Status, float | None, str | None, str | None, str | None]
+"""Status, value, answer, reason of a verdict, and by which part it was decided."""
 Form = Literal["single", "async", "batch"]
 Marked = TypeVar("Marked")
 
 REASON_CHARACTERS = 500
 CONCURRENT = 64
 """Responses an async verifier has under way at once in each worker, where it does not say otherwise."""
-OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take")
-NOT_MINE: Judgement = ("error", None, None, "not mine: the verifier does not judge such problems")
+OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take", None)
+NOT_MINE: Judgement = ("error", None, None, "not mine: the verifier does not judge such problems", None)
 
 
 class VerifierError(RunError):
@@ -131,7 +131,10 @@ def asked(verifier: Any, problem: Problem, response: str) -> Verdict | None:
     judgement = judge.single(problem, response)
     if judgement is OUT_OF_MEMORY:
         raise MemoryError
-    return None if judgement is NOT_MINE else Verdict(*judgement)
+    if judgement is NOT_MINE:
+        return None
+    status, value, answer, reason, by = judgement
+    return Verdict(status, value, answer, reason, by=by)
 
 
 @dataclass(frozen=True)
@@ -200,17 +203,19 @@ class Judge:
 def _of_verdict(verdict: Verdict) -> Judgement:
     if verdict.status not in STATUSES:
         return no_judgement(f"the verifier returned the status {verdict.status!r}; known: {', '.join(STATUSES)}")
-    if not all(text is None or isinstance(text, str) for text in (verdict.answer, verdict.reason)):
-        return no_judgement("the verifier returned an answer or a reason that is not a string")
+    if not all(text is None or isinstance(text, str) for text in (verdict.answer, verdict.reason, verdict.by)):
+        return no_judgement("the verifier returned an answer, a reason or a part that is not a string")
     if verdict.status in ("timeout", "error"):
-        return verdict.status, None, verdict.answer, verdict.reason
+        return verdict.status, None, verdict.answer, verdict.reason, verdict.by
     value = verdict.status == "right" if verdict.value is None else verdict.value
-    return _with_value(value, verdict.status, verdict.answer, verdict.reason)
+    return _with_value(value, verdict.status, verdict.answer, verdict.reason, verdict.by)
 
 
-def _with_value(value: object, status: Status, answer: str | None = None, reason: str | None = None) -> Judgement:
+def _with_value(
+    value: object, status: Status, answer: str | None = None, reason: str | None = None, by: str | None = None
+) -> Judgement:
     if isinstance(value, numbers.Real) and 0.0 <= float(value) <= 1.0:
-        return status, float(value), answer, reason
+        return status, float(value), answer, reason, by
     return no_judgement(f"the verifier returned the value {value!r}, not a number from 0 to 1")
 
 
@@ -222,7 +227,7 @@ def failed(error: BaseException) -> Judgement:
 
 
 def no_judgement(reason: str) -> Judgement:
-    return "error", None, None, reason[:REASON_CHARACTERS]
+    return "error", None, None, reason[:REASON_CHARACTERS], None
 
 
 def _of_batch(results: Any, wanted: int) -> list[object]:

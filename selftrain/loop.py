@@ -15,7 +15,7 @@ from selftrain.events import Evaluated, Event, Finished, Notice, StageFinished
 from selftrain.files import write_text
 from selftrain.registry import nearest
 from selftrain.session import Session
-from selftrain.stages.evaluate import metrics_of
+from selftrain.stages.evaluate import metrics_of, rejudged
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
 
@@ -115,7 +115,15 @@ def check_marks(session: Session, redo: Sequence[str] = ()) -> None:
         first, *others = roots(every, list(reasons))
         also = f" ({', '.join(others)} too)" if others else ""
         flags = " ".join(f"--redo {label}" for label in (*redo, first, *others))
-        raise StaleStage(f"{reasons[first]}, or redo it{also} with {flags}")
+        raise StaleStage(f"{reasons[first]}, or redo it{also}{_kept(every, [first, *others])} with {flags}")
+
+
+def _kept(every: Sequence[Stage], labels: Sequence[str]) -> str:
+    """What to add where all that differs is who judges."""
+    stages = [stage for stage in every if stage.label in labels]
+    if not all(stage.name == "verify" or rejudged(stage) for stage in stages):
+        return ""
+    return " (answers stay and are judged again, old verdicts are kept under redone/, what changes is told)"
 
 
 def dependants(every: Sequence[Stage], labels: Sequence[str]) -> list[Stage]:

@@ -78,10 +78,13 @@ COLUMNS: dict[type, dict[str, str]] = {
         "reason": STRING,
         "seconds": FLOAT,
         "verifier": STRING,
+        "by": STRING,
     },
 }
 """Column types by record; a verdict's rows also carry ``sample_id``, those of an evaluation a sample and its verdict.
 What is ``json`` is text as it is, and anything else as JSON."""
+ADDED = frozenset({"by"})
+"""Columns that files of earlier versions lack: nothing stands in them."""
 
 
 def write(path: Path, kind: type, records: Sequence[Any], **extra: Sequence[Any]) -> None:
@@ -138,12 +141,22 @@ def columns(path: Path, *names: str) -> list[list[Any]]:
     return [table.column(name).to_pylist() for name in names]
 
 
+def has(path: Path, name: str) -> bool:
+    """Whether a part has a column."""
+    from pyarrow.parquet import read_schema
+
+    return name in read_schema(path).names
+
+
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of a part; pyarrow's own ``read_table`` imports pandas, which a command must not wait for."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        return file.read(columns=list(columns))
+        table = file.read(columns=list(columns))
+    for name in ADDED.difference(table.column_names).intersection(columns):
+        table = table.append_column(name, _array([None] * len(table), _arrow(STRING)))
+    return table
 
 
 def parts(folder: Path, prefix: str = "") -> list[Path]:

@@ -41,6 +41,7 @@ TABLES: dict[str, dict[str, str]] = {
         "length_penalty": "selftrain.verifiers.shaping:LengthPenalty",
         "trl_reward": "selftrain.verifiers.trl_reward:TRLReward",
         "http": "selftrain.verifiers.http_endpoint:HTTPEndpoint",
+        "cascade": "selftrain.verifiers.cascade:Cascade",
     },
     "function": {},
     "sampler": {

@@ -21,7 +21,7 @@ from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, Verifier
 from selftrain.types import Status
 from selftrain.workers import Handler
 
-Row = tuple[Status, float | None, str | None, str | None, float]
+Row = tuple[Status, float | None, str | None, str | None, str | None, float]
 """A verdict on its way between processes: a judgement and its seconds."""
 
 FLUSH_SECONDS = 0.05
@@ -51,7 +51,7 @@ def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb:
         flushed = time.monotonic()
         for row in desk.rows(requests):
             rows.append(row)
-            full = row[:4] == OUT_OF_MEMORY
+            full = row[:-1] == OUT_OF_MEMORY
             if full or time.monotonic() - flushed > FLUSH_SECONDS:
                 yield rows
                 rows, flushed = [], time.monotonic()
@@ -144,7 +144,7 @@ class _Desk:
 
 
 def _overrun(took: float) -> Judgement:
-    return "timeout", None, None, f"took {took:.3g} s"
+    return "timeout", None, None, f"took {took:.3g} s", None
 
 
 def _limit(memory_mb: int) -> None:

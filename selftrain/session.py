@@ -17,8 +17,8 @@ from selftrain.artifacts import RunDir
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
+from selftrain.planning import fingerprints
 from selftrain.planning.engine import OpenEngine
-from selftrain.planning.fingerprints import component
 from selftrain.planning.plan import Stages
 from selftrain.planning.problems import ProblemSet, few_shot, load_problems
 from selftrain.planning.settings import NUMBERS, POLICY, stop_ids
@@ -227,5 +227,5 @@ class Session:
 
 def verifier_spec(verifier: Component, bounds: Verify) -> VerifierSpec:
     """Its label stands for all a verdict depends on: options, files and bounds."""
-    depends = [component("verifier", verifier), bounds.seconds, bounds.memory_mb]
+    depends = [fingerprints.verifier(verifier), bounds.seconds, bounds.memory_mb]
     return VerifierSpec(verifier.kind, verifier.options, f"{Path(verifier.kind).name}@{value_digest(depends)[:8]}")

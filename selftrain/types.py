@@ -88,6 +88,8 @@ class Verdict:
     """Wall-clock time of this one judgement."""
     verifier: str = ""
     """Name and digest of the verifier and its options."""
+    by: str | None = None
+    """Which part of the verifier decided: ``judge`` for a model where no rule could; None for its rules."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,12 @@ class VerifierPool:
         alone = [row[-1] for request, row in zip(chunk, rows, strict=True) if request.task not in self._together]
         if alone:
             self._pace = max(1e-6, 0.7 * self._pace + 0.3 * sum(alone) / len(alone))
-        return [Verdict(*row, self._specs[request.task].label) for request, row in zip(chunk, rows, strict=True)]
+        return [_verdict(row, self._specs[request.task].label) for request, row in zip(chunk, rows, strict=True)]
+
+
+def _verdict(row: Row, label: str) -> Verdict:
+    status, value, answer, reason, by, seconds = row
+    return Verdict(status, value, answer, reason, seconds, label, by)
 
 
 class _Seat:
@@ -186,7 +191,7 @@ class _Seat:
                 self._worker = self._start()
                 failures = 0 if judged else failures + 1
                 if failures == 3:  # It dies before it comes to any response: nothing to learn from more attempts.
-                    judged, failures = {0: ("error", None, None, death, 0.0)}, 0
+                    judged, failures = {0: ("error", None, None, death, None, 0.0)}, 0
             rows |= {todo[position]: row for position, row in judged.items()}
         return [rows[index] for index in range(len(requests))]
 
@@ -213,8 +218,8 @@ class _Seat:
             return {}
         seconds = time.monotonic() - since
         if seconds >= self._seconds:
-            return {position: ("timeout", None, None, f"killed after {seconds:.3g} s", seconds)}
-        return {position: ("error", None, None, death, seconds)}
+            return {position: ("timeout", None, None, f"killed after {seconds:.3g} s", None, seconds)}
+        return {position: ("error", None, None, death, None, seconds)}
 
     def _check_open(self) -> None:
         if self._stopped:

@@ -138,7 +138,7 @@ def test_format_gate() -> None:
     gate = load(VerifierSpec("format_gate", {"pattern": thought, "verifier": "numeric_answer"}))
     assert gate.single(PROBLEM, "<think>2\n+ 2</think>4")[:3] == ("right", 1.0, "4")
     assert gate.single(PROBLEM, "<think>2\n+ 2</think>5")[:3] == ("wrong", 0.0, "5")
-    status, value, answer, reason = gate.single(PROBLEM, "4")
+    status, value, answer, reason, _ = gate.single(PROBLEM, "4")
     assert (status, value, answer) == ("wrong", 0.0, None) and "format does not hold" in str(reason)
     alone = load(VerifierSpec("format_gate", {"pattern": thought}))
     assert alone.single(PROBLEM, "<think>x</think>")[:2] == ("right", 1.0)

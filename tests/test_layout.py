@@ -39,7 +39,7 @@ LAYERS = [
     {"artifacts", "workers", "prompts", "models", "budget"},
     {"records", "judging", "hub", "rollouts"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols", "serving"},
-    {"verification", "selection", "evaluation", "training"},
+    {"verification", "selection", "evaluation", "training", "regrading", "auditing"},
     {"planning"},
     {"session"},
     {"drawing"},

@@ -299,6 +299,27 @@ def test_another_verifier_judges_what_is_there_and_samples_no_answer_twice(runs:
     assert all(label.startswith("lenient.py") for label in records.column(judged, "verifier"))
     assert not list(root.glob("redone/*/iteration_0001/samples"))
     assert runs.metrics("regraded") != runs.metrics("whole")
+    check_report_of_changes(root, ended.out)
+
+
+def check_report_of_changes(root: Path, out: str) -> None:
+    """Old verdicts are kept, and what flipped is told beside the new ones and on the way."""
+    for place in ("iteration_0001/verdicts/draft-00000.parquet", "iteration_0000/evaluation/arithmetic-test.parquet"):
+        (old,) = root.glob(f"redone/*/{place}")
+        before, after = (records.columns(path, "status", "verifier") for path in (old, root / place))
+        assert all(label.startswith("numeric_answer") for label in before[1])
+        assert not set(before[1]) & set(after[1])
+    table = json.loads((root / "iteration_0000/regraded-arithmetic-test.json").read_text())
+    entry = table["tasks"]["arithmetic"]
+    flips = [pair for pair in zip(before[0], after[0], strict=True) if pair[0] != pair[1]]
+    assert len(table["flips"]) == len(flips) == sum(entry["flips"].values()) > 0
+    assert entry["n"] == len(after[0]) == 12 * 3
+    assert entry["right_after"] - entry["right_before"] == pytest.approx(entry["change"], abs=1e-6)
+    assert entry["right_after"] == pytest.approx(after[0].count("right") / 36, abs=1e-6)
+    assert "judged again: iteration 1, samples of Grow (iteration_0001/regraded-grow.json)" in out
+    grown = json.loads((root / "iteration_0001/regraded-grow.json").read_text())
+    assert grown["tasks"]["arithmetic"]["n"] == SAMPLES
+    assert grown["verifiers"]["before"][0].startswith("numeric_answer@")
 
 
 def test_redo_of_an_evaluation_leaves_all_else_alone(runs: Runs) -> None:

@@ -118,7 +118,7 @@ def test_tasks_of_several_forms_keep_their_order(pool: VerifierPool) -> None:
 def test_any_form_judges_in_this_process() -> None:
     for form in ("judge", "together", "later"):
         single = load(VerifierSpec(f"{BAD}:{form}")).single
-        assert single(PROBLEM, "4") == ("right", 1.0, None, None)
+        assert single(PROBLEM, "4") == ("right", 1.0, None, None, None)
         assert single(PROBLEM, "raise")[0] == "error"
 
 

@@ -55,12 +55,12 @@ class AllOf:
             return NotImplemented
         *_, last = said.values()
         if _worthless(last):
-            return Verdict(last.status, 0.0, last.answer or _answer(said), _reason(said))
+            return Verdict(last.status, 0.0, last.answer or _answer(said), _reason(said), by=last.by)
         if (status := _failure(said)) is not None:
             return Verdict(status, None, _answer(said), _reason(said))
         found = {verdict.status for verdict in said.values()}
         worst: Status = "wrong" if "wrong" in found else "unparsed" if "unparsed" in found else "right"
-        return Verdict(worst, min(map(_value, said.values())), _answer(said), _reason(said))
+        return Verdict(worst, min(map(_value, said.values())), _answer(said), _reason(said), by=_by(said))
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class AnyOf:
             return NotImplemented
         *_, last = said.values()
         if _right(last):
-            return Verdict("right", last.value, last.answer or _answer(said), _reason(said))
+            return Verdict("right", last.value, last.answer or _answer(said), _reason(said), by=last.by)
         if (status := _failure(said)) is not None:
             return Verdict(status, None, _answer(said), _reason(said))
-        return Verdict(_not_right(said), max(map(_value, said.values())), _answer(said), _reason(said))
+        return Verdict(_not_right(said), max(map(_value, said.values())), _answer(said), _reason(said), by=_by(said))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Weighted:
         weights = {name: self.weights.get(name, 1.0) for name in counted}
         value = math.fsum(weights[name] * _value(counted[name]) for name in counted) / math.fsum(weights.values())
         status = "right" if value >= self.right_at - ROUNDING else _not_right(counted)
-        return Verdict(status, min(value, 1.0), _answer(said), _reason(said))
+        return Verdict(status, min(value, 1.0), _answer(said), _reason(said), by=_by(counted))
 
 
 def _said(verifiers: Mapping[str, Any], problem: Problem, response: str, enough: Callable[[Verdict], bool]) -> Said:
@@ -156,6 +156,11 @@ def _value(verdict: Verdict) -> float:
 
 def _answer(said: Said) -> str | None:
     return next((verdict.answer for verdict in said.values() if verdict.answer is not None), None)
+
+
+def _by(said: Said) -> str | None:
+    """Where a part of one member decided, it had its share in the whole."""
+    return next((verdict.by for verdict in said.values() if verdict.by is not None), None)
 
 
 def _reason(said: Said) -> str:

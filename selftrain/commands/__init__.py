@@ -7,6 +7,7 @@ COMMANDS = {
     "verify": "grade a file of responses with any verifier, or compare two",
     "new": "write a verifier to begin with, and its test",
     "export": "write a checkpoint that needs nothing else, adapters merged",
+    "audit": "judge a few responses by hand, and see how wrong the verifier is",
     "config": "print the resolved config",
     "report": "print the tables of a run and write its report.html",
     "status": "which stages of a run are done",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -21,7 +20,7 @@ from selftrain.artifacts import Stage
 from selftrain.config import to_tree
 from selftrain.digests import file_digest, value_digest
 from selftrain.events import Event, Notice
-from selftrain.files import TEMPORARY, read_json, remove, replacing, write_json
+from selftrain.files import TEMPORARY, place, read_json, remove, replacing, write_json
 from selftrain.machine import environment
 from selftrain.sampling.base import Request
 from selftrain.session import Session
@@ -130,14 +129,6 @@ class Entry:
                     raise
         finally:
             remove(temporary)
-
-
-def place(source: Path, target: Path) -> None:
-    """Give a file a second name; where the file system has no such thing, a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def shared_samples(session: Session, iteration: int, work: Mapping[str, Sequence[Request]]) -> Entry:

@@ -6,6 +6,7 @@ iterations, what a sampler calls its speed options, and where files lie: their c
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,24 @@ def contents(name: str) -> str:
 def judging(config: RunConfig) -> dict[str, Any]:
     bounds = config.reward.verify
     return {
-        "tasks": {name: {"verifier": component("verifier", task.verifier)} for name, task in config.tasks.items()},
+        "tasks": {name: {"verifier": verifier(task.verifier)} for name, task in config.tasks.items()},
         "reward": {"verify": {"seconds": bounds.seconds, "memory_mb": bounds.memory_mb}},
     }
+
+
+def verifier(chosen: Component) -> dict[str, Any]:
+    """A verifier without options that change only place or speed, and with the contents of further files it reads."""
+    tree = component("verifier", chosen)
+    resolved = registry.resolve("verifier", chosen.kind)
+    for option in getattr(resolved, "speed", ()):
+        *above, name = option.split(".")
+        node = tree = copy.deepcopy(tree)
+        for key in above:
+            node = node[key]
+        node.pop(name, None)
+    if hasattr(resolved, "sources"):
+        tree["sources"] = [contents(str(path)) for path in instantiate("verifier", chosen).sources()]
+    return tree
 
 
 def judged(config: RunConfig) -> dict[str, Any]:
@@ -145,7 +161,8 @@ def component(table: str, chosen: Component) -> dict[str, Any]:
     """A component; one of the user's own by the digest of its file, wherever that lies, also inside the options."""
 
     def inside(table: str, part: Mapping[str, Any], _: str) -> dict[str, Any]:
-        return component(table, Component(part["kind"], {key: part[key] for key in part if key != "kind"}))
+        one = Component(part["kind"], {key: part[key] for key in part if key != "kind"})
+        return verifier(one) if table == "verifier" else component(table, one)
 
     options = changed(registry.options_class(table, chosen.kind), to_tree(chosen.options), inside)
     return {**options, "kind": Path(chosen.kind).name, "digest": registry.digest(table, chosen.kind)}

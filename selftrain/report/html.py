@@ -52,6 +52,7 @@ def write_report(
     samples: Sequence[Mapping[str, Any]],
     acceptance: Mapping[int, float] | None = None,
     watched: Collection[str] = (),
+    told: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
@@ -62,8 +63,9 @@ def write_report(
         samples: example rows, any named values; ``iteration``, ``problem_id`` and ``status`` go into the heading.
         acceptance: share of samples judged right in each iteration.
         watched: tasks that are evaluated only.
+        told: further lines of text, by title.
     """
-    content = page(title, rows, selection, config_text, samples, acceptance or {}, watched)
+    content = page(title, rows, selection, config_text, samples, acceptance or {}, watched, told or {})
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8", errors="replace")
 
@@ -76,6 +78,7 @@ def page(
     samples: Sequence[Mapping[str, Any]],
     acceptance: Mapping[int, float],
     watched: Collection[str] = (),
+    told: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The whole document as text."""
     name = escape(title)
@@ -88,6 +91,8 @@ def page(
     if not rows:
         sections.append("<p>No iteration has been evaluated yet.</p>")
     sections.append(_selection(selection, acceptance))
+    for heading, lines in (told or {}).items():
+        sections.append(f"<h2>{escape(heading)}</h2><pre>{escape(chr(10).join(lines))}</pre>")
     if samples:
         sections.append("<h2>Examples</h2>" + "".join(map(_sample, samples)))
     sections.append(

@@ -10,8 +10,10 @@ from typing import Any
 from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.compose import read_tree
-from selftrain.evaluation import is_verdict
+from selftrain.evaluation import JUDGE, is_verdict
 from selftrain.files import read_json
+from selftrain.regrading import lines, why
+from selftrain.report.audits import audit_lines
 from selftrain.report.forgetting import forgetting_lines, overview_lines, watched_tasks
 from selftrain.report.html import write_report
 from selftrain.report.protocols import protocol_lines
@@ -36,7 +38,7 @@ def closing(run: RunDir) -> str:
     if not rows:
         return f"{run.root}: nothing is evaluated yet; run the same command again to go on"
     path, config = run.root / "report.html", read_tree(run.config)
-    watched = watched_tasks(config)
+    watched, told = watched_tasks(config), said_of_verdicts(run)
     write_report(
         path,
         title=f"selftrain: {run.root.name}",
@@ -46,6 +48,7 @@ def closing(run: RunDir) -> str:
         config_text=run.config.read_text(),
         samples=shown_samples(run),
         watched=watched,
+        told=told,
     )
     last = max(row["iteration"] for row in rows)
     best = best_iteration(rows, config)
@@ -58,13 +61,46 @@ def closing(run: RunDir) -> str:
         "samples": run.iteration(max(1, last)) / "samples",
     }
     width = max(map(len, places))
-    told = [
+    verdicts = [line for heading, body in told.items() for line in (heading.lower(), *body, "")]
+    places_and_next = [
         *(f"{what.ljust(width)}  {where}" for what, where in places.items()),
         "",
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
-    return "\n".join([iterations_table(rows), "", *protocol_lines(rows), *summary, *told])
+    return "\n".join([iterations_table(rows), "", *protocol_lines(rows), *summary, *verdicts, *places_and_next])
+
+
+def said_of_verdicts(run: RunDir) -> dict[str, list[str]]:
+    """By title, what is to be told of the verdicts: what a judge accepted, what judging again changed, audits."""
+    found = {"Accepted by a judge": judged_lines(run), "Judged again": regraded_lines(run), "Audits": audit_lines(run)}
+    return {title: lines for title, lines in found.items() if lines}
+
+
+def regraded_lines(run: RunDir) -> list[str]:
+    """What changed where answers were judged again, by iteration and split."""
+    told = []
+    for path in sorted(run.root.glob("iteration_*/regraded-*.json")):
+        table = read_json(path)
+        told.append(f"{path.relative_to(run.root)}: {', '.join(table['verifiers']['after'])}")
+        told += [f"  {line}" for line in (*lines(table), *why(table))]
+    return told
+
+
+def judged_lines(run: RunDir) -> list[str]:
+    """Of the right samples of Grow, those that only a judge model called right; none where none was asked."""
+    told = []
+    for number in run.iterations():
+        parts = records.parts(run.iteration(number) / "verdicts")
+        pairs = Counter(pair for part in parts for pair in zip(*records.columns(part, "status", "by"), strict=True))
+        asked = sum(count for (_, by), count in pairs.items() if by == JUDGE)
+        right = sum(count for (status, _), count in pairs.items() if status == "right")
+        if asked:
+            told.append(
+                f"iteration {number}: {pairs['right', JUDGE]:,} of {right:,} right samples; it decided {asked:,} of "
+                f"{pairs.total():,}"
+            )
+    return told
 
 
 def checkpoint_of(run: RunDir, iteration: int) -> str:

@@ -75,6 +75,11 @@ def columns_of(group: Sequence[Row]) -> list[Column]:
         Column(
             "unparsed %", "Share of answers in which no final answer was found.", lambda row: percent(row, "unparsed")
         ),
+        Column(
+            "by judge %",
+            "Share of answers a judge model accepted where no rule could decide; audit them: selftrain audit.",
+            lambda row: percent(row, "by_judge"),
+        ),
         *(errors if any(row.get("errors") for row in group) else []),
         Column("since start", changes, lambda row: change(row, "vs_start", main)),
         Column(

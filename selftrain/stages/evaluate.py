@@ -23,6 +23,7 @@ from selftrain.sampling.base import Request
 from selftrain.session import Session
 from selftrain.stages.kept import kept_lines, measure_kept
 from selftrain.stages.protocol import protocol_count, protocol_rows, sample_protocols
+from selftrain.stages.regrade import regraded_split
 from selftrain.types import Problem, Sample, Verdict
 from selftrain.verification import VerifierPool
 
@@ -31,10 +32,10 @@ UNJUDGED = "unjudged"
 """Folder of parts that are sampled but not judged yet."""
 JUDGING = ("judging.tasks", "judging.reward")
 """Keys of the stage's config that answers do not depend on."""
-VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier")
+VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier", "by")
 OUTCOME_COLUMNS = (
     *("step", "problem_id", "index"),
-    *("status", "value", "answer"),
+    *("status", "value", "answer", "by"),
     *("finish_reason", "response_ids"),
 )
 
@@ -47,14 +48,15 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     stage = session.stages.evaluate(iteration)
     stage.begin(folder / "evaluation", leave_out=JUDGING)
     splits = evaluated_splits(session)
+    files = [folder / "evaluation" / f"{task}-{split}.parquet" for task, split in splits]
+    session.run.keep_aside([path for path in files if path.exists() and not _judged(session, path)])
     per_problem = config.evaluate.n + config.evaluate.greedy
     total = per_problem * sum(len(session.problems.of(task, split)) for task, split in splits)
     total += protocol_count(session, splits)
     yield StageStarted(iteration, "evaluate", total, "samples")
     yield (progress := Progress(iteration, "evaluate", 0, total))
     sampled = 0
-    for task, split in splits:
-        path = folder / "evaluation" / f"{task}-{split}.parquet"
+    for (task, split), path in zip(splits, files, strict=True):
         if not _judged(session, path):
             for advance in _split(session, iteration, task, split, path):
                 progress = replace(
@@ -71,6 +73,8 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     own = [_row(session, iteration, task, split) for task, split in splits]
     measure_kept(session, iteration)
     rows = (*own, *protocol_rows(session, iteration, splits), *kept_lines(session, iteration))
+    for task, split in splits:
+        yield from regraded_split(session, iteration, task, split)
     write_json(folder / "metrics.json", list(rows))
     remove(unjudged)
     stage.finish([folder / "evaluation", folder / "metrics.json"])
@@ -171,9 +175,11 @@ def _outcomes(session: Session, iteration: int, task: str, split: str) -> tuple[
 def read_outcomes(path: Path, difficulty: Mapping[str, float | None]) -> tuple[list[Outcome], list[Outcome]]:
     """The judged answers of a file this stage wrote, greedy and sampled."""
     sides: dict[str, list[Outcome]] = {GREEDY: [], SAMPLED: []}
-    for step, problem, index, status, value, answer, finish, ids in zip(
+    for step, problem, index, status, value, answer, by, finish, ids in zip(
         *records.columns(path, *OUTCOME_COLUMNS), strict=True
     ):
         credit = None if value is None else float(value)
-        sides[step].append(Outcome(problem, index, status, credit, answer, finish, difficulty.get(problem), len(ids)))
+        sides[step].append(
+            Outcome(problem, index, status, credit, answer, finish, difficulty.get(problem), len(ids), by)
+        )
     return sides[GREEDY], sides[SAMPLED]

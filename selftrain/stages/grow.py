@@ -16,7 +16,7 @@ from selftrain.drawing.store import shared_samples, shared_verdicts
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.session import Session
-from selftrain.stages.verify import verdicts_folder
+from selftrain.stages.verify import set_aside_others, verdicts_folder
 from selftrain.stages.watch import Judging
 
 
@@ -41,6 +41,7 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
         yield StageFinished(iteration, "grow", time.monotonic() - started, f"{taken} samples of another run", False)
         return
     stage.begin(folder)
+    set_aside_others(session, iteration)
     tally = Tally(iteration, total)
     budget = ErrorBudget(session.config.reward.verify.max_errors)
     with Judging(session, iteration, budget) as judging:

@@ -12,6 +12,7 @@ from selftrain.session import Session
 from selftrain.stages.evaluate import evaluate, rejudged
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
+from selftrain.stages.regrade import GROW, SPLITS
 from selftrain.stages.score import score
 from selftrain.stages.start import start
 from selftrain.stages.verify import verify
@@ -47,15 +48,16 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
         redone: labels of the stages redone with it; answers that then only need to be judged again are left out.
     """
     name, _, learner = stage.name.partition("-")
+    regraded = sorted(path.name for path in stage.folder.glob(SPLITS))
     if name == "evaluate" and not set(stage.reads) & set(redone) and rejudged(stage):
-        return [stage.folder / "metrics.json", stage.mark]
+        return [*(stage.folder / path for path in ("metrics.json", *regraded)), stage.mark]
     made = {
         "start": ["."],
         "warmup": ["checkpoint", "log.jsonl"],
-        "grow": ["samples", "verdicts", "verify.done"],
-        "verify": ["verdicts"],
+        "grow": ["samples", "verdicts", GROW, "verify.done"],
+        "verify": ["verdicts", GROW],
         "score": ["scores"],
         "improve": [f"examples/{learner}", f"selection-{learner}.json", learner],
-        "evaluate": ["evaluation", "metrics.json"],
+        "evaluate": ["evaluation", "metrics.json", *regraded],
     }[name]
     return [*(stage.folder / path for path in made), stage.mark]

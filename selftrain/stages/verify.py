@@ -14,6 +14,7 @@ from selftrain.drawing.store import shared_verdicts
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.judging import Request
 from selftrain.session import Session
+from selftrain.stages.regrade import regraded_grow
 from selftrain.types import Sample, Verdict
 
 
@@ -49,12 +50,19 @@ def judge_part(session: Session, iteration: int, part: Path, budget: ErrorBudget
     return Counter(verdict.status for verdict in verdicts)
 
 
+def set_aside_others(session: Session, iteration: int) -> None:
+    """Move verdicts of other verifiers out of the way of those to come."""
+    every = records.parts(verdicts_folder(session, iteration))
+    session.run.set_aside([part for part in every if not session.judges.issuperset(records.column(part, "verifier"))])
+
+
 def verify(session: Session, iteration: int) -> Iterator[Event]:
     """Judge the samples of a finished Grow: after a kill, again with another verifier, or those of another run."""
     started = time.monotonic()
     samples, folder = session.run.iteration(iteration) / "samples", verdicts_folder(session, iteration)
     parts = records.parts(samples)
     yield StageStarted(iteration, "verify", len(parts), "parts")
+    set_aside_others(session, iteration)
     shared = shared_verdicts(session, iteration, samples)
     yield from shared.take(folder)
     counts: Counter[str] = Counter()
@@ -65,6 +73,7 @@ def verify(session: Session, iteration: int) -> Iterator[Event]:
         session.check_stop()
     budget.check()
     yield from shared.publish(folder)
+    yield from regraded_grow(session, iteration)
     session.stages.verify(iteration).finish([folder])
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     yield StageFinished(iteration, "verify", time.monotonic() - started, summary, False)
