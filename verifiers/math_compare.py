@@ -1,0 +1,215 @@
+"""Whether two answers are the same, by their forms and the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from fractions import Fraction
+
+from selftrain.verifiers.math_forms import Form, Ratio, Relation, Sequence, Text, Union, Unread, Value
+from selftrain.verifiers.math_nodes import ONE, Node, div, num
+from selftrain.verifiers.math_policy import Policy
+from selftrain.verifiers.math_relations import equivalent, named, union_of
+from selftrain.verifiers.math_same import Undecided, same, within
+from selftrain.verifiers.math_unions import same_union
+from selftrain.verifiers.math_values import exact
+
+_MANY = 100
+
+
+def equal(gold: Form, answer: Form, policy: Policy) -> bool:
+    """
+    Raises:
+        Undecided: the rules do not reach that far.
+    """
+    if isinstance(gold, Unread) or isinstance(answer, Unread):
+        raise Undecided(gold.reason if isinstance(gold, Unread) else answer.reason if isinstance(answer, Unread) else "")
+    match gold, answer:
+        case Value(), Value():
+            return _values(gold, answer, policy)
+        case Text(), Text():
+            return gold.words == answer.words
+        case Sequence(), Sequence():
+            if _sequences(gold, answer, policy):
+                return True
+        case Ratio(), Ratio():
+            return _ratios(gold, answer, policy)
+        case Union(), Union():
+            return same_union(gold, answer, policy.symbols)
+        case Relation(), Relation():
+            if equivalent(gold, answer, policy.symbols, lambda one, other: equal(one, other, policy)):
+                return True
+    return _across(gold, answer, policy)
+
+
+def _across(gold: Form, answer: Form, policy: Policy) -> bool:
+    """Answers of different forms that may stand for each other."""
+    if policy.inequalities == "sets" and (isinstance(gold, Union | Relation) or isinstance(answer, Union | Relation)):
+        sets = union_of(gold), union_of(answer)
+        if sets[0] and sets[1] and not (isinstance(gold, Relation) and isinstance(answer, Relation)):
+            return same_union(sets[0], sets[1], policy.symbols)
+    plain = named(gold, gold=True, policy=policy, equal=equal), named(answer, gold=False, policy=policy, equal=equal)
+    if plain != (gold, answer) and policy.names == "optional":
+        return not _named_otherwise(gold, answer) and equal(plain[0], plain[1], policy)
+    match gold, answer:
+        case (Ratio(terms=(over, under), half=""), Value(node=node)) | (Value(node=node), Ratio(terms=(over, under), half="")):
+            return same(div(over, under), node, policy.symbols)
+        case (Sequence(), Value()) | (Value(), Sequence()):
+            return _single(gold, answer, policy)
+    return False
+
+
+def _named_otherwise(gold: Form, answer: Form) -> bool:
+    """Whether both say what they are the value of, and it is not the same: x = 1 and y = 1."""
+    if not (isinstance(gold, Relation) and isinstance(answer, Relation)):
+        return False
+    one, other = gold.sides[0], answer.sides[0]
+    if isinstance(one, Text) or isinstance(other, Text):
+        return False
+    return one != other
+
+
+def _values(gold: Value, answer: Value, policy: Policy) -> bool:
+    if gold.base and gold.base != answer.base and not (gold.base == "10" and not answer.base):
+        return False
+    if "%" in (gold.unit, answer.unit) and gold.unit != answer.unit:
+        return _percent(gold, answer, policy)
+    units = [unit if any(map(str.isalpha, unit)) else "" for unit in (gold.unit, answer.unit)]
+    if units[0] != units[1] and (all(units) or policy.units == "required"):
+        return False
+    return _numbers(gold, answer, gold.node, answer.node, policy)
+
+
+def _percent(gold: Value, answer: Value, policy: Policy) -> bool:
+    """One of them has a percent sign."""
+    if (gold.unit and answer.unit) or policy.units == "required":
+        return False
+    worth = [div(value.node, num(100)) if value.unit == "%" else value.node for value in (gold, answer)]
+    as_value = policy.percent != "unit" and _numbers(gold, answer, worth[0], worth[1], policy)
+    return as_value or (policy.percent != "value" and _numbers(gold, answer, gold.node, answer.node, policy))
+
+
+def _numbers(gold: Value, answer: Value, left: Node, right: Node, policy: Policy) -> bool:
+    if left.op == "matrix" and right.op != "matrix" or right.op == "matrix" and left.op != "matrix":
+        return False
+    if same(left, right, policy.symbols):
+        return True
+    if policy.tolerance and (size := exact(left)) is not None:
+        return within(left, right, abs(size) * Fraction(str(policy.tolerance)))
+    return _rounds(gold, right, policy) or _rounds(answer, left, policy)
+
+
+def _rounds(decimal: Value, other: Node, policy: Policy) -> bool:
+    """Whether a decimal with many digits is the other number, rounded or cut off there."""
+    if decimal.ulp is None or not policy.rounded_digits or decimal.digits < policy.rounded_digits or decimal.unit == "%":
+        return False
+    value = exact(other)
+    if value is not None and (value / decimal.ulp).denominator == 1:
+        return False
+    return within(decimal.node, other, decimal.ulp)
+
+
+def _ratios(gold: Ratio, answer: Ratio, policy: Policy) -> bool:
+    if gold.half or answer.half or (gold.time and answer.time):
+        return _times(gold, answer)
+    if len(gold.terms) != len(answer.terms):
+        return False
+    first = gold.terms[0], answer.terms[0]
+    return all(
+        same(div(one, first[0]), div(other, first[1]), policy.symbols)
+        for one, other in zip(gold.terms[1:], answer.terms[1:], strict=True)
+    )
+
+
+def _times(gold: Ratio, answer: Ratio) -> bool:
+    if gold.time is None or answer.time is None or gold.time[1] != answer.time[1]:
+        return False
+    if gold.half and answer.half and gold.half != answer.half:
+        return False
+    hours = [time.time[0] % 12 + 12 * (time.half == "pm") if time.time and time.half else time.time[0] if time.time else 0
+             for time in (gold, answer)]  # fmt: skip
+    early = gold.time[0] <= 12 and answer.time[0] <= 12 and gold.half != answer.half
+    return hours[0] == hours[1] or (early and gold.time[0] == answer.time[0])
+
+
+def _sequences(gold: Sequence, answer: Sequence, policy: Policy) -> bool:
+    kinds = {gold.kind, answer.kind}
+    if kinds == {"list", "set"} or kinds == {"list", "tuple"} or kinds == {"list", "bracket"}:
+        if policy.list_brackets == "required":
+            return False
+    elif kinds == {"tuple", "bracket"}:
+        if len(gold.items) < 3:
+            return False
+    elif len(kinds) > 1:
+        return False
+    if "set" in kinds or (kinds == {"list"} and not policy.ordered_lists):
+        apart = "set" in kinds or gold.alternatives or answer.alternatives
+        return _unordered(gold.items, answer.items, policy, apart)
+    return _ordered(gold.items, answer.items, policy)
+
+
+def _ordered(gold: List[Form], answer: List[Form], policy: Policy) -> bool:
+    if len(gold) != len(answer):
+        return False
+    return all(equal(one, other, policy) for one, other in zip(gold, answer, strict=True))
+
+
+def _unordered(gold: List[Form], answer: List[Form], policy: Policy, apart: bool) -> bool:
+    """Whether each has a partner; ``apart``: equal ones count once."""
+    if apart and len(gold) != len(answer):
+        gold, answer = _distinct(gold, policy), _distinct(answer, policy)
+    if len(gold) != len(answer) or len(gold) > _MANY:
+        return False
+    if _loosely_named(gold) != _loosely_named(answer) and not _one_name(gold) and not _one_name(answer):
+        return _ordered(gold, answer, policy)
+    left = list(answer)
+    for item in gold:
+        partner = next((index for index, other in enumerate(left) if equal(item, other, policy)), None)
+        if partner is None:
+            return False
+        del left[partner]
+    return True
+
+
+def _distinct(items: List[Form], policy: Policy) -> list[Form]:
+    found: list[Form] = []
+    for item in items[:_MANY]:
+        if not any(equal(item, other, policy) for other in found):
+            found.append(item)
+    return found
+
+
+def _loosely_named(items: List[Form]) -> bool:
+    return all(isinstance(item, Relation) for item in items)
+
+
+def _one_name(items: List[Form]) -> bool:
+    """Whether all are values of one name, with or without an index: x_1 = 2, x_2 = 3."""
+    names = set()
+    for item in items:
+        if isinstance(item, Relation) and isinstance(item.sides[0], Value):
+            names.add(item.sides[0].node.name.partition("_")[0] or str(item.sides[0].node))
+        else:
+            names.add(str(item.sides[0]) if isinstance(item, Relation) else "")
+    return len(names) == 1 and names != {""}
+
+
+def _single(gold: Form, answer: Form, policy: Policy) -> bool:
+    """A set or list of one is that one; a vector is the matrix with one row or column."""
+    for one, other in ((gold, answer), (answer, gold)):
+        if isinstance(one, Sequence) and isinstance(other, Value):
+            if other.node.op == "matrix":
+                return one.kind in ("tuple", "bracket", "list") and _vector(one, other.node, policy)
+            distinct = _distinct(one.items, policy)
+            return len(distinct) == 1 and one.kind in ("list", "set") and equal(distinct[0], other, policy)
+    return False
+
+
+def _vector(sequence: Sequence, matrix: Node, policy: Policy) -> bool:
+    rows = matrix.args
+    cells = rows[0].args if len(rows) == 1 else tuple(row.args[0] for row in rows if len(row.args) == 1)
+    if len(cells) != len(sequence.items) or (len(rows) > 1 and len(cells) != len(rows)):
+        return False
+    items = [item.node if isinstance(item, Value) else ONE for item in sequence.items]
+    if not all(isinstance(item, Value) for item in sequence.items):
+        return False
+    return all(same(one, other, policy.symbols) for one, other in zip(items, cells, strict=True))
