@@ -31,7 +31,7 @@ from selftrain.types import Problem, Verdict
 from selftrain.verifiers import final_answer
 from selftrain.verifiers.choice_answer import ChoiceAnswer
 from selftrain.verifiers.math_compare import equal
-from selftrain.verifiers.math_forms import Form, Text, Unread, Value
+from selftrain.verifiers.math_forms import Form, Sequence, Text, Unread, Value
 from selftrain.verifiers.math_nodes import num
 from selftrain.verifiers.math_policy import Policy
 from selftrain.verifiers.math_reader import read
@@ -46,7 +46,15 @@ from selftrain.verifiers.reasoning import after_thinking
 _BARE_CHARACTERS = 400
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
 _LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
-_PROSE = re.compile(r"[A-Za-z]{2,} [A-Za-z]{2,} [A-Za-z]{2,}")
+_BRACKETED = re.compile(r"\(([A-J])\)")
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
+_FEW_WORDS = 4
+"""More of them make a response prose, unless the gold answer is words."""
+
+_CODE = re.compile(
+    r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\s*\.\s*[A-Za-z_]|\blambda\s+\w+\s*:"
+    r"|\$\{|\{\{|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
+)
 
 
 class Answer(NamedTuple):
@@ -74,25 +82,19 @@ class MathAnswer(Policy):
         if gold is None:
             return Verdict("error", reason=f"the gold answer is no text or number: {str(problem.answer)[:80]!r}")
         text = final_answer.tail(after_thinking(response)).strip()
+        letter = _LETTER.match(str(problem.answer))
+        if letter and "\\boxed" not in text and (chosen := _chosen(letter[1], text)):
+            return chosen
         final = self._final(gold, text)
         if final is not None and final.reason:
             return Verdict("wrong", 0.0, final.text[:200], final.reason)
         verdict = self._judged(gold, final.text) if final else None
-        if letter := _LETTER.match(str(problem.answer)):
-            verdict = self._chosen(problem, letter[1], text, verdict)
         return verdict or Verdict("unparsed", 0.0, reason="no final answer")
 
     def _gold(self, answer: Any) -> Answer | None:
         if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
             return None
         return _gold_answer(str(answer), self.decimal_comma)
-
-    def _chosen(self, problem: Problem, letter: str, text: str, verdict: Verdict | None) -> Verdict | None:
-        """The gold answer may be an option: a letter that stands in prose counts too."""
-        if verdict is not None and (verdict.status == "right" or "\\boxed" in text):
-            return verdict
-        chosen = ChoiceAnswer("ABCDEFGHIJ")(Problem("", "", "", "", letter), text)
-        return chosen if chosen.status in ("right", "wrong") else verdict
 
     def _judged(self, gold: Answer, text: str) -> Verdict:
         answer = answer_of(text, self.decimal_comma)
@@ -116,32 +118,38 @@ class MathAnswer(Policy):
                 return box
         if (tag := final_answer.tagged(text)) is not None:
             return final_answer.Final(tag, True)
-        if (line := final_answer.hashed(text)) is not None and (found := self._zone(line)) is not None:
+        if (line := final_answer.hashed(text)) is not None and (found := self._zone(gold, line)) is not None:
             return final_answer.Final(found, True)
         if len(text) <= MAX_CHARACTERS and canonical(tokens_of(text)) == gold.spelling:
             return final_answer.Final(text, False)
-        if (zone := final_answer.stated(text)) and (found := self._zone(zone)) is not None:
+        if (zone := final_answer.stated(text)) and (found := self._zone(gold, zone)) is not None:
             return final_answer.Final(found, True)
-        if self._bare(text):
+        if self._bare(gold, text):
             return final_answer.Final(text, False)
         return self._last(gold, text)
 
-    def _bare(self, text: str) -> bool:
+    def _bare(self, gold: Answer, text: str) -> bool:
         """Whether a response is nothing but an answer."""
         if len(text) > _BARE_CHARACTERS:
             return len(text) <= final_answer.MAX_CHARACTERS and " " not in text
-        return not _PROSE.search(text) and not isinstance(answer_of(text, self.decimal_comma).form, Unread)
+        prose = len(_WORD.findall(text)) > _FEW_WORDS and not gold.words and not isinstance(gold.form, Text)
+        return not prose and self._reads(gold, text)
 
-    def _zone(self, zone: str) -> str | None:
+    def _reads(self, gold: Answer, text: str) -> bool:
+        form = answer_of(text, self.decimal_comma).form
+        return not isinstance(form, Unread) and (not _wordy(form) or _wordy(gold.form) or bool(gold.words))
+
+    def _zone(self, gold: Answer, zone: str) -> str | None:
         """The answer in a sentence that states one."""
-        form = answer_of(zone, self.decimal_comma).form
-        if not isinstance(form, Unread) and not (isinstance(form, Text) and len(form.words.split()) > 4):
+        if self._reads(gold, zone):
             return zone
-        found = final_answer.formulas(zone)
-        return found[-1][0] if found else None
+        last = self._last(gold, zone)
+        return last.text if last and not last.reason else None
 
     def _last(self, gold: Answer, text: str) -> final_answer.Final | None:
-        """The last piece of mathematics, or the last number where that stands later."""
+        """The last piece of mathematics, or the last number where that stands later; code has none."""
+        if _CODE.search(text[-_BARE_CHARACTERS:]):
+            return None
         found = final_answer.formulas(text[-20 * final_answer.ZONE_CHARACTERS :])
         offset = max(0, len(text) - 20 * final_answer.ZONE_CHARACTERS)
         backwards = re.search("[0-9]", text[::-1])
@@ -154,6 +162,17 @@ class MathAnswer(Policy):
         return final_answer.Final(value.answer, False, value.reason)
 
 
+def _chosen(letter: str, text: str) -> Verdict | None:
+    """The verdict on a choice among options; None where none is named."""
+    chosen = ChoiceAnswer("ABCDEFGHIJ")(Problem("", "", "", "", letter), text)
+    if chosen.status in ("right", "wrong"):
+        return chosen
+    found = set(_BRACKETED.findall(text))
+    if len(found) != 1:
+        return None
+    return Verdict("right" if found == {letter} else "wrong", float(found == {letter}), *found)
+
+
 @lru_cache(maxsize=8192)
 def _gold_answer(text: str, decimal_comma: bool) -> Answer:
     box = final_answer.boxed(text) if "\\boxed" in text or "\\fbox" in text else None
@@ -163,6 +182,7 @@ def _gold_answer(text: str, decimal_comma: bool) -> Answer:
 
 def answer_of(text: str, decimal_comma: bool = False) -> Answer:
     """Read an answer; raises nothing, whatever the text."""
+    text = text.strip("$ \t\n")
     if len(text) > MAX_CHARACTERS:
         return Answer("".join(text.split()), Unread("too long"))
     if number := _NUMBER.match(text):
@@ -172,6 +192,10 @@ def answer_of(text: str, decimal_comma: bool = False) -> Answer:
         return Answer(number[1], value)
     tokens = tokens_of(text)
     return Answer(canonical(tokens), read(tokens), words_of(tokens))
+
+
+def _wordy(form: Form) -> bool:
+    return isinstance(form, Text) or (isinstance(form, Sequence) and any(map(_wordy, form.items)))
 
 
 def _shown(answer: Answer) -> str:

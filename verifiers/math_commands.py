@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from selftrain.verifiers.math_cursor import MAX_DEPTH, Cursor, NotRead
+from selftrain.verifiers.math_matrices import MAX_CELLS, determinant, matrix_of
 from selftrain.verifiers.math_nodes import INFINITY, PI, TWO, E, I, Node, div, fn, mul, num, power, sym
 from selftrain.verifiers.math_tokens import FUNCTIONS
-
-MAX_CELLS = 400
 
 CONSTANTS = {"e": E, "i": I, "pi": PI, r"\pi": PI, r"\infty": INFINITY, r"\infin": INFINITY, r"\imath": I}
 _RENAMED = {
@@ -87,7 +86,7 @@ class Commands(Cursor, ABC):
         r"""``\vec{x}`` is a name of its own."""
         start = self.at
         self.argument()
-        return sym(command + "".join(token.text for token in self.tokens[start : self.at]))
+        return self.symbol(command + "".join(token.text for token in self.tokens[start : self.at]))
 
     def _operator(self, command: str) -> Node:
         """Its bounds and what it ranges over, never carried out."""
@@ -167,7 +166,7 @@ class Commands(Cursor, ABC):
         name = self._group_text()
         if name not in _MATRICES:
             raise NotRead(f"not a matrix: {name}")
-        if name == "array":
+        if name == "array" and self.next == "{":
             self._group_text()
         rows, row = [], []
         while not self.take(r"\end"):
@@ -193,27 +192,3 @@ class Commands(Cursor, ABC):
         self.need("}")
         return "".join(token.text for token in self.tokens[start : self.at - 1])
 
-
-def matrix_of(rows: list[list[Node]]) -> Node:
-    if not rows or len({len(row) for row in rows}) > 1 or len(rows) * len(rows[0]) > MAX_CELLS:
-        raise NotRead("not a matrix")
-    return Node("matrix", tuple(Node("row", tuple(row)) for row in rows))
-
-
-def determinant(matrix: Node) -> Node:
-    rows = [list(row.args) for row in matrix.args]
-    if matrix.op != "matrix" or len(rows) != len(rows[0]) or len(rows) > 4:
-        raise NotRead("no determinant that is read")
-    return _determinant(rows)
-
-
-def _determinant(rows: list[list[Node]]) -> Node:
-    from selftrain.verifiers.math_nodes import add, neg
-
-    if len(rows) == 1:
-        return rows[0][0]
-    terms = []
-    for column, factor in enumerate(rows[0]):
-        term = mul(factor, _determinant([row[:column] + row[column + 1 :] for row in rows[1:]]))
-        terms.append(neg(term) if column % 2 else term)
-    return add(*terms)

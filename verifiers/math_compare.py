@@ -47,6 +47,9 @@ def _across(gold: Form, answer: Form, policy: Policy) -> bool:
         sets = union_of(gold), union_of(answer)
         if sets[0] and sets[1] and not (isinstance(gold, Relation) and isinstance(answer, Relation)):
             return same_union(sets[0], sets[1], policy.symbols)
+    spread = _spread(gold), _spread(answer)
+    if spread != (gold, answer) and all(isinstance(form, Sequence) and _loosely_named(form.items) for form in spread):
+        return equal(spread[0], spread[1], policy)
     plain = named(gold, gold=True, policy=policy, equal=equal), named(answer, gold=False, policy=policy, equal=equal)
     if plain != (gold, answer) and policy.names == "optional":
         return not _named_otherwise(gold, answer) and equal(plain[0], plain[1], policy)
@@ -58,8 +61,19 @@ def _across(gold: Form, answer: Form, policy: Policy) -> bool:
     return False
 
 
+def _spread(form: Form) -> Form:
+    """``(x, y) = (1, 2)`` as ``x = 1, y = 2``."""
+    match form:
+        case Relation(sides=(Sequence(items=names), Sequence(items=items)), signs=("=",)) if len(names) == len(items):
+            named_items = zip(names, items, strict=True)
+            return Sequence("list", tuple(Relation((name, item), ("=",)) for name, item in named_items))
+    return form
+
+
 def _named_otherwise(gold: Form, answer: Form) -> bool:
     """Whether both say what they are the value of, and it is not the same: x = 1 and y = 1."""
+    if isinstance(gold, Sequence) and isinstance(answer, Sequence):
+        return _loosely_named(gold.items) and _loosely_named(answer.items)
     if not (isinstance(gold, Relation) and isinstance(answer, Relation)):
         return False
     one, other = gold.sides[0], answer.sides[0]
@@ -142,7 +156,7 @@ def _sequences(gold: Sequence, answer: Sequence, policy: Policy) -> bool:
     elif len(kinds) > 1:
         return False
     if "set" in kinds or (kinds == {"list"} and not policy.ordered_lists):
-        apart = "set" in kinds or gold.alternatives or answer.alternatives
+        apart = "set" in kinds or gold.alternatives or answer.alternatives or isinstance(gold.items[0], Sequence)
         return _unordered(gold.items, answer.items, policy, apart)
     return _ordered(gold.items, answer.items, policy)
 

@@ -18,6 +18,7 @@ from fractions import Fraction
 
 from selftrain.verifiers.math_commands import CONSTANTS, Commands
 from selftrain.verifiers.math_cursor import MAX_DEPTH, NotRead
+from selftrain.verifiers.math_matrices import minus, over, plus, raised, times
 from selftrain.verifiers.math_nodes import INFINITY, ONE, PI, Node, add, div, fn, mul, neg, num, power, sym
 from selftrain.verifiers.math_tokens import FUNCTIONS, Token
 
@@ -31,7 +32,7 @@ _GREEK = frozenset(
 )
 _BRACKETS = {"(": ")", "[": "]", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\|": r"\|"}
 _ENDING = {
-    ")", "]", "}", ",", ";", "+", "-", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", "&", "\\\\",
+    ")", "]", "}", ",", ";", "+", "-", "*", "/", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", "&", "\\\\",
     r"\rfloor", r"\rceil", r"\}", r"\rangle", r"\approx", r"\to", r"\equiv", r"\pm", r"\mp", r"\setminus", ":", r"\end",
     r"\pmod", r"\subset", r"\subseteq", r"\supset", r"\notin", r"\sim", r"\cong", r"\Rightarrow", r"\dots", ".", "?", '"',
     r"\{", "'", "^", "_", "@", "#", r"\forall", r"\exists", r"\wedge", r"\vee", r"\langle", r"\parallel", r"\perp",
@@ -57,12 +58,12 @@ class Parser(Commands):
         sign = self.signs()
         while True:
             term = self.product()
-            terms.append(neg(term) if sign else term)
+            terms.append(minus(term) if sign else term)
             if self.next not in ("+", "-"):
                 break
             sign = self.signs()
         self.depth -= 1
-        return add(*terms)
+        return plus(terms)
 
     def signs(self) -> bool:
         """Whether the signs that stand here make a minus."""
@@ -83,14 +84,14 @@ class Parser(Commands):
                 node = num(sum(term.value for term in node.args))
         while True:
             if self.take("*"):
-                node = mul(node, self.signed_power())
+                node = times(node, self.signed_power())
             elif self.take("/"):
                 under = self.signed_power()
-                node = mul(node, div(ONE, under)) if node.op in ("mul", "div") else div(node, under)
+                node = mul(node, div(ONE, under)) if node.op in ("mul", "div") else over(node, under)
             elif self.begins_factor():
                 if self.kind == "num" and self.at and self.tokens[self.at - 1].kind == "num":
                     raise NotRead("two numbers side by side")
-                node = mul(node, self.power())
+                node = times(node, self.power())
             else:
                 return node
 
@@ -111,13 +112,13 @@ class Parser(Commands):
         return token != "|" or not self.bars
 
     def signed_power(self) -> Node:
-        return neg(self.power()) if self.signs() else self.power()
+        return minus(self.power()) if self.signs() else self.power()
 
     def power(self) -> Node:
         node = self.postfix(self.primary())
         if self.next == "^" and self.at + 1 < len(self.tokens):
             self.at += 1
-            node = power(node, self.exponent())
+            node = raised(node, self.exponent())
             node = self.postfix(node)
         return node
 

@@ -265,6 +265,9 @@ def _bracketed(tokens: list[Token], depth: int) -> Form:
         bar = [index for index in top if inside[index].text in ("|", ":")]
         if bar and any(inside[index].text in RELATIONS or inside[index].text == r"\in" for index in top):
             return _answer(inside[bar[0] + 1 :], depth + 1)
+    kinds: dict[str, str] = {"(": "tuple", r"\langle": "tuple", "[": "bracket", r"\{": "set", "{": "list"}
+    if opening not in kinds:
+        return value(tokens)
     if not commas and opening in ("(", "[", "{"):
         return _answer(inside, depth + 1) if inside else value(tokens)
     bounds = [-1, *commas, len(inside)]
@@ -274,5 +277,4 @@ def _bracketed(tokens: list[Token], depth: int) -> Form:
     items = tuple(item for part in parts for item in _several(part, depth + 1))
     if opening == "[" and all(isinstance(item, Sequence) and item.kind == "bracket" for item in items) and len(items) > 1:
         return matrix(items)
-    kinds: dict[str, str] = {"(": "tuple", r"\langle": "tuple", "[": "bracket", r"\{": "set", "{": "list"}
     return Sequence(kinds[opening], items)  # type: ignore[arg-type]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from selftrain.verifiers.math_commands import matrix_of
 from selftrain.verifiers.math_cursor import NotRead
 from selftrain.verifiers.math_forms import Form, Ratio, Sequence, Value
+from selftrain.verifiers.math_matrices import matrix_of
 from selftrain.verifiers.math_nodes import Node, num
 from selftrain.verifiers.math_parser import Parser
 from selftrain.verifiers.math_text import word_number
@@ -47,7 +47,8 @@ def _without_currency(tokens: list[Token]) -> tuple[list[Token], str]:
 def _unit_start(tokens: list[Token]) -> int:
     """Where the unit begins, or the length: from there on nothing but words, and powers and quotients of them."""
     start = len(tokens)
-    for index in range(len(tokens) - 1, 0, -1):
+    matrix = max((index + 3 for index, token in enumerate(tokens) if token.text == r"\end"), default=0)
+    for index in range(len(tokens) - 1, matrix, -1):
         token = tokens[index]
         if _is_unit_word(token, tokens[index - 1]) or token.text in (r"\circ", "%", r"\$", r"\pmod") or token.text in CURRENCY:
             start = index

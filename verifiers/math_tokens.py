@@ -52,21 +52,22 @@ _NESTED_FONTS = 6
 _BLACKBOARD = re.compile(r"\\mathbb\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))|\\([RZNQC])(?![A-Za-z])")
 _SETS = {"R": r"\reals ", "Z": r"\integers ", "N": r"\naturals ", "Q": r"\rationals ", "C": r"\complexes "}
 _THIN = re.compile(
-    r"(?<=[0-9])(?:,\s*(?:\\!|\{\\!\})\s*|\{,\}\s?|\\[;: ]|\{\\[,;:]\})(?=[0-9]{3}(?![0-9]))|(?<=[0-9])\\[,!](?=[0-9])"
+    r"(?<=[0-9])(?:,\s*(?:\\!|\{\\!\})\s*|\s?\{,\s?\}\s?|\\[;: ]|\{\\[,;:]\})(?=[0-9]{3}(?![0-9]))|(?<=[0-9])\\[,!](?=[0-9])"
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]*\}")
-_LINE = re.compile(r"\\(?:noindent|displaystyle|textstyle|scriptstyle|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])")
+_LINE = re.compile(r"(?<!\\)\\(?:noindent|displaystyle|textstyle|scriptstyle|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])")
 _REPEATING = re.compile(r"([0-9]*\.[0-9]*)\\(?:overline|bar|dot)\s*(?:\{\s*([0-9]{1,20})\s*\}|([0-9]))")
+_PRIMES = re.compile(r"\^\s*(?:\{((?:\s*\\prime)+)\s*\}|(\\prime))")
 _TEXT, _TEXT_END = "\x02", "\x03"
 
 _TOKEN = re.compile(
     r"""\s*(?:
-      (?P<num>(?:[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+(?![A-Za-z0-9.]))?
-        |\.[0-9]+(?:[eE][-+]?[0-9]+(?![A-Za-z0-9.]))?)
+      (?P<num>(?:[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+(?![A-Za-z0-9]|\.[0-9]))?
+        |\.[0-9]+(?:[eE][-+]?[0-9]+(?![A-Za-z0-9]|\.[0-9]))?)
     | (?P<cmd>\\(?:[A-Za-z]+\*?|.))
     | (?P<id>[A-Za-z]+)
-    | (?P<op>\*\*|<=|>=|!=|==|=<|=>|.)
+    | (?P<op>\*\*|<=|>=|!=|==|=<|=>|\S)
     )""",
     re.VERBOSE | re.DOTALL,
 )
@@ -158,6 +159,8 @@ def levelled(text: str) -> str:
     text = text.replace("\\qquad", " ").replace("\\quad", " ").replace("\\text{,}", ",").replace("{,}\\!", "{,}")
     text = _BLACKBOARD.sub(lambda match: _SETS.get(match[1] or match[2] or match[3], " "), text)
     text = _LINE.sub(" ", _THIN.sub("", text))
+    if "prime" in text:
+        text = _PRIMES.sub(lambda match: "'" * match[0].count("prime"), text)
     if "color" in text:
         text = _COLOUR.sub(" ", text)
     text = _REPEATING.sub(lambda match: _repeated(match[1], match[2] or match[3]), text)
@@ -183,7 +186,7 @@ def _unfonted(match: re.Match[str]) -> str:
         return f"{{{inside}}}"
     letters = inside.strip()
     if font.startswith("math") and len(letters) == 1 and inside == letters:
-        return f"{{{letters}}}"
+        return f" {letters} " if letters.isalpha() else f"{{{letters}}}"
     if not any(character.isalpha() for character in inside):
         return inside or " "
     if font.startswith("math") and letters in FUNCTIONS:

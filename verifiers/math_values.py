@@ -149,6 +149,8 @@ class Evaluator:
                 return self._rooted(self.value(node.args[0]), node.args[1])
             case "fn":
                 return self._function(node.name, [self.value(part) for part in node.args])
+            case "matrix" | "row":
+                raise TooLarge("a matrix inside an expression")
         return self._opaque(node)
 
     def _magnitude(self, value: Any) -> int:
