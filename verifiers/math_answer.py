@@ -47,14 +47,19 @@ _BARE_CHARACTERS = 400
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
 _LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
 _BRACKETED = re.compile(r"\(([A-J])\)")
-_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_FEW_WORDS = 4
-"""More of them make a response prose, unless the gold answer is words."""
+_CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
+_PROSE = re.compile(
+    r"(?<![\\A-Za-z{])(?:is|are|was|the|we|find|that|therefore|thus|hence|it|this|get|have|since|because|then|not|which"
+    r"|there|must|can|will|of|with|when|where|if|for|its?|know|answer)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+"""Words that make a response a sentence, unless the gold answer is one."""
 
 _CODE = re.compile(
-    r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\s*\.\s*[A-Za-z_]|\blambda\s+\w+\s*:"
-    r"|\$\{|\{\{|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
+    r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\s*\.\s*[A-Za-z_]|\blambda\b[\w, ]*:"
+    r"|\bfor \w+ in\b|\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
 )
+"""A response that is code gives no answer, whatever it would print."""
 
 
 class Answer(NamedTuple):
@@ -120,6 +125,8 @@ class MathAnswer(Policy):
             return final_answer.Final(tag, True)
         if (line := final_answer.hashed(text)) is not None and (found := self._zone(gold, line)) is not None:
             return final_answer.Final(found, True)
+        if _CODE.search(text[-_BARE_CHARACTERS:]):
+            return None
         if len(text) <= MAX_CHARACTERS and canonical(tokens_of(text)) == gold.spelling:
             return final_answer.Final(text, False)
         if (zone := final_answer.stated(text)) and (found := self._zone(gold, zone)) is not None:
@@ -132,23 +139,25 @@ class MathAnswer(Policy):
         """Whether a response is nothing but an answer."""
         if len(text) > _BARE_CHARACTERS:
             return len(text) <= final_answer.MAX_CHARACTERS and " " not in text
-        prose = len(_WORD.findall(text)) > _FEW_WORDS and not gold.words and not isinstance(gold.form, Text)
-        return not prose and self._reads(gold, text)
+        return self._reads(gold, text)
 
     def _reads(self, gold: Answer, text: str) -> bool:
+        wordy = _wordy(gold.form) or bool(gold.words)
+        if not wordy and _PROSE.search(text):
+            return False
         form = answer_of(text, self.decimal_comma).form
-        return not isinstance(form, Unread) and (not _wordy(form) or _wordy(gold.form) or bool(gold.words))
+        return not isinstance(form, Unread) and (wordy or not _wordy(form))
 
     def _zone(self, gold: Answer, zone: str) -> str | None:
         """The answer in a sentence that states one."""
-        if self._reads(gold, zone):
+        if self._reads(gold, zone) or canonical(tokens_of(zone)) == gold.spelling:
             return zone
         last = self._last(gold, zone)
         return last.text if last and not last.reason else None
 
     def _last(self, gold: Answer, text: str) -> final_answer.Final | None:
-        """The last piece of mathematics, or the last number where that stands later; code has none."""
-        if _CODE.search(text[-_BARE_CHARACTERS:]):
+        """The last piece of mathematics, or the last number where that stands later; a single word has none."""
+        if len(text) < 60 and text.isascii() and not text.split()[1:]:
             return None
         found = final_answer.formulas(text[-20 * final_answer.ZONE_CHARACTERS :])
         offset = max(0, len(text) - 20 * final_answer.ZONE_CHARACTERS)
@@ -168,6 +177,8 @@ def _chosen(letter: str, text: str) -> Verdict | None:
     if chosen.status in ("right", "wrong"):
         return chosen
     found = set(_BRACKETED.findall(text))
+    clause = re.split(r"[,.;\n]", final_answer.stated(text) or "", maxsplit=1)[0]
+    found = found or (set() if re.search(r"\bnot\b|n['’]t\b", clause) else {*_CAPITAL.findall(clause)})
     if len(found) != 1:
         return None
     return Verdict("right" if found == {letter} else "wrong", float(found == {letter}), *found)

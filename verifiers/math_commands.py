@@ -86,7 +86,10 @@ class Commands(Cursor, ABC):
         r"""``\vec{x}`` is a name of its own."""
         start = self.at
         self.argument()
-        return self.symbol(command + "".join(token.text for token in self.tokens[start : self.at]))
+        return self.symbol(command + "".join(self._raw_since(start)))
+
+    def _raw_since(self, start: int) -> list[str]:
+        return [token.text for token in self.tokens[start : self.at] if token.text not in "{}"]
 
     def _operator(self, command: str) -> Node:
         """Its bounds and what it ranges over, never carried out."""

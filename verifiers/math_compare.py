@@ -6,11 +6,12 @@ from collections.abc import Sequence as List
 from fractions import Fraction
 
 from selftrain.verifiers.math_forms import Form, Ratio, Relation, Sequence, Text, Union, Unread, Value
-from selftrain.verifiers.math_nodes import ONE, Node, div, num
+from selftrain.verifiers.math_nodes import ONE, Node, div, mul, num
 from selftrain.verifiers.math_policy import Policy
 from selftrain.verifiers.math_relations import equivalent, named, union_of
 from selftrain.verifiers.math_same import Undecided, same, within
 from selftrain.verifiers.math_unions import same_union
+from selftrain.verifiers.math_units import unit_of
 from selftrain.verifiers.math_values import exact
 
 _MANY = 100
@@ -79,18 +80,35 @@ def _named_otherwise(gold: Form, answer: Form) -> bool:
     one, other = gold.sides[0], answer.sides[0]
     if isinstance(one, Text) or isinstance(other, Text):
         return False
-    return one != other
+    return _bare_name(one) != _bare_name(other)
+
+
+def _bare_name(form: Form) -> Form:
+    """``|AB|`` names what ``AB`` does."""
+    bars = isinstance(form, Value) and form.node.name == "abs"
+    return Value(form.node.args[0]) if bars and isinstance(form, Value) else form
 
 
 def _values(gold: Value, answer: Value, policy: Policy) -> bool:
-    if gold.base and gold.base != answer.base and not (gold.base == "10" and not answer.base):
+    if (gold.base or "10") != (answer.base or "10"):
         return False
+    gold, answer = _with_letter_unit(gold, answer), _with_letter_unit(answer, gold)
     if "%" in (gold.unit, answer.unit) and gold.unit != answer.unit:
         return _percent(gold, answer, policy)
     units = [unit if any(map(str.isalpha, unit)) else "" for unit in (gold.unit, answer.unit)]
     if units[0] != units[1] and (all(units) or policy.units == "required"):
         return False
     return _numbers(gold, answer, gold.node, answer.node, policy)
+
+
+def _with_letter_unit(value: Value, other: Value) -> Value:
+    """``5 m`` is 5 metres where the other answer has that unit."""
+    if value.unit or not other.unit or value.node.op != "mul":
+        return value
+    last = value.node.args[-1]
+    base, raised = (last.args[0], last.args[1]) if last.op == "pow" else (last, None)
+    unit = unit_of(base.name) + (f" {raised.value}" if raised else "")
+    return Value(mul(*value.node.args[:-1]), unit) if base.op == "sym" and unit == other.unit else value
 
 
 def _percent(gold: Value, answer: Value, policy: Policy) -> bool:
@@ -148,7 +166,7 @@ def _times(gold: Ratio, answer: Ratio) -> bool:
 def _sequences(gold: Sequence, answer: Sequence, policy: Policy) -> bool:
     kinds = {gold.kind, answer.kind}
     if kinds == {"list", "set"} or kinds == {"list", "tuple"} or kinds == {"list", "bracket"}:
-        if policy.list_brackets == "required":
+        if policy.list_brackets == "required" or ("bracket" in kinds and len(gold.items) < 3):
             return False
     elif kinds == {"tuple", "bracket"}:
         if len(gold.items) < 3:

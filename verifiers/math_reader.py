@@ -194,7 +194,7 @@ def _relation(tokens: list[Token], at: list[int], depth: int) -> Form:
     bounds = [-1, *at, len(tokens)]
     sides = [tokens[start + 1 : end] for start, end in zip(bounds, bounds[1:], strict=False)]
     signs = [tokens[index].text for index in at]
-    if not sides[0] and len(signs) == 1:
+    if not sides[0] and signs == ["="]:
         return _answer(sides[1], depth + 1)
     if not all(sides):
         raise NotRead("a side is missing")

@@ -48,14 +48,19 @@ def _unit_start(tokens: list[Token]) -> int:
     """Where the unit begins, or the length: from there on nothing but words, and powers and quotients of them."""
     start = len(tokens)
     matrix = max((index + 3 for index, token in enumerate(tokens) if token.text == r"\end"), default=0)
+    applied = any(token.text.removeprefix("\\") in FUNCTIONS for token in tokens)
+    signs = {"%", r"\pmod"} | CURRENCY | (set() if applied else {r"\circ"})
     for index in range(len(tokens) - 1, matrix, -1):
         token = tokens[index]
-        if _is_unit_word(token, tokens[index - 1]) or token.text in (r"\circ", "%", r"\$", r"\pmod") or token.text in CURRENCY:
+        if _is_unit_word(token, tokens[index - 1]) or token.text in signs:
             start = index
         elif token.kind not in ("num", "id", "text") and token.text not in _UNIT_SIGNS:
             break
     while start > 1 and tokens[start - 1].text in ("^", "{", "/", "(") and start < len(tokens):
         start -= 1
+    for index in range(start, len(tokens)):
+        if tokens[index].kind == "num" and tokens[index - 1].kind not in ("id", "text") and tokens[index - 1].text not in "^{-":
+            return len(tokens)
     balance = sum((token.text in "({") - (token.text in ")}") for token in tokens[start:])
     return start if not balance else len(tokens)
 

@@ -57,6 +57,8 @@ def text_of(tokens: list[Token]) -> Text:
 
 def words_of(tokens: list[Token]) -> str:
     """The words of an answer that is nothing but words of two letters or more in all; else an empty string."""
+    if not any(token.kind in ("id", "text") and len(token.text) > 1 for token in tokens):
+        return ""
     if not all(token.kind in ("id", "text") or token.text in _PUNCTUATION for token in tokens):
         return ""
     words = text_of(tokens).words

@@ -203,12 +203,21 @@ FUNCTIONS = frozenset(
 
 
 def canonical(tokens: list[Token]) -> str:
-    """One spelling of the tokens; equal spellings are equal answers, whatever they mean."""
+    r"""One spelling of the tokens; equal spellings are equal answers, whatever they mean. Braces are left out where no
+    reading depends on them: ``x^{2}``, but not ``\frac{12}{x}``, for ``\frac12x`` is another."""
     parts: list[str] = []
     for index, token in enumerate(tokens):
-        if token.text == "{" and index + 2 < len(tokens) and tokens[index + 2].text == "}":
+        if token.text == "{" and _encloses_one(tokens, index):
             continue
-        if token.text == "}" and index >= 2 and tokens[index - 2].text == "{" and tokens[index - 1].text != "}":
+        if token.text == "}" and index >= 2 and _encloses_one(tokens, index - 2):
             continue
         parts.append(token.text)
     return "\0".join(parts)
+
+
+def _encloses_one(tokens: list[Token], index: int) -> bool:
+    """Whether the brace at ``index`` and the one after the next token enclose one letter, digit or command."""
+    if index + 2 >= len(tokens) or tokens[index].text != "{" or tokens[index + 2].text != "}":
+        return False
+    inside = tokens[index + 1]
+    return len(inside.text) == 1 and inside.text not in "{}" if inside.kind != "cmd" else True
