@@ -31,6 +31,7 @@ from selftrain.types import Problem, Verdict
 from selftrain.verifiers import final_answer
 from selftrain.verifiers.choice_answer import ChoiceAnswer
 from selftrain.verifiers.math_compare import equal
+from selftrain.verifiers.math_exact import TooLarge, Undefined, exact
 from selftrain.verifiers.math_forms import Form, Sequence, Text, Unread, Value
 from selftrain.verifiers.math_nodes import num
 from selftrain.verifiers.math_policy import Policy
@@ -38,12 +39,13 @@ from selftrain.verifiers.math_reader import read
 from selftrain.verifiers.math_same import Undecided
 from selftrain.verifiers.math_text import words_of
 from selftrain.verifiers.math_tokens import MAX_CHARACTERS, canonical, tokens_of
-from selftrain.verifiers.math_values import TooLarge, Undefined, exact
 from selftrain.verifiers.number_forms import spelled
 from selftrain.verifiers.numeric_answer import NumericAnswer
 from selftrain.verifiers.reasoning import after_thinking
 
 _BARE_CHARACTERS = 400
+_SHORT_CHARACTERS = 60
+_LAST_CHARACTERS = 8000
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
 _LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
 _BRACKETED = re.compile(r"\(([A-J])\)")
@@ -55,9 +57,10 @@ _PROSE = re.compile(
 )
 """Words that make a response a sentence, unless the gold answer is one."""
 
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
-    r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\s*\.\s*[A-Za-z_]|\blambda\b[\w, ]*:"
-    r"|\bfor \w+ in\b|\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
+    r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
+    r"|[\[({][^\n\])}]{0,60} for \w+ in |\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
 )
 """A response that is code gives no answer, whatever it would print."""
 
@@ -127,7 +130,7 @@ class MathAnswer(Policy):
             return final_answer.Final(found, True)
         if _CODE.search(text[-_BARE_CHARACTERS:]):
             return None
-        if len(text) <= MAX_CHARACTERS and canonical(tokens_of(text)) == gold.spelling:
+        if len(text) <= 3 * len(gold.spelling) + _BARE_CHARACTERS and canonical(tokens_of(text)) == gold.spelling:
             return final_answer.Final(text, False)
         if (zone := final_answer.stated(text)) and (found := self._zone(gold, zone)) is not None:
             return final_answer.Final(found, True)
@@ -137,6 +140,8 @@ class MathAnswer(Policy):
 
     def _bare(self, gold: Answer, text: str) -> bool:
         """Whether a response is nothing but an answer."""
+        if "\n" in text and "\\begin" not in text:
+            return False
         if len(text) > _BARE_CHARACTERS:
             return len(text) <= final_answer.MAX_CHARACTERS and " " not in text
         return self._reads(gold, text)
@@ -156,15 +161,19 @@ class MathAnswer(Policy):
         return last.text if last and not last.reason else None
 
     def _last(self, gold: Answer, text: str) -> final_answer.Final | None:
-        """The last piece of mathematics, or the last number where that stands later; a single word has none."""
-        if len(text) < 60 and text.isascii() and not text.split()[1:]:
-            return None
-        found = final_answer.formulas(text[-20 * final_answer.ZONE_CHARACTERS :])
-        offset = max(0, len(text) - 20 * final_answer.ZONE_CHARACTERS)
+        """The last piece of mathematics, or the last number where that stands later; a short response without words has none."""
+        found = final_answer.formulas(text[-_LAST_CHARACTERS:])
+        offset = max(0, len(text) - _LAST_CHARACTERS)
         backwards = re.search("[0-9]", text[::-1])
         digit = len(text) - backwards.start() if backwards else 0
-        if found and found[-1][1] + offset >= digit and (len(found[-1][0].strip()) > 1 or not digit):
+        if (
+            found
+            and found[-1][1] + offset >= digit
+            and (found[-1][0].strip()[1:] or found[-1][0].strip().isdigit() or not digit)
+        ):
             return final_answer.Final(found[-1][0], False)
+        if len(text) < _SHORT_CHARACTERS and text.isascii() and len(_WORD.findall(text)) < 2:
+            return None
         value = NumericAnswer()(Problem("", "", "", "", "0"), text)
         if value.status == "unparsed" or value.answer is None:
             return None

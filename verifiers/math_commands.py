@@ -25,7 +25,18 @@ _DECORATIONS = {
     r"\widetilde", r"\underline", r"\overleftrightarrow", r"\mathring", r"\check", r"\breve",
 }  # fmt: skip
 _MATRICES = {"pmatrix", "bmatrix", "matrix", "array", "Bmatrix", "smallmatrix", "vmatrix", "Vmatrix"}
-_NO_OPERAND = {r"\begin", r"\end", r"\cases", r"\input", r"\include", r"\write", r"\def", r"\csname", r"\immediate", r"\not"}
+_NO_OPERAND = {
+    r"\begin",
+    r"\end",
+    r"\cases",
+    r"\input",
+    r"\include",
+    r"\write",
+    r"\def",
+    r"\csname",
+    r"\immediate",
+    r"\not",
+}
 
 
 class Commands(Cursor, ABC):
@@ -93,7 +104,7 @@ class Commands(Cursor, ABC):
 
     def _operator(self, command: str) -> Node:
         """Its bounds and what it ranges over, never carried out."""
-        bounds = []
+        bounds: list[Node] = []
         while self.next in ("_", "^") and len(bounds) < 2:
             start = self.at
             self.at += 1
@@ -194,4 +205,3 @@ class Commands(Cursor, ABC):
             self.at += 1
         self.need("}")
         return "".join(token.text for token in self.tokens[start : self.at - 1])
-

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as List
-from fractions import Fraction
 
 from selftrain.verifiers.math_forms import Form, Ratio, Relation, Sequence, Text, Union, Unread, Value
-from selftrain.verifiers.math_nodes import ONE, Node, div, mul, num
+from selftrain.verifiers.math_measures import same_ratios, same_values
+from selftrain.verifiers.math_nodes import ONE, Node, div
 from selftrain.verifiers.math_policy import Policy
 from selftrain.verifiers.math_relations import equivalent, named, union_of
-from selftrain.verifiers.math_same import Undecided, same, within
+from selftrain.verifiers.math_same import Undecided, same
 from selftrain.verifiers.math_unions import same_union
-from selftrain.verifiers.math_units import unit_of
-from selftrain.verifiers.math_values import exact
 
 _MANY = 100
+_FEW = 20
 
 
 def equal(gold: Form, answer: Form, policy: Policy) -> bool:
@@ -23,17 +22,19 @@ def equal(gold: Form, answer: Form, policy: Policy) -> bool:
         Undecided: the rules do not reach that far.
     """
     if isinstance(gold, Unread) or isinstance(answer, Unread):
-        raise Undecided(gold.reason if isinstance(gold, Unread) else answer.reason if isinstance(answer, Unread) else "")
+        raise Undecided(
+            gold.reason if isinstance(gold, Unread) else answer.reason if isinstance(answer, Unread) else ""
+        )
     match gold, answer:
         case Value(), Value():
-            return _values(gold, answer, policy)
+            return same_values(gold, answer, policy)
         case Text(), Text():
             return gold.words == answer.words
         case Sequence(), Sequence():
             if _sequences(gold, answer, policy):
                 return True
         case Ratio(), Ratio():
-            return _ratios(gold, answer, policy)
+            return same_ratios(gold, answer, policy)
         case Union(), Union():
             return same_union(gold, answer, policy.symbols)
         case Relation(), Relation():
@@ -55,7 +56,9 @@ def _across(gold: Form, answer: Form, policy: Policy) -> bool:
     if plain != (gold, answer) and policy.names == "optional":
         return not _named_otherwise(gold, answer) and equal(plain[0], plain[1], policy)
     match gold, answer:
-        case (Ratio(terms=(over, under), half=""), Value(node=node)) | (Value(node=node), Ratio(terms=(over, under), half="")):
+        case Ratio(terms=(over, under), half=""), Value(node=node):
+            return same(div(over, under), node, policy.symbols)
+        case Value(node=node), Ratio(terms=(over, under), half=""):
             return same(div(over, under), node, policy.symbols)
         case (Sequence(), Value()) | (Value(), Sequence()):
             return _single(gold, answer, policy)
@@ -87,80 +90,6 @@ def _bare_name(form: Form) -> Form:
     """``|AB|`` names what ``AB`` does."""
     bars = isinstance(form, Value) and form.node.name == "abs"
     return Value(form.node.args[0]) if bars and isinstance(form, Value) else form
-
-
-def _values(gold: Value, answer: Value, policy: Policy) -> bool:
-    if (gold.base or "10") != (answer.base or "10"):
-        return False
-    gold, answer = _with_letter_unit(gold, answer), _with_letter_unit(answer, gold)
-    if "%" in (gold.unit, answer.unit) and gold.unit != answer.unit:
-        return _percent(gold, answer, policy)
-    units = [unit if any(map(str.isalpha, unit)) else "" for unit in (gold.unit, answer.unit)]
-    if units[0] != units[1] and (all(units) or policy.units == "required"):
-        return False
-    return _numbers(gold, answer, gold.node, answer.node, policy)
-
-
-def _with_letter_unit(value: Value, other: Value) -> Value:
-    """``5 m`` is 5 metres where the other answer has that unit."""
-    if value.unit or not other.unit or value.node.op != "mul":
-        return value
-    last = value.node.args[-1]
-    base, raised = (last.args[0], last.args[1]) if last.op == "pow" else (last, None)
-    unit = unit_of(base.name) + (f" {raised.value}" if raised else "")
-    return Value(mul(*value.node.args[:-1]), unit) if base.op == "sym" and unit == other.unit else value
-
-
-def _percent(gold: Value, answer: Value, policy: Policy) -> bool:
-    """One of them has a percent sign."""
-    if (gold.unit and answer.unit) or policy.units == "required":
-        return False
-    worth = [div(value.node, num(100)) if value.unit == "%" else value.node for value in (gold, answer)]
-    as_value = policy.percent != "unit" and _numbers(gold, answer, worth[0], worth[1], policy)
-    return as_value or (policy.percent != "value" and _numbers(gold, answer, gold.node, answer.node, policy))
-
-
-def _numbers(gold: Value, answer: Value, left: Node, right: Node, policy: Policy) -> bool:
-    if left.op == "matrix" and right.op != "matrix" or right.op == "matrix" and left.op != "matrix":
-        return False
-    if same(left, right, policy.symbols):
-        return True
-    if policy.tolerance and (size := exact(left)) is not None:
-        return within(left, right, abs(size) * Fraction(str(policy.tolerance)))
-    return _rounds(gold, right, policy) or _rounds(answer, left, policy)
-
-
-def _rounds(decimal: Value, other: Node, policy: Policy) -> bool:
-    """Whether a decimal with many digits is the other number, rounded or cut off there."""
-    if decimal.ulp is None or not policy.rounded_digits or decimal.digits < policy.rounded_digits or decimal.unit == "%":
-        return False
-    value = exact(other)
-    if value is not None and (value / decimal.ulp).denominator == 1:
-        return False
-    return within(decimal.node, other, decimal.ulp)
-
-
-def _ratios(gold: Ratio, answer: Ratio, policy: Policy) -> bool:
-    if gold.half or answer.half or (gold.time and answer.time):
-        return _times(gold, answer)
-    if len(gold.terms) != len(answer.terms):
-        return False
-    first = gold.terms[0], answer.terms[0]
-    return all(
-        same(div(one, first[0]), div(other, first[1]), policy.symbols)
-        for one, other in zip(gold.terms[1:], answer.terms[1:], strict=True)
-    )
-
-
-def _times(gold: Ratio, answer: Ratio) -> bool:
-    if gold.time is None or answer.time is None or gold.time[1] != answer.time[1]:
-        return False
-    if gold.half and answer.half and gold.half != answer.half:
-        return False
-    hours = [time.time[0] % 12 + 12 * (time.half == "pm") if time.time and time.half else time.time[0] if time.time else 0
-             for time in (gold, answer)]  # fmt: skip
-    early = gold.time[0] <= 12 and answer.time[0] <= 12 and gold.half != answer.half
-    return hours[0] == hours[1] or (early and gold.time[0] == answer.time[0])
 
 
 def _sequences(gold: Sequence, answer: Sequence, policy: Policy) -> bool:
@@ -231,6 +160,8 @@ def _single(gold: Form, answer: Form, policy: Policy) -> bool:
         if isinstance(one, Sequence) and isinstance(other, Value):
             if other.node.op == "matrix":
                 return one.kind in ("tuple", "bracket", "list") and _vector(one, other.node, policy)
+            if len(one.items) > _FEW:
+                return False
             distinct = _distinct(one.items, policy)
             return len(distinct) == 1 and one.kind in ("list", "set") and equal(distinct[0], other, policy)
     return False

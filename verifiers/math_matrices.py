@@ -22,7 +22,9 @@ def plus(terms: list[Node]) -> Node:
     first = _rows(matrices[0])
     if len(matrices) < len(terms) or any(_shape(term) != _shape(matrices[0]) for term in matrices):
         raise NotRead("a sum of different shapes")
-    cells = [[[_rows(term)[row][column] for term in terms] for column in range(len(first[0]))] for row in range(len(first))]
+    cells = [
+        [[_rows(term)[row][column] for term in terms] for column in range(len(first[0]))] for row in range(len(first))
+    ]
     return matrix_of([[add(*cell) for cell in row] for row in cells])
 
 
@@ -38,7 +40,11 @@ def times(left: Node, right: Node) -> Node:
 def over(left: Node, right: Node) -> Node:
     if right.op == "matrix":
         raise NotRead("division by a matrix")
-    return matrix_of([[div(cell, right) for cell in row] for row in _rows(left)]) if left.op == "matrix" else div(left, right)
+    return (
+        matrix_of([[div(cell, right) for cell in row] for row in _rows(left)])
+        if left.op == "matrix"
+        else div(left, right)
+    )
 
 
 def minus(node: Node) -> Node:
@@ -63,7 +69,9 @@ def _product(left: Node, right: Node) -> Node:
     if len(_rows(left)[0]) != len(_rows(right)) or len(_rows(right)) > 12:
         raise NotRead("a product of shapes that do not fit")
     rows = _rows(left)
-    return matrix_of([[add(*(mul(a, b) for a, b in zip(row, column, strict=True))) for column in columns] for row in rows])
+    return matrix_of(
+        [[add(*(mul(a, b) for a, b in zip(row, column, strict=True))) for column in columns] for row in rows]
+    )
 
 
 def _rows(matrix: Node) -> list[list[Node]]:

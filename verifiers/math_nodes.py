@@ -89,7 +89,9 @@ def symbols(*nodes: Node) -> list[str]:
 def key(node: Node) -> str:
     """A spelling that does not depend on the order of terms and factors."""
     if node.op == "num":
-        return f"{node.value:x}" if isinstance(node.value, int) else f"{node.value.numerator:x}/{node.value.denominator:x}"
+        return (
+            f"{node.value:x}" if isinstance(node.value, int) else f"{node.value.numerator:x}/{node.value.denominator:x}"
+        )
     if node.op in ("sym", "const"):
         return f"{node.op}:{node.name}"
     parts = [key(part) for part in node.args]

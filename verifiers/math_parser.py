@@ -16,31 +16,19 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from selftrain.verifiers.math_commands import CONSTANTS, Commands
 from selftrain.verifiers.math_cursor import MAX_DEPTH, NotRead
 from selftrain.verifiers.math_matrices import minus, over, plus, raised, times
-from selftrain.verifiers.math_nodes import INFINITY, ONE, PI, Node, add, div, fn, mul, neg, num, power, sym
-from selftrain.verifiers.math_tokens import FUNCTIONS, Token
+from selftrain.verifiers.math_names import Names
+from selftrain.verifiers.math_nodes import ONE, PI, Node, add, div, fn, mul, neg, num
+from selftrain.verifiers.math_tokens import Token
 
 MAX_DIGITS = 4000
-MAX_LETTERS = 8
 MAX_POSTFIXES = 4
 
-_WORDS = {"inf": INFINITY, "infinity": INFINITY, "oo": INFINITY, "Infinity": INFINITY, "infty": INFINITY, "pi": PI}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta lambda mu nu xi rho sigma tau chi psi omega".split()
-)
 _BRACKETS = {"(": ")", "[": "]", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\|": r"\|"}
-_ENDING = {
-    ")", "]", "}", ",", ";", "+", "-", "*", "/", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", "&", "\\\\",
-    r"\rfloor", r"\rceil", r"\}", r"\rangle", r"\approx", r"\to", r"\equiv", r"\pm", r"\mp", r"\setminus", ":", r"\end",
-    r"\pmod", r"\subset", r"\subseteq", r"\supset", r"\notin", r"\sim", r"\cong", r"\Rightarrow", r"\dots", ".", "?", '"',
-    r"\{", "'", "^", "_", "@", "#", r"\forall", r"\exists", r"\wedge", r"\vee", r"\langle", r"\parallel", r"\perp",
-}  # fmt: skip
-"""No factor begins with one of these."""
 
 
-class Parser(Commands):
+class Parser(Names):
     """Recursive descent over the grammar above, one method a rule."""
 
     def whole(self) -> Node:
@@ -104,12 +92,6 @@ class Parser(Commands):
         if texts[:1] == [r"\frac"]:
             return len(texts) > 1 and texts[1].isdigit() and (len(texts[1]) == 2 or texts[2:3] > ["0"])
         return len(texts) > 2 and rest[0].spaced and texts[0].isdigit() and texts[1] == "/" and texts[2].isdigit()
-
-    def begins_factor(self) -> bool:
-        token = self.next
-        if not token or self.kind == "text" or token in _ENDING or token in ("%", "!", r"\circ"):
-            return False
-        return token != "|" or not self.bars
 
     def signed_power(self) -> Node:
         return minus(self.power()) if self.signs() else self.power()
@@ -221,51 +203,6 @@ class Parser(Commands):
             token = self.tokens[self.at]
             self.tokens[self.at : self.at + 1] = [Token("id", token.text[0]), Token("id", token.text[1:])]
         return self.primary()
-
-    def letters(self, word: str) -> Node:
-        """A name that is known, else a product of its letters; the last one may be indexed or applied."""
-        if word in FUNCTIONS:
-            return self.function(word)
-        if word in _WORDS:
-            return _WORDS[word]
-        if word in CONSTANTS:
-            return CONSTANTS[word] if self.next != "_" else self.symbol(word)
-        if word in _GREEK:
-            return self.symbol("\\" + word)
-        if len(word) == 1:
-            return self.symbol(word)
-        if len(word) > MAX_LETTERS:
-            raise NotRead("a word")
-        letters = [CONSTANTS.get(letter) or sym(letter) for letter in word[:-1]]
-        rest = self.letters(word[-1])
-        if self.next == "^":  # The power belongs to the last letter alone.
-            self.at += 1
-            rest = power(rest, self.exponent())
-        return mul(*letters, rest)
-
-    def symbol(self, name: str) -> Node:
-        """A symbol with its index and primes; applied to arguments where it is a function's name."""
-        name += self.index()
-        while prime := self.take("'"):
-            name += prime
-        if name[0] in "fgh" and self.next == "(":
-            return Node("opaque", self.arguments(), name)
-        if name[0] in "fgh" and self.next == "^" and self.raw(4)[:4] == ["^", "{", "-", "1"]:
-            self.at += 5
-            return Node("opaque", self.arguments() if self.next == "(" else (), name + "^-1")
-        return sym(name)
-
-    def index(self) -> str:
-        if not self.take("_"):
-            return ""
-        if not self.take("{"):
-            self.at += 1
-            return "_" + self.tokens[self.at - 1].text if self.at <= len(self.tokens) else "_"
-        start, depth = self.at, 1
-        while depth and self.at < len(self.tokens):
-            depth += (self.next == "{") - (self.next == "}")
-            self.at += 1
-        return "_" + "".join(token.text for token in self.tokens[start : self.at - 1])
 
     def arguments(self) -> tuple[Node, ...]:
         self.need("(")

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from selftrain.verifiers.math_cursor import MAX_TOKENS, NotRead
 from selftrain.verifiers.math_forms import (
-    RELATIONS, Form, Interval, Relation, Sequence, Text, Union, Unread, Value,
+    RELATIONS,
+    Form,
+    Interval,
+    Relation,
+    Sequence,
+    Text,
+    Union,
+    Unread,
+    Value,
 )  # fmt: skip
 from selftrain.verifiers.math_nodes import INFINITY, Node, neg
 from selftrain.verifiers.math_parser import Parser
 from selftrain.verifiers.math_single import matrix, ratio, value
+from selftrain.verifiers.math_split import closing, is_enclosed, is_plain_group, outside, parts_of
 from selftrain.verifiers.math_text import is_text, text_of
 from selftrain.verifiers.math_tokens import Token
 
 MAX_ITEMS = 120
 MAX_SIGNS = 4
 
-_OPEN = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", "{": "}", r"\begin": r"\end", r"\lfloor": r"\rfloor",
-         r"\lceil": r"\rceil"}  # fmt: skip
-_CLOSE = frozenset(_OPEN.values())
-_JOINING = {"and", "or", "und", "oder", "et", "ou", r"\vee", r"\wedge"}
 _SET_SIGNS = {r"\cup", r"\cap", r"\setminus"}
 _WHOLE = {r"\reals": Union((Interval(neg(INFINITY), INFINITY, (False, False)),))}
 _EMPTY = Text("no solution")
@@ -47,14 +52,14 @@ def _answer(tokens: list[Token], depth: int) -> Form:
     if is_text(tokens):
         return text_of(tokens)
     signs = sum(token.text in _PM for token in tokens)
-    parts, alternatives = _parts(tokens)
+    parts, alternatives = parts_of(tokens)
     if len(parts) > 1:
         if len(parts) > MAX_ITEMS:
             raise NotRead("too many items")
         items = [item for part in parts for item in _several(part, depth + 1)]
         return Sequence("list", _named_alike(items), alternatives)
     tokens = parts[0] if parts else tokens
-    if signs and not _enclosed(tokens):
+    if signs and not is_enclosed(tokens):
         found = _several(tokens, depth)
         return found[0] if len(found) == 1 else Sequence("list", tuple(found))
     return _one(tokens, depth)
@@ -63,7 +68,9 @@ def _answer(tokens: list[Token], depth: int) -> Form:
 def _without_dollars_and_lead(tokens: list[Token]) -> list[Token]:
     """Without words before a colon or a verb: ``Solution is:``, ``the answer is``, and without quotes."""
     tokens = [token for token in tokens if token.text not in ('"', "#")]
-    while len(tokens) > 2 and tokens[0].text == "{" and _closing(tokens, 0) == len(tokens) - 1 and _plain_group(tokens):
+    while (
+        len(tokens) > 2 and tokens[0].text == "{" and closing(tokens, 0) == len(tokens) - 1 and is_plain_group(tokens)
+    ):
         tokens = tokens[1:-1]
     words = 0
     while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
@@ -74,49 +81,6 @@ def _without_dollars_and_lead(tokens: list[Token]) -> list[Token]:
         if tokens[words - 1].text.lower() in ("is", "are", "equals", "approximately", "about"):
             return tokens[words:]
     return tokens
-
-
-def _plain_group(tokens: list[Token]) -> bool:
-    return not any(token.text == "," for token in tokens)
-
-
-def _closing(tokens: list[Token], start: int) -> int:
-    """The index of the bracket that closes the one at ``start``, of whatever kind; -1 where none does."""
-    depth = 0
-    for index in range(start, len(tokens)):
-        text = tokens[index].text
-        depth += (text in _OPEN) - (text in _CLOSE)
-        if depth == 0:
-            return index
-    return -1
-
-
-def _top(tokens: list[Token]) -> list[int]:
-    """The indices of the tokens outside all brackets."""
-    found, depth = [], 0
-    for index, token in enumerate(tokens):
-        if token.text in _OPEN:
-            depth += 1
-        elif token.text in _CLOSE:
-            depth -= 1
-        elif depth <= 0:
-            found.append(index)
-    return found
-
-
-def _parts(tokens: list[Token]) -> tuple[list[list[Token]], bool]:
-    """The answers of a list, and whether ``or`` joins them."""
-    parts: list[list[Token]] = []
-    start, alternatives = 0, False
-    for index in _top(tokens):
-        token = tokens[index]
-        word = token.text.lower() if token.kind in ("id", "text") else token.text
-        if word in (",", ";", "\\\\", "&") or word in _JOINING:
-            alternatives |= word in ("or", "oder", "ou", r"\vee")
-            parts.append(tokens[start:index])
-            start = index + 1
-    parts.append(tokens[start:])
-    return [part for part in parts if part and any(token.text not in "{}" for token in part)], alternatives
 
 
 def _several(tokens: list[Token], depth: int) -> list[Form]:
@@ -139,17 +103,17 @@ def _several(tokens: list[Token], depth: int) -> list[Form]:
 def _named_alike(items: list[Form]) -> tuple[Form, ...]:
     """``n = 2, 3, 4`` gives every item the name of the first."""
     first = items[0]
-    if not isinstance(first, Relation) or first.signs != ("=",) or any(isinstance(item, Relation) for item in items[1:]):
+    if (
+        not isinstance(first, Relation)
+        or first.signs != ("=",)
+        or any(isinstance(item, Relation) for item in items[1:])
+    ):
         return tuple(items)
     return (first, *(Relation((first.sides[0], item), ("=",)) for item in items[1:]))
 
 
-def _enclosed(tokens: list[Token]) -> bool:
-    return tokens[0].text in _OPEN and tokens[0].text != r"\begin" and _closing(tokens, 0) == len(tokens) - 1
-
-
 def _one(tokens: list[Token], depth: int) -> Form:
-    top = _top(tokens)
+    top = outside(tokens)
     texts = [tokens[index].text for index in top]
     if r"\in" in texts:
         return _member(tokens, top[texts.index(r"\in")], depth)
@@ -167,7 +131,7 @@ def _one(tokens: list[Token], depth: int) -> Form:
         return _EMPTY
     if tokens[0].text in ("]", "[", "(") and tokens[-1].text in ("]", "[", ")") and (bare := _interval(tokens)):
         return Union((bare,))
-    if _enclosed(tokens):
+    if is_enclosed(tokens):
         return _bracketed(tokens, depth)
     return value(tokens)
 
@@ -248,7 +212,7 @@ def _interval(tokens: list[Token]) -> Interval | None:
     if ends in (("(", ")"), ("[", "]")) or len(tokens) < 5:
         return None
     inside = tokens[1:-1]
-    commas = [index for index in _top(inside) if inside[index].text in (",", ";")]
+    commas = [index for index in outside(inside) if inside[index].text in (",", ";")]
     if len(commas) != 1:
         return None
     low, high = Parser(inside[: commas[0]]).whole(), Parser(inside[commas[0] + 1 :]).whole()
@@ -259,7 +223,7 @@ def _bracketed(tokens: list[Token], depth: int) -> Form:
     opening, inside = tokens[0].text, tokens[1:-1]
     if opening == r"\{" and not inside:
         return _EMPTY
-    top = _top(inside)
+    top = outside(inside)
     commas = [index for index in top if inside[index].text in (",", ";")]
     if opening == r"\{":
         bar = [index for index in top if inside[index].text in ("|", ":")]
@@ -275,6 +239,10 @@ def _bracketed(tokens: list[Token], depth: int) -> Form:
     if len(parts) > MAX_ITEMS or not all(parts):
         raise NotRead("a list that is not read")
     items = tuple(item for part in parts for item in _several(part, depth + 1))
-    if opening == "[" and all(isinstance(item, Sequence) and item.kind == "bracket" for item in items) and len(items) > 1:
+    if (
+        opening == "["
+        and all(isinstance(item, Sequence) and item.kind == "bracket" for item in items)
+        and len(items) > 1
+    ):
         return matrix(items)
     return Sequence(kinds[opening], items)  # type: ignore[arg-type]

@@ -90,7 +90,11 @@ def named(form: Form, gold: bool, policy: Policy, equal: Equal) -> Form:
     if gold and len(sides) == len(form.sides):
         return form
     last = sides[-1]
-    return last if all(equal(side, last, policy) for side in sides[:-1]) else form
+    between = sides[:-1]
+    if len(sides) < len(form.sides) and isinstance(last, Value) and not symbols(last.node):
+        # A = b h / 2 = 12: what depends on letters cannot be compared, and says no other value.
+        between = [side for side in between if not (isinstance(side, Value) and symbols(side.node))]
+    return last if all(equal(side, last, policy) for side in between) else form
 
 
 def is_name(form: Form) -> bool:

@@ -13,8 +13,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
 
+from selftrain.verifiers.math_exact import TooLarge, Undefined, exact
 from selftrain.verifiers.math_nodes import Node, key, symbols, walk
-from selftrain.verifiers.math_values import Evaluator, TooLarge, Undefined, exact
+from selftrain.verifiers.math_values import Evaluator
 
 Domain = Literal["real", "positive", "complex"]
 """What symbols stand for."""
@@ -171,7 +172,6 @@ def _precisely(left: Node, right: Node, point: dict[str, Any], size: int) -> tup
             raise TooLarge(str(error)) from error
         bits = max(bits, evaluator.bits) if precision else bits
     return *values, bits
-
 
 
 def within(left: Node, right: Node, bound: Fraction) -> bool:

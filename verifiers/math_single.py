@@ -59,7 +59,11 @@ def _unit_start(tokens: list[Token]) -> int:
     while start > 1 and tokens[start - 1].text in ("^", "{", "/", "(") and start < len(tokens):
         start -= 1
     for index in range(start, len(tokens)):
-        if tokens[index].kind == "num" and tokens[index - 1].kind not in ("id", "text") and tokens[index - 1].text not in "^{-":
+        if (
+            tokens[index].kind == "num"
+            and tokens[index - 1].kind not in ("id", "text")
+            and tokens[index - 1].text not in "^{-"
+        ):
             return len(tokens)
     balance = sum((token.text in "({") - (token.text in ")}") for token in tokens[start:])
     return start if not balance else len(tokens)

@@ -56,7 +56,9 @@ _THIN = re.compile(
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]*\}")
-_LINE = re.compile(r"(?<!\\)\\(?:noindent|displaystyle|textstyle|scriptstyle|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])")
+_LINE = re.compile(
+    r"(?<!\\)\\(?:noindent|displaystyle|textstyle|scriptstyle|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])"
+)
 _REPEATING = re.compile(r"([0-9]*\.[0-9]*)\\(?:overline|bar|dot)\s*(?:\{\s*([0-9]{1,20})\s*\}|([0-9]))")
 _PRIMES = re.compile(r"\^\s*(?:\{((?:\s*\\prime)+)\s*\}|(\\prime))")
 _TEXT, _TEXT_END = "\x02", "\x03"

@@ -11,7 +11,11 @@ kmph | hz hertz | n newton | j joule | w watt | v volt | a ampere amp | k kelvin
 square sq | cubic cu | per | unit | piece | people person | pm p.m | am a.m | fps | bit | byte | step | way | point
 """
 _NAMES = {
-    name: group.split()[0] for line in _UNITS.split("\n") for group in line.split("|") for name in group.split() if group.split()
+    name: group.split()[0]
+    for line in _UNITS.split("\n")
+    for group in line.split("|")
+    for name in group.split()
+    if group.split()
 }
 _SYMBOLS = {r"\circ": "degree", "%": "%", r"\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen", "₹": "rupee"}
 NO_UNIT = frozenset({"unit", "a", "an", "the", "of", "total", "approximately", "about", "exactly", "only", "each"})

@@ -1,4 +1,4 @@
-"""The value of an expression: exact where it is rational, else a number at a point, within bounds that are checked first.
+"""The value of an expression at a point, within bounds that are checked first.
 
 Nothing is expanded, simplified or integrated. What would grow beyond the bounds raises ``TooLarge`` before it is
 computed, so no power tower, factorial or exponent can hang a worker.
@@ -12,102 +12,12 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from selftrain.verifiers.math_exact import TooLarge, Undefined, check_factorial, exact
 from selftrain.verifiers.math_nodes import UNKNOWN, Node, key
 
 MAX_BITS = 8192
 """Largest binary exponent of any value on the way."""
-MAX_EXACT_BITS = 80_000
-MAX_FACTORIAL = 2000
 MAX_ANGLE_BITS = 300
-
-
-class TooLarge(ArithmeticError):
-    """Beyond the bounds: cannot be decided."""
-
-
-class Undefined(ArithmeticError):
-    """No value there: division by zero, the logarithm of zero."""
-
-
-def exact(node: Node) -> Fraction | None:
-    """The rational value of a node; None where it has none that plain arithmetic finds.
-
-    Raises:
-        TooLarge, Undefined
-    """
-    if node.op == "num":
-        return Fraction(node.value)
-    if node.op not in ("add", "mul", "div", "pow", "fn"):
-        return None
-    values = []
-    for part in node.args:
-        value = exact(part)
-        if value is None:
-            return None
-        values.append(value)
-    if node.op == "add":
-        return _bounded(sum(values, Fraction(0)))
-    if node.op == "mul":
-        return _bounded(math.prod(values, start=Fraction(1)))
-    if node.op == "div":
-        if not values[1]:
-            raise Undefined("division by zero")
-        return _bounded(values[0] / values[1])
-    return _exact_power(*values) if node.op == "pow" else _exact_function(node.name, values)
-
-
-def _bits(value: Fraction) -> int:
-    return max(value.numerator.bit_length(), value.denominator.bit_length())
-
-
-def _bounded(value: Fraction) -> Fraction:
-    if _bits(value) > MAX_EXACT_BITS:
-        raise TooLarge("a number has too many digits")
-    return value
-
-
-def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    if exponent.denominator != 1:
-        return None
-    if not base and exponent < 0:
-        raise Undefined("division by zero")
-    if abs(base) in (0, 1):
-        return base if base >= 0 and exponent else (Fraction(1) if exponent % 2 == 0 else base)
-    if _bits(base) * abs(exponent) > MAX_EXACT_BITS:
-        return None  # A floating-point value may still do.
-    return base**exponent
-
-
-def _exact_function(name: str, values: list[Fraction]) -> Fraction | None:
-    value = values[0]
-    match name:
-        case "abs":
-            return abs(value)
-        case "floor":
-            return Fraction(math.floor(value))
-        case "ceil":
-            return Fraction(math.ceil(value))
-        case "max":
-            return max(values)
-        case "min":
-            return min(values)
-        case "re" | "conj":
-            return value
-        case "gcd" | "lcm" if all(value.denominator == 1 for value in values):
-            return Fraction((math.gcd if name == "gcd" else math.lcm)(*map(int, values)))
-        case "factorial" if value.denominator == 1 and value >= 0:
-            _check_factorial(value)
-            return Fraction(math.factorial(int(value)))
-        case "binom" if all(value.denominator == 1 and value >= 0 for value in values):
-            if min(values[1], abs(value - values[1])) > MAX_FACTORIAL or _bits(value) > 64:
-                raise TooLarge("a binomial coefficient is too large")
-            return _bounded(Fraction(math.comb(int(value), int(values[1]))))
-    return None
-
-
-def _check_factorial(value: Any) -> None:
-    if abs(value) > MAX_FACTORIAL:
-        raise TooLarge("a factorial is too large")
 
 
 class Evaluator:
@@ -147,10 +57,13 @@ class Evaluator:
                 return self._power(node.args[0], node.args[1])
             case "root":
                 return self._rooted(self.value(node.args[0]), node.args[1])
-            case "fn":
-                return self._function(node.name, [self.value(part) for part in node.args])
-            case "matrix" | "row":
-                raise TooLarge("a matrix inside an expression")
+        return self._applied(node)
+
+    def _applied(self, node: Node) -> Any:
+        if node.op == "fn":
+            return self._function(node.name, [self.value(part) for part in node.args])
+        if node.op in ("matrix", "row"):
+            raise TooLarge("a matrix inside an expression")
         return self._opaque(node)
 
     def _magnitude(self, value: Any) -> int:
@@ -234,10 +147,10 @@ class Evaluator:
         ctx, value = self._context, values[0]
         self._check_angle(value)
         if name == "factorial":
-            _check_factorial(value)
+            check_factorial(value)
             return self._large(ctx.factorial(value))
         if name == "binom":
-            _check_factorial(value)
+            check_factorial(value)
             return self._large(ctx.binomial(*values))
         if name in ("log", "ln") and (self._is_zero(value) or (name == "log" and self._is_zero(ctx.ln(values[1])))):
             raise Undefined("the logarithm of zero")
