@@ -32,12 +32,14 @@ _JOINT = re.compile(
 )
 _OR = re.compile(r"\b(?:or|maybe|possibly|perhaps)\b")
 _STATED = re.compile(
-    r"\banswer\b\**(?:[^.\n:=?]{0,60}?\b(?:is|was|are|equals)\b|\s*(?:\([^()\n]{0,30}\)\s*)?[:=])\**:?", re.IGNORECASE
+    r"\banswer\b\**(?:[^.\n:=?]{0,60}?\b(?:is|was|are|equals)\b|\s*(?:\([^()\n]{0,30}\)\s*)?[:=])\**:?",
+    re.IGNORECASE,
 )
 _BLANK = re.compile(r"[\s*:_\"“”]*")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|[\"”*])|\n|<\|")
 _MATH = re.compile(
-    r"\$\$(.{1,800}?)\$\$|\$((?:[^$\\]|\\.){1,800}?)\$|\\\((.{1,800}?)\\\)|\\\[(.{1,800}?)\\\]", re.DOTALL
+    r"\$\$(.{1,800}?)\$\$|\$((?:[^$\\]|\\.){1,800}?)\$|\\\((.{1,800}?)\\\)|\\\[(.{1,800}?)\\\]",
+    re.DOTALL,
 )
 _ALTERNATIVE = re.compile(
     r"[\s$.,;)\]*]{0,10}(?:\\[)\]])?[\s,(]{0,4}(?:or|maybe|perhaps|possibly|alternatively)\s(?:maybe |perhaps |even )?"

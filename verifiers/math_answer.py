@@ -1,4 +1,4 @@
-r"""Whether the final answer of a response is the gold answer, as mathematics: ``\frac12`` is ``0.5``, ``x+1`` is ``1+x``.
+r"""Whether the final answer of a response is the gold answer, as mathematics: ``\frac12`` is ``0.5``.
 
 Where the final answer stands, the first that applies:
 
@@ -8,8 +8,8 @@ Where the final answer stands, the first that applies:
 4. all of the response, where it is nothing but an answer
 5. the last piece of mathematics or the last number
 
-Several answers, hedging and denial are wrong, whatever they are: ``3 or 4``, ``not \boxed{5}``, a larger set. What stands
-before ``</think>`` is no answer; a response that never closes ``<think>`` has none.
+Several answers, hedging and denial are wrong, whatever they are: ``3 or 4``, ``not \boxed{5}``, a larger set. What
+stands before ``</think>`` is no answer; a response that never closes ``<think>`` has none.
 
 Equal as it is written is right. Otherwise both answers are read by a closed grammar (nothing is ever evaluated by
 Python's or SymPy's parser), and numbers are compared exactly, expressions by their values at points, within bounds
@@ -47,6 +47,7 @@ _BARE_CHARACTERS = 400
 _SHORT_CHARACTERS = 60
 _LAST_CHARACTERS = 8000
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
+_COMMA = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9])")
 _LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
 _BRACKETED = re.compile(r"\(([A-J])\)")
 _CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
@@ -57,10 +58,13 @@ _PROSE = re.compile(
 )
 """Words that make a response a sentence, unless the gold answer is one."""
 
+_CORRECTED = re.compile(r"\b(?:not|n['’]t)\b[^.\n]{0,60}?\b(?:it['’]?s|it is|which is|but)\b", re.IGNORECASE)
+"""``not 10, it's 12`` gives the second number."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
     r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
-    r"|[\[({][^\n\])}]{0,60} for \w+ in |\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
+    r"|[\[({][^\n\])}]{0,60} for \w+ in |\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])"
+    r"|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
 )
 """A response that is code gives no answer, whatever it would print."""
 
@@ -161,7 +165,7 @@ class MathAnswer(Policy):
         return last.text if last and not last.reason else None
 
     def _last(self, gold: Answer, text: str) -> final_answer.Final | None:
-        """The last piece of mathematics, or the last number where that stands later; a short response without words has none."""
+        """The last piece of mathematics, or the last number where that stands later; none in a few signs."""
         found = final_answer.formulas(text[-_LAST_CHARACTERS:])
         offset = max(0, len(text) - _LAST_CHARACTERS)
         backwards = re.search("[0-9]", text[::-1])
@@ -174,7 +178,7 @@ class MathAnswer(Policy):
             return final_answer.Final(found[-1][0], False)
         if len(text) < _SHORT_CHARACTERS and text.isascii() and len(_WORD.findall(text)) < 2:
             return None
-        value = NumericAnswer()(Problem("", "", "", "", "0"), text)
+        value = NumericAnswer()(Problem("", "", "", "", "0"), _CORRECTED.split(text)[-1])
         if value.status == "unparsed" or value.answer is None:
             return None
         return final_answer.Final(value.answer, False, value.reason)
@@ -203,6 +207,8 @@ def _gold_answer(text: str, decimal_comma: bool) -> Answer:
 def answer_of(text: str, decimal_comma: bool = False) -> Answer:
     """Read an answer; raises nothing, whatever the text."""
     text = text.strip("$ \t\n")
+    if decimal_comma:
+        text = _COMMA.sub(".", text)
     if len(text) > MAX_CHARACTERS:
         return Answer("".join(text.split()), Unread("too long"))
     if number := _NUMBER.match(text):

@@ -6,10 +6,18 @@ from abc import ABC, abstractmethod
 
 from selftrain.verifiers.math_cursor import MAX_DEPTH, Cursor, NotRead
 from selftrain.verifiers.math_matrices import MAX_CELLS, determinant, matrix_of
-from selftrain.verifiers.math_nodes import INFINITY, PI, TWO, E, I, Node, div, fn, mul, num, power, sym
+from selftrain.verifiers.math_nodes import IMAGINARY, INFINITY, PI, TWO, E, Node, div, fn, mul, num, power, sym
 from selftrain.verifiers.math_tokens import FUNCTIONS
 
-CONSTANTS = {"e": E, "i": I, "pi": PI, r"\pi": PI, r"\infty": INFINITY, r"\infin": INFINITY, r"\imath": I}
+CONSTANTS = {
+    "e": E,
+    "i": IMAGINARY,
+    "pi": PI,
+    r"\pi": PI,
+    r"\infty": INFINITY,
+    r"\infin": INFINITY,
+    r"\imath": IMAGINARY,
+}
 _RENAMED = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arccsc": "acsc", "arcsec": "asec",
     "ctg": "cot", "tg": "tan", "cosec": "csc", "sgn": "sign", "Re": "re", "Im": "im", "arcsinh": "asinh",

@@ -19,13 +19,10 @@ def plus(terms: list[Node]) -> Node:
     matrices = [term for term in terms if term.op == "matrix"]
     if not matrices:
         return add(*terms)
-    first = _rows(matrices[0])
     if len(matrices) < len(terms) or any(_shape(term) != _shape(matrices[0]) for term in matrices):
         raise NotRead("a sum of different shapes")
-    cells = [
-        [[_rows(term)[row][column] for term in terms] for column in range(len(first[0]))] for row in range(len(first))
-    ]
-    return matrix_of([[add(*cell) for cell in row] for row in cells])
+    rows = zip(*map(_rows, terms), strict=True)
+    return matrix_of([[add(*cells) for cells in zip(*row, strict=True)] for row in rows])
 
 
 def times(left: Node, right: Node) -> Node:

@@ -85,7 +85,10 @@ def _times(gold: Ratio, answer: Ratio) -> bool:
         return False
     if gold.half and answer.half and gold.half != answer.half:
         return False
-    hours = [time.time[0] % 12 + 12 * (time.half == "pm") if time.time and time.half else time.time[0] if time.time else 0
-             for time in (gold, answer)]  # fmt: skip
+    hours = [_hour(gold.time[0], gold.half), _hour(answer.time[0], answer.half)]
     early = gold.time[0] <= 12 and answer.time[0] <= 12 and gold.half != answer.half
     return hours[0] == hours[1] or (early and gold.time[0] == answer.time[0])
+
+
+def _hour(hour: int, half: str) -> int:
+    return hour % 12 + 12 * (half == "pm") if half else hour

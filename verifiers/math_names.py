@@ -1,4 +1,4 @@
-"""Letters in an expression: names that are known, products of letters, symbols with an index, functions that are applied."""
+"""Letters in an expression: known names, products of letters, symbols with an index, functions that are applied."""
 
 from __future__ import annotations
 
@@ -10,12 +10,34 @@ from selftrain.verifiers.math_tokens import FUNCTIONS
 MAX_LETTERS = 8
 
 _WORDS = {"inf": INFINITY, "infinity": INFINITY, "oo": INFINITY, "Infinity": INFINITY, "infty": INFINITY, "pi": PI}
-_GREEK = frozenset("alpha beta gamma delta epsilon zeta eta theta lambda mu nu xi rho sigma tau chi psi omega".split())
+_GREEK = frozenset(
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "chi",
+        "psi",
+        "omega",
+    ]
+)
 _ENDING = {
-    ")", "]", "}", ",", ";", "+", "-", "*", "/", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", "&", "\\\\",
-    r"\rfloor", r"\rceil", r"\}", r"\rangle", r"\approx", r"\to", r"\equiv", r"\pm", r"\mp", r"\setminus", ":", r"\end",
-    r"\pmod", r"\subset", r"\subseteq", r"\supset", r"\notin", r"\sim", r"\cong", r"\Rightarrow", r"\dots", ".", "?", '"',
-    r"\{", "'", "^", "_", "@", "#", r"\forall", r"\exists", r"\wedge", r"\vee", r"\langle", r"\parallel", r"\perp",
+    ")", "]", "}", ",", ";", "+", "-", "*", "/", "=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", "&",
+    "\\\\", r"\rfloor", r"\rceil", r"\}", r"\rangle", r"\approx", r"\to", r"\equiv", r"\pm", r"\mp", r"\setminus",
+    ":", r"\end", r"\pmod", r"\subset", r"\subseteq", r"\supset", r"\notin", r"\sim", r"\cong", r"\Rightarrow",
+    r"\dots", ".", "?", '"', r"\{", "'", "^", "_", "@", "#", r"\forall", r"\exists", r"\wedge", r"\vee", r"\langle",
+    r"\parallel", r"\perp",
 }  # fmt: skip
 """No factor begins with one of these."""
 

@@ -1,8 +1,8 @@
 """Expressions as trees, and one spelling per tree up to the order of sums and products.
 
-A node is ``num`` (an exact value), ``sym`` (a name), ``const`` (``pi``, ``e``, ``i``, ``inf``), ``add``, ``mul``, ``div``,
-``pow``, ``root`` (radicand, degree), ``fn`` (a known function by name), ``opaque`` (an unknown function or an operator
-that is never carried out, such as an integral) or ``matrix`` (rows).
+A node is ``num`` (an exact value), ``sym`` (a name), ``const`` (``pi``, ``e``, ``i``, ``inf``), ``add``, ``mul``,
+``div``, ``pow``, ``root`` (radicand, degree), ``fn`` (a known function by name), ``opaque`` (an unknown function or an
+operator that is never carried out, such as an integral) or ``matrix`` (rows).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fn(name: str, *args: Node) -> Node:
 
 
 ZERO, ONE, TWO = num(0), num(1), num(2)
-PI, E, I, INFINITY = (Node("const", name=name) for name in ("pi", "e", "i", "inf"))
+PI, E, IMAGINARY, INFINITY = (Node("const", name=name) for name in ("pi", "e", "i", "inf"))
 
 
 def add(*terms: Node) -> Node:

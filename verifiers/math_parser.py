@@ -8,8 +8,8 @@ r"""Reads the tokens of one expression by a closed grammar; nothing is ever eval
     postfix  primary ("!" | "%" | "^" "\circ")*
     primary  number | symbol | "(" sum ")" | "|" sum "|" | \frac, \sqrt, \binom | function | operator | matrix
 
-``3\frac12`` and ``3 1/2`` are mixed numbers. ``f(x)`` is a function for f, g and h, for other letters a product. Commands
-without a meaning here are symbols.
+``3\frac12`` and ``3 1/2`` are mixed numbers. ``f(x)`` is a function for f, g and h, for other letters a product.
+Commands without a meaning here are symbols.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@ r"""From the tokens of a final answer to its form."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from selftrain.verifiers.math_cursor import MAX_TOKENS, NotRead
 from selftrain.verifiers.math_forms import (
     RELATIONS,
@@ -156,7 +158,7 @@ def _relation(tokens: list[Token], at: list[int], depth: int) -> Form:
     if len(at) > 8:
         raise NotRead("too many relations")
     bounds = [-1, *at, len(tokens)]
-    sides = [tokens[start + 1 : end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    sides = [tokens[start + 1 : end] for start, end in pairwise(bounds)]
     signs = [tokens[index].text for index in at]
     if not sides[0] and signs == ["="]:
         return _answer(sides[1], depth + 1)
@@ -171,7 +173,7 @@ def _set_expression(tokens: list[Token], top: list[int], depth: int) -> Form:
     if len(signs) > MAX_ITEMS:
         raise NotRead("too many parts")
     bounds = [-1, *signs, len(tokens)]
-    for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(bounds)):
         sign = tokens[start].text if number else r"\cup"
         part = _as_union(_answer(tokens[start + 1 : end], depth + 1))
         if sign == r"\setminus" and parts == list(_WHOLE[r"\reals"].parts):
@@ -189,7 +191,7 @@ def _reals_without(part: Union) -> list[Interval | Node]:
         raise NotRead("a set that is not read")
     points.sort(key=lambda point: point.value)
     ends = [neg(INFINITY), *points, INFINITY]
-    return [Interval(low, high, (False, False)) for low, high in zip(ends, ends[1:], strict=False)]
+    return [Interval(low, high, (False, False)) for low, high in pairwise(ends)]
 
 
 def _as_union(form: Form) -> Union:
@@ -235,7 +237,7 @@ def _bracketed(tokens: list[Token], depth: int) -> Form:
     if not commas and opening in ("(", "[", "{"):
         return _answer(inside, depth + 1) if inside else value(tokens)
     bounds = [-1, *commas, len(inside)]
-    parts = [inside[start + 1 : end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    parts = [inside[start + 1 : end] for start, end in pairwise(bounds)]
     if len(parts) > MAX_ITEMS or not all(parts):
         raise NotRead("a list that is not read")
     items = tuple(item for part in parts for item in _several(part, depth + 1))

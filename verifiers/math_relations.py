@@ -75,7 +75,7 @@ def _steps(relation: Relation) -> list[tuple[Node, bool]]:
 
 
 def named(form: Form, gold: bool, policy: Policy, equal: Equal) -> Form:
-    """What an answer gives as a value: 3 of ``x = 3``, the points of ``(x, y) = (5, 8), (8, 5)``; else the answer itself.
+    """What an answer gives as a value: 3 of ``x = 3``, the points of ``(x, y) = (5, 8), (8, 5)``; else itself.
 
     Of a response, ``10^3 = 1000`` is 1000; of a gold answer the left side must be a name.
     """

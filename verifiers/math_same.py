@@ -20,12 +20,12 @@ from selftrain.verifiers.math_values import Evaluator
 Domain = Literal["real", "positive", "complex"]
 """What symbols stand for."""
 
-POINTS = 4
+POINTS = 5
 SPARE_BITS = 256
 MAX_WORK = 1_500_000
 """Nodes times bits of precision."""
 _FLOAT_TOLERANCE = 1e-3
-_SIGNS = ((1, 1, 1), (1, 1, 1), (1, -1, 1), (-1, -1, -1))
+_SIGNS = ((1, 1, 1), (1, 1, 1), (1, -1, 1), (-1, -1, -1), (-1, 1, 1))
 """Of the first, second and third symbol at each point."""
 
 
@@ -129,7 +129,8 @@ def _point(names: list[str], index: int, domain: Domain) -> dict[str, Any]:
     point: dict[str, Any] = {}
     for place, name in enumerate(names):
         draw = zlib.crc32(f"{name}/{index}".encode("utf-8", "replace"))
-        size = Fraction(draw % 9973 + 3000, 8191)
+        # Some are large enough for powers of negative numbers to leave the principal branch.
+        size = Fraction(draw % 9973 + 3000, 8191 if index < 3 else 3001)
         sign = _SIGNS[index][place % 3] if domain == "real" else 1
         point[name] = (sign * size, Fraction(draw // 9973 % 997 + 100, 499) if domain == "complex" else None)
     return point

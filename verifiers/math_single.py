@@ -3,6 +3,7 @@ r"""One value as it is written: a number or expression with its unit, digits in 
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 from selftrain.verifiers.math_cursor import NotRead
 from selftrain.verifiers.math_forms import Form, Ratio, Sequence, Value
@@ -58,12 +59,8 @@ def _unit_start(tokens: list[Token]) -> int:
             break
     while start > 1 and tokens[start - 1].text in ("^", "{", "/", "(") and start < len(tokens):
         start -= 1
-    for index in range(start, len(tokens)):
-        if (
-            tokens[index].kind == "num"
-            and tokens[index - 1].kind not in ("id", "text")
-            and tokens[index - 1].text not in "^{-"
-        ):
+    for before, token in pairwise(tokens[start - 1 :]):
+        if token.kind == "num" and before.kind not in ("id", "text") and before.text not in "^{-":
             return len(tokens)
     balance = sum((token.text in "({") - (token.text in ")}") for token in tokens[start:])
     return start if not balance else len(tokens)

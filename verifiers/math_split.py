@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from selftrain.verifiers.math_tokens import Token
 
-OPENING = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", "{": "}", r"\begin": r"\end", r"\lfloor": r"\rfloor",
-         r"\lceil": r"\rceil"}  # fmt: skip
+OPENING = {
+    "(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\begin": r"\end",
+    r"\lfloor": r"\rfloor", r"\lceil": r"\rceil",
+}  # fmt: skip
 _CLOSE = frozenset(OPENING.values())
 _JOINING = {"and", "or", "und", "oder", "et", "ou", r"\vee", r"\wedge"}
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from selftrain.verifiers.math_forms import Text
 from selftrain.verifiers.math_tokens import FUNCTIONS, Token
 
-_NUMBERS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-        " eighteen nineteen twenty".split()
-    )
-} | dict(thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90, hundred=100, thousand=1000)
+_UP_TO_TWENTY = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_TENS = dict(thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90, hundred=100, thousand=1000)
+_NUMBERS = {word: number for number, word in enumerate(_UP_TO_TWENTY)} | _TENS
 _ARTICLES = {"a", "an", "the"}
 _SYNONYMS = {
-    "yes": "true", "no": "false", "no solutions": "no solution", "no real solution": "no solution", "empty set": "no solution",
-    "no real solutions": "no solution", "does not exist": "undefined", "dne": "undefined", "none": "no solution",
-    "there is no solution": "no solution", "there are no solutions": "no solution", "no such": "no solution",
+    "yes": "true", "no": "false", "no solutions": "no solution", "no real solution": "no solution",
+    "no real solutions": "no solution", "empty set": "no solution", "none": "no solution", "dne": "undefined",
+    "there is no solution": "no solution", "there are no solutions": "no solution", "does not exist": "undefined",
 }  # fmt: skip
 _PUNCTUATION = frozenset(".-'!?()&/")
 _PLAIN_WORD = 4

@@ -22,7 +22,7 @@ _SIGNS = {
     **{vulgar[0]: rf"\frac{{{vulgar[1]}}}{{{vulgar[2]}}}" for vulgar in _VULGAR.split()},
     **dict.fromkeys("−–—‐‑‒﹣", "-"),
     **dict.fromkeys("“”‘’", '"'),
-    **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000\t\r\n\f", " "),
+    **dict.fromkeys("\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000\t\r\n\f", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u2061\u2062", ""),
     **{
         "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∞": r"\infty ", "π": r"\pi ", "×": "*", "·": "*", "⋅": "*", "∗": "*",
@@ -31,14 +31,15 @@ _SIGNS = {
         "∅": r"\emptyset ", "°": r"\degree ", "ℝ": r"\reals ", "ℤ": r"\integers ", "ℕ": r"\naturals ", "′": "'",
         "→": r"\to ", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
         "⌉": r"\rceil ", "∣": "|", "∖": r"\setminus ", "≡": r"\equiv ", "△": r"\triangle ", "∠": r"\angle ",
-        "，": ",", "。": ".", "：": ":", "；": ";", "、": ",", "％": "%", "∶": ":", "ℓ": "l", "∑": r"\sum ", "∫": r"\int ",
+        "，": ",", "。": ".", "：": ":", "；": ";", "、": ",", "％": "%", "∶": ":", "ℓ": "l",
+        "∑": r"\sum ", "∫": r"\int ",
     },
-    **dict(zip("αβγδεζηθλμρστφχψωΔΓΘΛΣΦΩ", (
-        rf"\{name} " for name in (
-            "alpha beta gamma delta epsilon zeta eta theta lambda mu rho sigma tau varphi chi psi omega "
-            "Delta Gamma Theta Lambda Sigma Phi Omega"
-        ).split()
-    ), strict=True)),
+    **{
+        "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ", "ζ": r"\zeta ",
+        "η": r"\eta ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
+        "φ": r"\varphi ", "χ": r"\chi ", "ψ": r"\psi ", "ω": r"\omega ", "Δ": r"\Delta ", "Γ": r"\Gamma ",
+        "Θ": r"\Theta ", "Λ": r"\Lambda ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Ω": r"\Omega ",
+    },
 }  # fmt: skip
 _SIGN_TABLE = str.maketrans(_SIGNS)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
@@ -52,13 +53,12 @@ _NESTED_FONTS = 6
 _BLACKBOARD = re.compile(r"\\mathbb\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))|\\([RZNQC])(?![A-Za-z])")
 _SETS = {"R": r"\reals ", "Z": r"\integers ", "N": r"\naturals ", "Q": r"\rationals ", "C": r"\complexes "}
 _THIN = re.compile(
-    r"(?<=[0-9])(?:,\s*(?:\\!|\{\\!\})\s*|\s?\{,\s?\}\s?|\\[;: ]|\{\\[,;:]\})(?=[0-9]{3}(?![0-9]))|(?<=[0-9])\\[,!](?=[0-9])"
+    r"(?<=[0-9])(?:,\s*(?:\\!|\{\\!\})\s*|\s?\{,\s?\}\s?|\\[;: ]|\{\\[,;:]\})(?=[0-9]{3}(?![0-9]))"
+    r"|(?<=[0-9])\\[,!](?=[0-9])"
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]*\}")
-_LINE = re.compile(
-    r"(?<!\\)\\(?:noindent|displaystyle|textstyle|scriptstyle|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])"
-)
+_LINE = re.compile(r"(?<!\\)\\(?:noindent|(?:display|text|script)style|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])")
 _REPEATING = re.compile(r"([0-9]*\.[0-9]*)\\(?:overline|bar|dot)\s*(?:\{\s*([0-9]{1,20})\s*\}|([0-9]))")
 _PRIMES = re.compile(r"\^\s*(?:\{((?:\s*\\prime)+)\s*\}|(\\prime))")
 _TEXT, _TEXT_END = "\x02", "\x03"
@@ -196,11 +196,12 @@ def _unfonted(match: re.Match[str]) -> str:
     return f"{_TEXT}{inside}{_TEXT_END}"
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan sec csc cot sinh cosh tanh coth sech csch arcsin arccos arctan arccot arccsc arcsec asin acos atan"
-    " ln log lg exp max min gcd lcm det abs sqrt cosec ctg tg floor ceil Re Im sgn sign arg arcsinh arccosh arctanh asinh"
-    " acosh atanh".split()
-)
+FUNCTIONS = {
+    "sin", "cos", "tan", "sec", "csc", "cot", "sinh", "cosh", "tanh", "coth", "sech", "csch", "arcsin", "arccos",
+    "arctan", "arccot", "arccsc", "arcsec", "asin", "acos", "atan", "ln", "log", "lg", "exp", "max", "min", "gcd",
+    "lcm", "det", "abs", "sqrt", "cosec", "ctg", "tg", "floor", "ceil", "Re", "Im", "sgn", "sign", "arg", "arcsinh", 
+    "arccosh", "arctanh", "asinh", "acosh", "atanh",
+}  # fmt: skip
 """Names that stand for a known function also where no backslash marks them."""
 
 

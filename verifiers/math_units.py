@@ -10,20 +10,16 @@ degree deg | rad radian | dollar usd buck | cent | euro eur | yen | rupee | % pe
 kmph | hz hertz | n newton | j joule | w watt | v volt | a ampere amp | k kelvin | pa pascal | mol mole | c | f
 square sq | cubic cu | per | unit | piece | people person | pm p.m | am a.m | fps | bit | byte | step | way | point
 """
-_NAMES = {
-    name: group.split()[0]
-    for line in _UNITS.split("\n")
-    for group in line.split("|")
-    for name in group.split()
-    if group.split()
-}
+_GROUPS = [group.split() for group in _UNITS.replace("\n", "|").split("|") if group.split()]
+_NAMES = {name: group[0] for group in _GROUPS for name in group}
 _SYMBOLS = {r"\circ": "degree", "%": "%", r"\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen", "₹": "rupee"}
 NO_UNIT = frozenset({"unit", "a", "an", "the", "of", "total", "approximately", "about", "exactly", "only", "each"})
 CURRENCY = frozenset({r"\$", "€", "£", "¥", "₹"})
 """Signs that stand before a number."""
-WRITTEN = frozenset(
-    "mm cm km ft kg lb lbs oz ml mg mph pct percent in min hr hrs sec inch inches feet foot yd mi deg rad sq cu usd".split()
-)
+WRITTEN = {
+    "mm", "cm", "km", "ft", "kg", "lb", "lbs", "oz", "ml", "mg", "mph", "pct", "percent", "in", "min", "hr", "hrs",
+    "sec", "inch", "inches", "feet", "foot", "yd", "mi", "deg", "rad", "sq", "cu", "usd",
+}  # fmt: skip
 """Units that are known without a text font, though short."""
 
 

@@ -52,7 +52,6 @@ _DENIED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
-_CORRECTED = re.compile(r"\b(?:it['’]?s|it is|which is|that is|but|rather|instead)\b", re.IGNORECASE)
 _CALCULATION = re.compile(r"[0-9=]")
 _ALGEBRA_BEFORE = re.compile(r"(?:[A-Za-z0-9)}]\s*[-+*/^−×·]|\b[A-Za-z]\(|[<>≤≥±])\s*\Z")
 _ALGEBRA_AFTER = re.compile(r"\s?[xyznie](?![A-Za-z])|\s*[-+*^−×·]\s*(?:[A-Za-z](?![A-Za-z])|\()")
@@ -99,7 +98,7 @@ def last_number(text: str, match: re.Match[str]) -> Found:
         opens = {"hedge": not _CALCULATION.search(before), "series": not before.strip(" \t*$(")}
         if more and reaches and opens.get(more.lastgroup or "") and _joined(text, other):
             return _none(text[other.start() : match.end()], "not a single number")
-        if _denied(text, other) and not _CORRECTED.search(text, other.end(), match.start()):
+        if _denied(text, other):
             return _none(text[other.start() : match.end()], "says what the answer is not")
     return found(match)
 
