@@ -12,7 +12,7 @@ import os
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +80,14 @@ def resolve_now(spec: VerifierSpec) -> Verifier:
     except TypeError as error:
         raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
     return verifier  # type: ignore[no-any-return]
+
+
+def unread_golds(verifier: Verifier, problems: Iterable[Problem]) -> list[tuple[str, str]]:
+    """Ids of the problems whose gold answer the verifier cannot read, and why; none where it has no ``check_gold``."""
+    check = getattr(verifier, "check_gold", None)
+    if check is None:
+        return []
+    return [(problem.id, str(why)) for problem in problems if (why := check(problem.answer))]
 
 
 def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb: int) -> Handler:

@@ -18,7 +18,7 @@ from selftrain.artifacts import RunDir
 from selftrain.config import to_tree
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
-from selftrain.judging import VerifierSpec
+from selftrain.judging import VerifierSpec, resolve_now, unread_golds
 from selftrain.planning.engine import OpenEngine
 from selftrain.planning.plan import Stages
 from selftrain.planning.problems import ProblemSet, few_shot, load_problems
@@ -209,6 +209,19 @@ class Session:
             memory_mb=bounds.memory_mb,
         )
         return self._open.enter_context(pool)
+
+    @cached_property
+    def unread_golds(self) -> list[str]:
+        """A line for each task that has gold answers its verifier cannot read."""
+        lines = []
+        for name, task in self.config.tasks.items():
+            asked = (problem for split in self.problems.splits[name].values() for problem in split)
+            found = unread_golds(resolve_now(verifier_spec(task.verifier, self.config.reward.verify)), asked)
+            if found:
+                first = "; ".join(f"{id} ({why[:80]})" for id, why in found[:3])
+                told = f"{len(found)} gold answers that {task.verifier.kind} does not read"
+                lines.append(f"task {name}: {told}, and that are met only as they are written: {first}")
+        return lines
 
     def free_for_training(self) -> None:
         """Close the sampler, whose memory is the trainer's now, unless it is to stay."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from selftrain import registry
+from selftrain.judging import unread_golds
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers.math_answer import MathAnswer
 
@@ -114,6 +115,13 @@ def test_a_gold_answer_that_is_not_read_is_named_and_met_as_it_is_written() -> N
     assert verdict.status == "unparsed" and verdict.answer == "x = 1"
 
 
+def test_gold_answers_that_are_not_read_are_listed() -> None:
+    problems = [Problem(f"t/{index}", "t", "train", "", gold) for index, gold in enumerate(["1/2", "\\min at 1", None])]
+    found = unread_golds(MathAnswer(), problems)
+    assert found == [("t/1", "not read: expected \\{"), ("t/2", "no answer")]
+    assert unread_golds(registry.build("verifier", "exact_answer", {}), problems) == []
+
+
 def test_numbers_of_one_value_have_one_spelling() -> None:
     spellings = ["0.5", "\\frac12", "\\boxed{\\frac{2}{4}}", "The answer is $.50$.", "2^{-1}"]
     assert {judged("1", spelling).answer for spelling in spellings} == {"0.5"}
@@ -125,8 +133,8 @@ def million(pattern: str) -> str:
 
 PATTERNS = [
     "1", "1,111", "1.1", "1 ", "1/", " ", "\\", "or ", "3 or ", "\\text{", "$1$ or ", "-", "\\boxed{", "answer is ",
-    "(A) or ", "<think>", "(", "{", "[", "|", "1+", "= 12\n", "<answer>", "####", "\ud800\x00", "\\frac", "\\sqrt", "x^",
-    "\\left(", "\\boxed{1} and ", "$", "\\[", "\\(", "answer: $", "\\begin{pmatrix}", "&", "½", "_{", "x=1, ", "\\pm",
+    "(A) or ", "<think>", "(", "{", "[", "|", "1+", "= 12\n", "<answer>", "####", "\ud800\x00", "\\frac", "\\sqrt",
+    "x^", "\\left(", "\\boxed{1} and ", "$", "\\[", "\\(", "answer: $", "\\begin{pmatrix}", "&", "½", "_{", "x=1, ", "\\pm",
     "answer is $x", "\\boxed{$", "f(", "e^{", "\n", "not ",
 ]  # fmt: skip
 
