@@ -134,8 +134,8 @@ def million(pattern: str) -> str:
 PATTERNS = [
     "1", "1,111", "1.1", "1 ", "1/", " ", "\\", "or ", "3 or ", "\\text{", "$1$ or ", "-", "\\boxed{", "answer is ",
     "(A) or ", "<think>", "(", "{", "[", "|", "1+", "= 12\n", "<answer>", "####", "\ud800\x00", "\\frac", "\\sqrt",
-    "x^", "\\left(", "\\boxed{1} and ", "$", "\\[", "\\(", "answer: $", "\\begin{pmatrix}", "&", "½", "_{", "x=1, ", "\\pm",
-    "answer is $x", "\\boxed{$", "f(", "e^{", "\n", "not ",
+    "x^", "\\left(", "\\boxed{1} and ", "$", "\\[", "\\(", "answer: $", "\\begin{pmatrix}", "&", "½", "_{",
+    "x=1, ", "\\pm",     "answer is $x", "\\boxed{$", "f(", "e^{", "\n", "not ",
 ]  # fmt: skip
 
 

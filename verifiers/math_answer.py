@@ -206,7 +206,7 @@ def _gold_answer(text: str, decimal_comma: bool) -> Answer:
 
 def answer_of(text: str, decimal_comma: bool = False) -> Answer:
     """Read an answer; raises nothing, whatever the text."""
-    text = text.strip("$ \t\n")
+    text = text.strip("$*` \t\n")
     if decimal_comma:
         text = _COMMA.sub(".", text)
     if len(text) > MAX_CHARACTERS:
