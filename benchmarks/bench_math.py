@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -93,10 +92,10 @@ def math_verify(rows: list[tuple[str, str]], interpreter: str) -> dict[str, Any]
 
 if __name__ == "__main__":
     data, interpreter = os.environ.get("SELFTRAIN_DATA"), os.environ.get("SELFTRAIN_MATH_VERIFY")
-    if not data or not interpreter:
-        sys.exit("bench_math needs SELFTRAIN_DATA, and SELFTRAIN_MATH_VERIFY: a Python that has math-verify 0.9.0")
-    rows = responses(Path(data))
-    mine, peer = ours(rows), math_verify(rows, interpreter)
-    save(
-        "math", {"responses": len(rows), "ours": mine, "math-verify": peer, "ratio": peer["seconds"] / mine["seconds"]}
-    )
+    if data and interpreter:
+        rows = responses(Path(data))
+        mine, peer = ours(rows), math_verify(rows, interpreter)
+        ratio = peer["seconds"] / mine["seconds"]
+        save("math", {"responses": len(rows), "ours": mine, "math-verify": peer, "ratio": ratio})
+    else:
+        print("not run: set SELFTRAIN_DATA, and SELFTRAIN_MATH_VERIFY to a Python that has math-verify 0.9.0")

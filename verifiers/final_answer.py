@@ -46,6 +46,8 @@ _ALTERNATIVE = re.compile(
     r"(?:\$|\\\(|\\\[|[A-Za-z]\s*=)"
 )
 
+_GOES_ON = re.compile(r"[\s,;(]{0,5}(?:and|or|maybe|perhaps|possibly|plus|minus)\b")
+
 
 class Final(NamedTuple):
     """The final answer as it is written; ``reason`` where it is none, since it is denied or one of several."""
@@ -141,6 +143,14 @@ def stated(text: str) -> str | None:
     reach = opening.end() if opening else 0
     stop = _SENTENCE_END.search(rest, reach)
     return rest[: stop.start()].strip(" *_\"“”'") if stop else rest.strip(" *_\"“”'")
+
+
+def opening(sentence: str) -> str | None:
+    """The piece of mathematics that a sentence begins with; all of the sentence where ``and`` or ``or`` goes on."""
+    match = _MATH.match(sentence)
+    if match is None:
+        return None
+    return sentence if _GOES_ON.match(sentence, match.end()) else next(group for group in match.groups() if group)
 
 
 def formulas(text: str) -> list[tuple[str, int]]:

@@ -52,7 +52,7 @@ _LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*(
 _BRACKETED = re.compile(r"\(([A-J])\)")
 _CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
 _PROSE = re.compile(
-    r"(?<![\\A-Za-z{])(?:is|are|was|the|we|find|that|therefore|thus|hence|it|this|get|have|since|because|then|not|which"
+    r"\A\s*so\b|(?<![\\A-Za-z{])(?:is|are|was|the|we|find|that|therefore|thus|hence|it|this|get|have|since|because|then|not|which"
     r"|there|must|can|will|of|with|when|where|if|for|its?|know|answer)(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -161,6 +161,8 @@ class MathAnswer(Policy):
         """The answer in a sentence that states one."""
         if self._reads(gold, zone) or canonical(tokens_of(zone)) == gold.spelling:
             return zone
+        if (first := final_answer.opening(zone)) is not None:
+            return first
         last = self._last(gold, zone)
         return last.text if last and not last.reason else None
 
