@@ -74,7 +74,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Text:
-    """Words in lower case; ``spelling`` keeps what was written, without spaces."""
+    """Words in lower case, without articles."""
 
     words: str
 

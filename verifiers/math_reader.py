@@ -23,8 +23,7 @@ from selftrain.verifiers.math_split import closing, is_enclosed, is_plain_group,
 from selftrain.verifiers.math_text import is_text, text_of
 from selftrain.verifiers.math_tokens import Token
 
-MAX_ITEMS = 120
-MAX_SIGNS = 4
+MAX_ITEMS, MAX_SIGNS = 120, 4
 
 _SET_SIGNS = {r"\cup", r"\cap", r"\setminus"}
 _WHOLE = {r"\reals": Union((Interval(neg(INFINITY), INFINITY, (False, False)),))}
@@ -48,7 +47,7 @@ def _answer(tokens: list[Token], depth: int) -> Form:
     """An answer or a list of answers."""
     if depth > 12:
         raise NotRead("nested too deeply")
-    tokens = _without_dollars_and_lead(tokens)
+    tokens = _without_lead(tokens)
     if not tokens:
         raise NotRead("empty")
     if is_text(tokens):
@@ -67,8 +66,8 @@ def _answer(tokens: list[Token], depth: int) -> Form:
     return _one(tokens, depth)
 
 
-def _without_dollars_and_lead(tokens: list[Token]) -> list[Token]:
-    """Without words before a colon or a verb: ``Solution is:``, ``the answer is``, and without quotes."""
+def _without_lead(tokens: list[Token]) -> list[Token]:
+    """Without quotes, braces around all, and words before a colon or a verb: ``Solution is:``, ``the answer is``."""
     tokens = [token for token in tokens if token.text not in ('"', "#")]
     while (
         len(tokens) > 2 and tokens[0].text == "{" and closing(tokens, 0) == len(tokens) - 1 and is_plain_group(tokens)
