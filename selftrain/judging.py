@@ -100,6 +100,14 @@ def load(spec: VerifierSpec) -> Judge:
     return judge_of(verifier, getattr(verifier, "right_at", spec.right_at) if given is None else given)
 
 
+def unread_golds(verifier: Any, problems: Iterable[Problem]) -> list[tuple[str, str]]:
+    """Ids of the problems whose gold answer the verifier cannot read, and why; none where it has no ``check_gold``."""
+    check = getattr(verifier, "check_gold", None)
+    if check is None:
+        return []
+    return [(problem.id, str(why)) for problem in problems if (why := check(problem.answer))]
+
+
 def _load_part(table: str, part: Any, place: str) -> Any:
     """A component inside the options of a verifier; one that is ready already stays."""
     if callable(part) or isinstance(part, Judge):

@@ -30,6 +30,8 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
     if dropped := {task: count for task, count in session.problems.dropped.items() if count}:
         told = ", ".join(f"{count} of {task}" for task, count in dropped.items())
         yield Notice(f"left out problems that also occur in an evaluated split: {told}", "warning")
+    for line in session.unread_golds:
+        yield Notice(line, "warning")
     for line in said(session):
         yield Notice(line, "info")
     for stage, work in preparation(session):

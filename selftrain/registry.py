@@ -30,6 +30,7 @@ TABLES: dict[str, dict[str, str]] = {
         "jsonl": "selftrain.tasks.jsonl:JsonLines",
     },
     "verifier": {
+        "math_answer": "selftrain.verifiers.math_answer:MathAnswer",
         "numeric_answer": "selftrain.verifiers.numeric_answer:NumericAnswer",
         "choice_answer": "selftrain.verifiers.choice_answer:ChoiceAnswer",
         "exact_answer": "selftrain.verifiers.exact_answer:ExactAnswer",

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from selftrain import registry
 from selftrain.artifacts import RunDir
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
-from selftrain.judging import VerifierSpec
+from selftrain.judging import VerifierSpec, resolve_now, unread_golds
 from selftrain.planning import fingerprints
 from selftrain.planning.engine import OpenEngine
 from selftrain.planning.plan import Stages
@@ -208,6 +209,22 @@ class Session:
             memory_mb=bounds.memory_mb,
         )
         return self._open.enter_context(pool)
+
+    @cached_property
+    def unread_golds(self) -> list[str]:
+        """A line for each task that has gold answers its verifier cannot read."""
+        lines = []
+        for name, task in self.config.tasks.items():
+            # Others are not loaded here: what they need may be there in worker processes alone.
+            if not hasattr(registry.resolve("verifier", task.verifier.kind), "check_gold"):
+                continue
+            asked = (problem for split in self.problems.splits[name].values() for problem in split)
+            found = unread_golds(resolve_now(verifier_spec(task.verifier, self.config.reward.verify)), asked)
+            if found:
+                first = "; ".join(f"{id} ({why[:80]})" for id, why in found[:3])
+                told = f"{len(found)} gold answers that {task.verifier.kind} does not read"
+                lines.append(f"task {name}: {told}, and that are met only as they are written: {first}")
+        return lines
 
     def free_for_training(self) -> None:
         """Close the sampler, whose memory is the trainer's now, unless it is to stay."""

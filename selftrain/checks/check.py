@@ -161,6 +161,7 @@ def plan(session: Session) -> Iterator[str]:
         yield f"task {task}: {sizes}; judged by {in_words(to_tree(config.tasks[task].verifier))}{only}"
         if problems.dropped[task]:
             yield f"  {problems.dropped[task]} problems left out: they also occur in an evaluated split"
+    yield from session.unread_golds
     for name, warmup in config.warmup.items():
         yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {_length(warmup)}"
     for name, step in config.grow.items():
