@@ -58,6 +58,7 @@ TABLES: dict[str, dict[str, str]] = {
     "protocol": {
         "lm_eval_gsm8k_cot": "selftrain.protocols.lm_eval_gsm8k_cot:LmEvalGSM8KCoT",
         "lighteval_gsm8k": "selftrain.protocols.lighteval_gsm8k:LightevalGSM8K",
+        "lighteval_math_500": "selftrain.protocols.lighteval_math_500:LightevalMATH500",
     },
 }
 

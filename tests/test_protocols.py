@@ -283,7 +283,7 @@ def test_worked_examples_are_drawn_by_row_so_ids_must_end_in_one(
 
 def test_what_a_protocol_needs_is_looked_for_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.build("protocol", "lighteval_gsm8k", {}).check()
-    monkeypatch.setattr("selftrain.protocols.extractive_match.REQUIRED", "latex2sympy2_extended==0.0.1")
+    monkeypatch.setattr("selftrain.protocols.lighteval.REQUIRED", "latex2sympy2_extended==0.0.1")
     with pytest.raises(ValueError, match=r"needs latex2sympy2_extended==.*pip install"):
         registry.build("protocol", "lighteval_gsm8k", {}).check()
 
