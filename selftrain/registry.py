@@ -27,6 +27,9 @@ TABLES: dict[str, dict[str, str]] = {
         "svamp": "selftrain.tasks.svamp:SVAMP",
         "aqua": "selftrain.tasks.aqua:AQuA",
         "countdown": "selftrain.tasks.countdown:Countdown",
+        "math": "selftrain.tasks.competition_math:MATH",
+        "math500": "selftrain.tasks.math500:MATH500",
+        "aime24": "selftrain.tasks.aime24:AIME24",
         "jsonl": "selftrain.tasks.jsonl:JsonLines",
     },
     "verifier": {

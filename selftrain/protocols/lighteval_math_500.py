@@ -1,7 +1,7 @@
 """The task ``math_500`` of Hugging Face's lighteval (0.13.0, version 2 of the task).
 
-The question alone, with the wish for a last line ``ANSWER: ...``; graded by ``pass@k`` of one answer. The gold answer is
-read out of the worked solution as upstream writes it, with the same patterns as the response.
+The question alone, with the wish for a last line ``ANSWER: ...``; graded by ``pass@k`` of one answer. The gold answer
+is read out of the worked solution as upstream writes it, with the same patterns as the response.
 """
 
 from __future__ import annotations
