@@ -1,8 +1,8 @@
 r"""MATH (Hendrycks et al. 2021): competition problems in seven subjects and five levels, with worked solutions.
 
 From the Hugging Face hub, or from local files ``train.jsonl`` and ``test.jsonl`` with the fields ``problem``,
-``level``, ``type`` and ``solution``. There is no validation split upstream, so one is carved from train. The gold answer is what
-the last ``\boxed{}`` of the worked solution holds, or the field ``answer`` where a file has it.
+``level``, ``type`` and ``solution``. There is no validation split upstream, so one is carved from train. The gold
+answer is what the last ``\boxed{}`` of the worked solution holds, or the field ``answer`` where a file has it.
 
 In place of ``train.jsonl`` a list ``train_answers.json`` will do, with the fields ``problem``, ``answer``,
 ``difficulty`` and ``type``: it has no worked solutions, and rows whose answer it leaves open are left out.

@@ -59,6 +59,39 @@ def gsm8k_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def math_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "problem": f"What is $\\frac{{{i}}}{{7}} + 1$?",
+            "level": f"Level {i % 5 + 1}",
+            "type": "Prealgebra",
+            "solution": f"As $1 = \\frac{{7}}{{7}}$, the sum is $\\boxed{{\\frac{{{i + 7}}}{{7}}}}$.",
+        }
+        for i in range(1, count + 1)
+    ]
+
+
+def math500_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "problem": row["problem"],
+            "solution": row["solution"],
+            "answer": f"\\frac{{{i + 7}}}{{7}}",
+            "subject": row["type"],
+            "level": i % 5 + 1,
+            "unique_id": f"test/prealgebra/{i}.json",
+        }
+        for i, row in enumerate(math_rows(count), 1)
+    ]
+
+
+def aime_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": 60 + i, "problem": f"Find the number of integers from 1 to {i}.", "answer": f"{i:03d}", "url": "x"}
+        for i in range(1, count + 1)
+    ]
+
+
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
