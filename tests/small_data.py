@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
+from selftrain.tasks.aime24 import AIME24
 from selftrain.tasks.aqua import AQuA
+from selftrain.tasks.competition_math import MATH
 from selftrain.tasks.countdown import Countdown
+from selftrain.tasks.math500 import MATH500
 from selftrain.tasks.svamp import SVAMP
 from selftrain.types import Problem
 
-Task = SVAMP | AQuA | Countdown
+Task = SVAMP | AQuA | Countdown | MATH | MATH500 | AIME24
 
 
 def svamp_rows(count: int) -> list[dict[str, Any]]:
