@@ -27,6 +27,9 @@ TABLES: dict[str, dict[str, str]] = {
         "svamp": "selftrain.tasks.svamp:SVAMP",
         "aqua": "selftrain.tasks.aqua:AQuA",
         "countdown": "selftrain.tasks.countdown:Countdown",
+        "math": "selftrain.tasks.competition_math:MATH",
+        "math500": "selftrain.tasks.math500:MATH500",
+        "aime24": "selftrain.tasks.aime24:AIME24",
         "jsonl": "selftrain.tasks.jsonl:JsonLines",
     },
     "verifier": {
@@ -68,6 +71,7 @@ TABLES: dict[str, dict[str, str]] = {
     "protocol": {
         "lm_eval_gsm8k_cot": "selftrain.protocols.lm_eval_gsm8k_cot:LmEvalGSM8KCoT",
         "lighteval_gsm8k": "selftrain.protocols.lighteval_gsm8k:LightevalGSM8K",
+        "lighteval_math_500": "selftrain.protocols.lighteval_math_500:LightevalMATH500",
     },
 }
 

@@ -20,6 +20,7 @@ LONGEST = (
     "test_end_tokens.py",
     "test_vllm_server.py",
     "test_vllm.py",
+    "test_protocol_parity.py",
     "test_protocols.py",
     "test_hub.py",
     "test_reuse.py",

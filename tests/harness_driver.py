@@ -2,9 +2,9 @@
 
 Runs in the environment of tests/harnesses.txt: ``python harness_driver.py REQUEST.json REPLY.json``.
 
-Each of several requests holds the rows of ``train`` and ``test``, the numbers of few-shot examples per protocol, and
-responses as ``[row of test, text]``. Its reply holds prompts by protocol and number, in order of test, and scores by
-protocol.
+Each of several requests holds, by ``gsm8k`` and ``math_500``, the rows of ``train`` and ``test``, the numbers of
+few-shot examples per protocol, and responses as ``[row of test, text]``. Its reply holds prompts by protocol and
+number, in order of test, and scores by protocol.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ def lm_eval_scores(task: Any, responses: list[tuple[int, str]]) -> list[dict[str
     ]
 
 
-def lighteval_task(train: Rows, test: Rows, num_fewshots: int) -> Any:
+def lighteval_task(name: str, rows: dict[str, Rows], num_fewshots: int) -> Any:
     from lighteval.tasks.lighteval_task import LightevalTask
-    from lighteval.tasks.tasks.gsm8k import gsm8k
+    from lighteval.tasks.tasks import gsm8k, math_500
 
-    task = LightevalTask(dataclasses.replace(gsm8k, num_fewshots=num_fewshots))
-    task.dataset = {"train": [dict(row) for row in train], "test": [dict(row) for row in test]}
+    config = {"gsm8k": gsm8k.gsm8k, "math_500": math_500.math_500}[name]
+    task = LightevalTask(dataclasses.replace(config, num_fewshots=num_fewshots))
+    task.dataset = {split: [dict(row) for row in rows[split]] for split in ("train", "test") if split in rows}
     return task
 
 
@@ -96,19 +97,23 @@ def main(request: Path, reply: Path) -> None:
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
-    train, test, shots = asked["train"], asked["test"], asked["shots"]
+    prompts, scores = lm_eval_answer(asked["gsm8k"])
+    for name, request in asked.items():
+        protocol, task = f"lighteval_{name}", lighteval_task(name, request, 0)
+        numbered = {n: lighteval_task(name, request, n) for n in request["shots"][protocol]}
+        prompts[protocol] = {n: lighteval_prompts(one) for n, one in numbered.items()}
+        scores[protocol] = lighteval_scores(task, request["responses"])
+    versions = {name: version(name) for name in ("lm_eval", "lighteval", "latex2sympy2_extended")}
+    return {"versions": versions, "prompts": prompts, "scores": scores}
+
+
+def lm_eval_answer(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Prompts and scores, by protocol."""
     with tempfile.TemporaryDirectory() as folder:
-        task = lm_eval_task(test, Path(folder))
-        docs = list(task.test_docs())
-        lm_eval_prompts = {n: [task.fewshot_context(doc, n) for doc in docs] for n in shots["lm_eval_gsm8k_cot"]}
-        scores = {"lm_eval_gsm8k_cot": lm_eval_scores(task, asked["responses"])}
-    lighteval = {n: lighteval_prompts(lighteval_task(train, test, n)) for n in shots["lighteval_gsm8k"]}
-    scores["lighteval_gsm8k"] = lighteval_scores(lighteval_task(train, test, 0), asked["responses"])
-    return {
-        "versions": {name: version(name) for name in ("lm_eval", "lighteval", "latex2sympy2_extended")},
-        "prompts": {"lm_eval_gsm8k_cot": lm_eval_prompts, "lighteval_gsm8k": lighteval},
-        "scores": scores,
-    }
+        task = lm_eval_task(request["test"], Path(folder))
+        docs, name = list(task.test_docs()), "lm_eval_gsm8k_cot"
+        prompts = {n: [task.fewshot_context(doc, n) for doc in docs] for n in request["shots"][name]}
+        return {name: prompts}, {name: lm_eval_scores(task, request["responses"])}
 
 
 if __name__ == "__main__":

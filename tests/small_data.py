@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import registry
+from selftrain.tasks.aime24 import AIME24
 from selftrain.tasks.aqua import AQuA
+from selftrain.tasks.competition_math import MATH
 from selftrain.tasks.countdown import Countdown
+from selftrain.tasks.math500 import MATH500
 from selftrain.tasks.svamp import SVAMP
 from selftrain.types import Problem
 
-Task = SVAMP | AQuA | Countdown
+Task = SVAMP | AQuA | Countdown | MATH | MATH500 | AIME24
 
 
 def svamp_rows(count: int) -> list[dict[str, Any]]:
@@ -55,6 +58,39 @@ def gsm8k_rows(count: int) -> list[dict[str, Any]]:
             "question": f"Ann has {i} bags of 4 pens. How many pens has she?",
             "answer": f"She has {i} x 4 = <<{i}*4={4 * i}>>{4 * i} pens.\n#### {4 * i}",
         }
+        for i in range(1, count + 1)
+    ]
+
+
+def math_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "problem": f"What is $\\frac{{{i}}}{{7}} + 1$?",
+            "level": f"Level {i % 5 + 1}",
+            "type": "Prealgebra",
+            "solution": f"As $1 = \\frac{{7}}{{7}}$, the sum is $\\boxed{{\\frac{{{i + 7}}}{{7}}}}$.",
+        }
+        for i in range(1, count + 1)
+    ]
+
+
+def math500_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "problem": row["problem"],
+            "solution": row["solution"],
+            "answer": f"\\frac{{{i + 7}}}{{7}}",
+            "subject": row["type"],
+            "level": i % 5 + 1,
+            "unique_id": f"test/prealgebra/{i}.json",
+        }
+        for i, row in enumerate(math_rows(count), 1)
+    ]
+
+
+def aime_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": 60 + i, "problem": f"Find the number of integers from 1 to {i}.", "answer": f"{i:03d}", "url": "x"}
         for i in range(1, count + 1)
     ]
 

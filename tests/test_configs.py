@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from qwen_like import write
-from small_data import aqua_rows, countdown_rows, gsm8k_rows, write_lines
+from small_data import aime_rows, aqua_rows, countdown_rows, gsm8k_rows, math500_rows, math_rows, write_lines
 
 from selftrain.cli import main
 from selftrain.config import load_config
@@ -21,9 +21,12 @@ MIXED = (
     "tasks.aqua.data_dir={}/aqua",
     "tasks.countdown={data_dir: '{}/countdown', val_size: 4, test_size: 6}",
 )
+MATH = ("tasks.math.data_dir={}/math", "tasks.math.val_size=4")
 LOCAL = {
     "rest_em_gsm8k": ("model.path={}/base", *GSM8K),
     "distill_gsm8k": ("model.path={}/chat", *GSM8K),
+    "rest_em_math": ("model.path={}/base", *MATH),
+    "distill_math": ("model.path={}/chat", *MATH, "tasks.math500.data_dir={}/math", "tasks.aime24.data_dir={}/math"),
     "mixed": (*MIXED, "learners.policy.examples.chat.from=replay:{}/general.jsonl"),
 }
 """By config: what is put in place of what lies on the hub."""
@@ -37,6 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(made / "gsm8k" / "test.jsonl", gsm8k_rows(4))
     for split, rows in {"train": (8, 20), "dev": (3, 8), "test": (0, 3)}.items():
         write_lines(made / "aqua" / f"aqua_{split}.json", aqua_rows(20)[slice(*rows)])
+    for split, problems in {"train": math_rows(24)[4:], "test": math_rows(4)}.items():
+        write_lines(made / "math" / f"{split}.jsonl", problems)
+    write_lines(made / "math" / "math500.jsonl", math500_rows(2))
+    write_lines(made / "math" / "aime24.jsonl", aime_rows(3))
     write_lines(made / "countdown" / "countdown.jsonl", countdown_rows(24))
     write_lines(made / "general.jsonl", [{"prompt": "Say hello.", "response": "Hello!"}])
     write(made / "base", base=True, context=2048)
@@ -61,8 +68,9 @@ def test_config_dry_runs(config: Path, folder: Path, tmp_path: Path, capsys: pyt
     assert dry_run(config, LOCAL.get(config.stem, ()), folder, tmp_path / "runs") == 0
     said = capsys.readouterr()
     assert said.err == ""
-    for task in load_config(config).tasks:
-        assert f"task {task}: " in said.out and f"prompt of {task}/train/" in said.out
+    for name, task in load_config(config).tasks.items():
+        split = "train" if task.weight else "test"
+        assert f"task {name}: " in said.out and f"prompt of {name}/{split}/" in said.out
     assert "sampled at temperature " in said.out and "training example, with what carries no loss in ⟦ ⟧:" in said.out
     assert not (tmp_path / "runs").exists()
 

@@ -65,6 +65,13 @@ def test_what_any_task_evaluates_is_learnt_in_none(two_tasks: dict[str, Any]) ->
     assert [problem.question for problem in problems.gold()] == ["c", "d", "h", "f"]
 
 
+def test_spaces_inside_a_formula_make_no_other_question(tmp_path: Path) -> None:
+    train = write(tmp_path / "1.jsonl", "Solve $x = 2y+1$.\n", "Solve $x = 2y-1$.")
+    problems = load({"one": lines({"train": train, "test": write(tmp_path / "2.jsonl", "Solve $x=2y + 1$.")})})
+    assert questions(problems, "one", "train") == ["Solve $x = 2y-1$."]
+    assert problems.dropped == {"one": 1}
+
+
 def test_evaluated_splits_of_other_names_count_and_the_usual_ones_always(two_tasks: dict[str, Any]) -> None:
     problems = load(two_tasks, evaluate={"splits": ["dev"]})
     assert questions(problems, "one", "train") == ["c"]

@@ -1,16 +1,14 @@
-"""Protocols: prompts and scores against those of lm-evaluation-harness and lighteval, and a run that reports them."""
+"""Protocols in a run: reported beside its own metrics, refused where they cannot be asked."""
 
 from __future__ import annotations
 
 import json
-import os
 import string
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_data import write_lines
 
 from selftrain import records, registry
 from selftrain.cli import main
@@ -19,132 +17,21 @@ from selftrain.intervals import mean_interval
 from selftrain.protocols.base import Graded
 from selftrain.report.protocols import protocol_lines
 from selftrain.report.run import best_iteration
-from selftrain.schema import Component, Sampling
+from selftrain.schema import Component
 from selftrain.tasks.gsm8k import GSM8K
 from selftrain.types import Problem, Sample
 
-HERE = Path(__file__).resolve().parent
-GOLDEN: dict[str, Any] = json.loads((HERE / "tables" / "protocols.json").read_text())
-FEWSHOT = {"lm_eval_gsm8k_cot": "num_fewshot", "lighteval_gsm8k": "num_fewshots"}
-"""The option of each protocol that says how many worked examples it shows."""
-DATA = os.environ.get("SELFTRAIN_DATA", "")
-HARNESSES = os.environ.get("SELFTRAIN_HARNESSES", "")
 Rows = list[dict[str, Any]]
-
-
-def write_rows(folder: Path, **files: Rows) -> Path:
-    folder.mkdir(exist_ok=True)
-    for name, rows in files.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def prompts(folder: Path, name: str, shown: int) -> list[str]:
-    """The prompts of the test split, in its order; validation is carved out of train, as in a run."""
-    task = GSM8K(data_dir=str(folder), val_size=2)
-    splits = {split: task.problems(split) for split in task.splits()}
-    protocol = registry.build("protocol", name, {FEWSHOT[name]: shown})
-    drawn = protocol.shots(splits, "test") if hasattr(protocol, "shots") else {}
-    return [protocol.prompt(problem, drawn.get(problem.id, ())) for problem in splits["test"]]
-
-
-def scores(folder: Path, name: str, responses: Sequence[tuple[int, str]]) -> list[dict[str, float]]:
-    problems, protocol = GSM8K(data_dir=str(folder)).problems("test"), registry.build("protocol", name, {})
-    return [protocol.scores(problems[row], text) for row, text in responses]
-
-
-@pytest.fixture
-def golden(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "golden", train=GOLDEN["train"], test=GOLDEN["test"])
-
-
-@pytest.mark.parametrize("name", FEWSHOT)
-def test_prompts_are_byte_by_byte_those_of_the_harness(name: str, golden: Path) -> None:
-    for shown, written in GOLDEN["prompts"][name].items():
-        assert prompts(golden, name, int(shown))[: len(written)] == written
-
-
-@pytest.mark.parametrize("name", FEWSHOT)
-def test_scores_are_those_of_the_harness(name: str, golden: Path) -> None:
-    found = scores(golden, name, [(case["row"], case["text"]) for case in GOLDEN["responses"]])
-    assert found == [case[name] for case in GOLDEN["responses"]]
-    assert {score for values in found for score in values.values()} == {0.0, 1.0}
-
-
-def test_answers_are_drawn_as_the_harness_draws_them() -> None:
-    stops = {"lm_eval_gsm8k_cot": ("Q:", "</s>", "<|im_end|>"), "lighteval_gsm8k": ("Question:",)}
-    for name, stop in stops.items():
-        assert registry.build("protocol", name, {}).sampling() == Sampling(temperature=0.0, max_tokens=256, stop=stop)
-
-
-@pytest.fixture(scope="module")
-def asked() -> list[dict[str, Any]]:
-    """What the harnesses are asked: the golden table, and 50 real problems with 4 stored responses each."""
-    golden = {
-        "shots": {name: [int(shown) for shown in table] for name, table in GOLDEN["prompts"].items()},
-        "responses": [(case["row"], case["text"]) for case in GOLDEN["responses"]],
-    }
-    requests = [{**{name: GOLDEN[name] for name in ("train", "test")}, **golden}]
-    if DATA:
-        rows = {name: read(Path(DATA) / "gsm8k" / f"{name}.jsonl") for name in ("train", "test")}
-        solutions = read(Path(DATA) / "gsm8k" / "model_solutions.jsonl")[:50]
-        shots = {"lm_eval_gsm8k_cot": [8], "lighteval_gsm8k": [0, 5]}
-        requests.append({**rows, "shots": shots, "responses": stored_responses(rows["test"], solutions)})
-    return requests
-
-
-@pytest.fixture(scope="module")
-def told(asked: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What the harnesses themselves say, in an environment of their own; starting them takes long, so they do once."""
-    if not HARNESSES:
-        pytest.skip("SELFTRAIN_HARNESSES is not set; `make test` installs them and sets it")
-    folder = tmp_path_factory.mktemp("harnesses")
-    (folder / "request.json").write_text(json.dumps(asked))
-    command = [HARNESSES, "-W", "ignore", str(HERE / "harness_driver.py"), "request.json", "reply.json"]
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")}
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **offline}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    reply: list[dict[str, Any]] = json.loads((folder / "reply.json").read_text())
-    return reply
-
-
-def test_the_golden_table_is_what_the_harnesses_say(told: list[dict[str, Any]]) -> None:
-    reply = told[0]
-    assert reply["versions"] == GOLDEN["versions"]
-    for name in FEWSHOT:
-        assert reply["scores"][name] == [case[name] for case in GOLDEN["responses"]]
-        for shown, written in GOLDEN["prompts"][name].items():
-            assert reply["prompts"][name][shown][: len(written)] == written
-
-
-@pytest.mark.skipif(not DATA, reason="SELFTRAIN_DATA is not set")
-def test_200_stored_responses_score_the_same_and_all_prompts_are_equal(
-    asked: list[dict[str, Any]], told: list[dict[str, Any]]
-) -> None:
-    folder, request, reply = Path(DATA) / "gsm8k", asked[1], told[1]
-    assert len(request["responses"]) == 200
-    for name, numbers in request["shots"].items():
-        found = scores(folder, name, request["responses"])
-        assert found == reply["scores"][name]
-        assert 20 < sum(score[next(reversed(score))] for score in found) < 180
-        for shown in numbers:
-            assert len(reply["prompts"][name][str(shown)]) == 1319
-            assert prompts(folder, name, shown) == reply["prompts"][name][str(shown)]
 
 
 def read(path: Path) -> Rows:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def stored_responses(test: Rows, solutions: Rows) -> list[tuple[int, str]]:
-    """Four models' right and wrong solutions; every other one is ended the way lm-evaluation-harness teaches."""
-    place = {row["question"]: index for index, row in enumerate(test)}
-    models = [name for name, value in solutions[0].items() if isinstance(value, dict)]
-    chosen = [(place[row["question"]], row[name]["solution"]) for row in solutions for name in models]
-    return [
-        (index, text.replace("\nA: ", "\nThe answer is ") + "." if number % 2 else text)
-        for number, (index, text) in enumerate(chosen)
-    ]
+def write_rows(folder: Path, **files: Rows) -> Path:
+    for name, rows in files.items():
+        write_lines(folder / f"{name}.jsonl", rows)
+    return folder
 
 
 CONFIG: dict[str, Any] = {
@@ -283,7 +170,7 @@ def test_worked_examples_are_drawn_by_row_so_ids_must_end_in_one(
 
 def test_what_a_protocol_needs_is_looked_for_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.build("protocol", "lighteval_gsm8k", {}).check()
-    monkeypatch.setattr("selftrain.protocols.extractive_match.REQUIRED", "latex2sympy2_extended==0.0.1")
+    monkeypatch.setattr("selftrain.protocols.lighteval.REQUIRED", "latex2sympy2_extended==0.0.1")
     with pytest.raises(ValueError, match=r"needs latex2sympy2_extended==.*pip install"):
         registry.build("protocol", "lighteval_gsm8k", {}).check()
 

@@ -83,7 +83,7 @@ def load_problems(config: RunConfig) -> ProblemSet:
         for problem in splits[split][len(limited[name][split]) :]
     ]
     loaded = ProblemSet(limited, {}, held_out, watched_tasks(config), tuple(unused))
-    evaluated = {question_key(problem.question) for problem in loaded.evaluated()}
+    evaluated = {bare(problem.question) for problem in loaded.evaluated()}
     clean = {name: _without(evaluated, splits, held_out) for name, splits in limited.items()}
     dropped = {name: _count(limited[name]) - _count(clean[name]) for name in clean}
     return replace(loaded, splits=clean, dropped=dropped)
@@ -117,11 +117,19 @@ def question_key(question: str) -> str:
     return " ".join(question.split())
 
 
+def bare(question: str) -> str:
+    """Equal for questions that are spaced in another way, be it inside a formula: ``x = 2`` and ``x=2``.
+
+    It may hold two different questions for one (``1 2`` and ``12``): good enough to leave a problem out.
+    """
+    return "".join(question.split())
+
+
 def _without(
     evaluated: set[str], splits: dict[str, list[Problem]], held_out: frozenset[str]
 ) -> dict[str, list[Problem]]:
     return {
-        split: problems if split in held_out else [p for p in problems if question_key(p.question) not in evaluated]
+        split: problems if split in held_out else [p for p in problems if bare(p.question) not in evaluated]
         for split, problems in splits.items()
     }
 

@@ -1,4 +1,4 @@
-"""lighteval's metric ``extractive_match`` where the gold answer is a number or an arithmetic expression.
+"""lighteval's way to find answers in gold solution and response, and to compare them.
 
 The answer is looked for with patterns of falling priority; within one priority the match that ends last counts. What is
 found is read with sympy, LaTeX with the very release of latex2sympy2_extended that lighteval pins. The patterns and the
@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, product
 from typing import Any
 
 from selftrain.protocols.sympy_equal import attempt, sympy_equal
-
-REQUIRED = "latex2sympy2_extended==1.0.6"
 
 Found = tuple[Any, str]
 """What a match says, None where it cannot be read, and how it is written."""
@@ -52,28 +50,34 @@ COMPLEX = re.compile(
 """LaTeX whose symbols are not taken to be real."""
 
 
-def installed() -> bool:
-    """Whether the parser of LaTeX is there, in the release that lighteval uses."""
-    name, _, wanted = REQUIRED.partition("==")
-    try:
-        return version(name) == wanted
-    except PackageNotFoundError:
-        return False
+@dataclass(frozen=True)
+class ExtractiveMatch:
+    """A metric of lighteval: what it looks for, and how closely it compares."""
+
+    latex_gold: bool
+    """Read the gold answer out of LaTeX too, not only out of plain numbers and expressions."""
+    boxed: int
+    """Priority of ``\\boxed{}`` in what is read out of LaTeX."""
+    precision: int
+    """Decimals that count where one side is a float."""
+
+    def __call__(self, gold: str, response: str) -> float:
+        """1 where an answer read out of the response equals one read out of the gold solution, else 0."""
+        every = (*latex_patterns(self.boxed), *expression_patterns())
+        golds = extracted(gold, every if self.latex_gold else expression_patterns()) or [gold]
+        answers = extracted(response, every)
+        return float(any(same(one, other, self.precision) for one, other in product(golds, answers)))
 
 
-def extractive_match(gold: str, response: str) -> float:
-    """1 where an answer read out of the response equals one read out of the gold solution, else 0."""
-    golds = extracted(gold, expression_patterns()) or [gold]
-    answers = extracted(response, (*latex_patterns(), *expression_patterns()))
-    return float(any(same(one, other) for one, other in product(golds, answers)))
-
-
-def same(gold: Any, answer: Any) -> bool:
+def same(gold: Any, answer: Any, precision: int) -> bool:
     """Text equals text, what was read equals what was read; never one the other."""
-    if isinstance(gold, str) or isinstance(answer, str):
-        both = isinstance(gold, str) and isinstance(answer, str)
-        return both and gold.strip() != "" and gold.strip() == answer.strip()
-    return attempt(sympy_equal, gold, answer) is True
+    from sympy import Basic, MatrixBase
+
+    if isinstance(gold, str) and isinstance(answer, str):
+        return gold.strip() != "" and gold.strip() == answer.strip()
+    if not all(isinstance(side, (Basic, MatrixBase)) for side in (gold, answer)):
+        return False
+    return attempt(sympy_equal, gold, answer, precision) is True
 
 
 def extracted(text: str, patterns: Sequence[Pattern]) -> list[Any]:
@@ -101,7 +105,7 @@ def expression_patterns() -> tuple[Pattern, ...]:
 
 
 @cache
-def latex_patterns() -> tuple[Pattern, ...]:
+def latex_patterns(boxed_priority: int) -> tuple[Pattern, ...]:
     latex, boxed = several(boxed=False), several(boxed=True)
     patterns = (
         (0, rf"(?i:final answer is)\:?\s*{latex}\.?\s?I hope"),
@@ -109,8 +113,8 @@ def latex_patterns() -> tuple[Pattern, ...]:
         (100, rf"(?i:answer)\s?:.{{0,50}}?{latex}"),
         (200, rf"(?i:answer).{{0,50}}?{latex}"),
         (300, latex),
-        (0, boxed),
-        (0, r"(?P<first_latexBoxed>\\boxed{.+})"),
+        (boxed_priority, boxed),
+        (boxed_priority, r"(?P<first_latexBoxed>\\boxed{.+})"),
     )
     return tuple((priority, re.compile(pattern, re.DOTALL), read_latex) for priority, pattern in patterns)
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from selftrain.protocols.base import Splits, cut
-from selftrain.protocols.extractive_match import REQUIRED, extractive_match, installed
+from selftrain.protocols.extractive_match import ExtractiveMatch
+from selftrain.protocols.lighteval import check_installed, solution, without_thinking
 from selftrain.schema import Sampling
 from selftrain.types import Problem
 
 STOP = ("Question:",)
-THINKING = ("<think>", "</think>")
 SEED = 42
+MATCH = ExtractiveMatch(latex_gold=False, boxed=0, precision=5)
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class LightevalGSM8K:
             raise ValueError(f"num_fewshots must not be negative, got {self.num_fewshots}")
 
     def check(self) -> None:
-        if not installed():
-            raise ValueError(f"needs {REQUIRED}: pip install '{REQUIRED}', or selftrain with its extra 'protocols'")
+        check_installed()
 
     def shots(self, splits: Splits, split: str) -> Mapping[str, Sequence[Problem]]:
         """Examples by id: one stream of random numbers orders the questions, then draws for each in that order."""
@@ -60,17 +60,11 @@ class LightevalGSM8K:
 
     def scores(self, problem: Problem, text: str) -> dict[str, float]:
         text = without_thinking(cut(text, STOP))
-        return {"extractive_match": extractive_match(f" {solution(problem)}", text)}
+        return {"extractive_match": MATCH(f" {solution(problem)}", text)}
 
 
 def question(problem: Problem) -> str:
     return f"Question: {problem.question}\nAnswer:"
-
-
-def solution(problem: Problem) -> str:
-    if "solution" not in problem.metadata:
-        raise ValueError(f"problem {problem.id} has no metadata 'solution', the worked solution that is graded against")
-    return str(problem.metadata["solution"])
 
 
 def row(problem: Problem) -> int:
@@ -87,11 +81,3 @@ def row(problem: Problem) -> int:
             "fields.id), or set num_fewshots to 0"
         )
     return int(number)
-
-
-def without_thinking(text: str) -> str:
-    """The text without what stands between a pair of tags; an open end leaves it as it is."""
-    begin, end = THINKING
-    while (start := text.find(begin)) >= 0 and (stop := text.find(end, start)) >= 0:
-        text = text[:start] + text[stop + len(end) :]
-    return text
