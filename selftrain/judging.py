@@ -6,6 +6,7 @@ This is what runs inside a worker process of `selftrain.verification`.
 from __future__ import annotations
 
 import inspect
+import math
 import mmap
 import numbers
 import os
@@ -61,11 +62,24 @@ class Request(NamedTuple):
     response: str
 
 
+_end = math.inf
+"""When the judgement at hand overruns (time.monotonic)."""
+
+
+def time_left() -> float:
+    """Seconds until the judgement at hand overruns and its worker is killed; infinite where there is no worker.
+
+    For verifiers that bound what they run themselves, so that theirs is the last word.
+    """
+    return _end - time.monotonic()
+
+
 def resolve_now(spec: VerifierSpec) -> Verifier:
-    """Load a verifier in this process.
+    """Load a verifier in this process; one that has a ``prepare()`` is asked whether it can work here.
 
     Raises:
-        VerifierError: it does not load, refuses its options, or cannot be called with a problem and a response.
+        VerifierError: it does not load, refuses its options, cannot be called with a problem and a response, or cannot
+            work here.
     """
     try:
         verifier = registry.build("verifier", spec.reference, dict(spec.options))
@@ -79,6 +93,10 @@ def resolve_now(spec: VerifierSpec) -> Verifier:
         inspect.signature(verifier).bind(None, "")
     except TypeError as error:
         raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
+    try:
+        getattr(verifier, "prepare", lambda: None)()
+    except RunError as error:
+        raise VerifierError(f"verifier '{spec.reference}': {error}") from error
     return verifier  # type: ignore[no-any-return]
 
 
@@ -90,11 +108,13 @@ def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb:
     _limit(memory_mb)
 
     def judge(requests: Sequence[Request]) -> Iterator[list[Row]]:
+        global _end
         rows: list[Row] = []
         flushed = now = time.monotonic()
         for position, (task, problem, response) in enumerate(requests):
             start = now
             BOARD.pack_into(board, 0, start, position)
+            _end = start + seconds
             judgement = _judgement(verifiers[task], specs[task].right_at, problem, response)
             now = time.monotonic()
             if now - start > seconds:

@@ -27,6 +27,8 @@ TABLES: dict[str, dict[str, str]] = {
         "svamp": "selftrain.tasks.svamp:SVAMP",
         "aqua": "selftrain.tasks.aqua:AQuA",
         "countdown": "selftrain.tasks.countdown:Countdown",
+        "humaneval": "selftrain.tasks.humaneval:HumanEval",
+        "mbpp": "selftrain.tasks.mbpp:MBPP",
         "jsonl": "selftrain.tasks.jsonl:JsonLines",
     },
     "verifier": {
@@ -34,6 +36,7 @@ TABLES: dict[str, dict[str, str]] = {
         "choice_answer": "selftrain.verifiers.choice_answer:ChoiceAnswer",
         "exact_answer": "selftrain.verifiers.exact_answer:ExactAnswer",
         "countdown": "selftrain.verifiers.countdown:Countdown",
+        "unit_tests": "selftrain.verifiers.unit_tests:UnitTests",
     },
     "sampler": {
         "transformers": "selftrain.sampling.transformers:Transformers",

@@ -1,0 +1,246 @@
+"""A sandbox as this process sees it: programs are started in it, watched, and killed as a tree."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from selftrain.errors import RunError
+from selftrain.sandbox.confine import visible
+
+Role = Literal["script", "module", "tests"]
+ROOT = Path(__file__).resolve().parent.parent.parent
+INSIDE = "/selftrain"
+"""Where our code lies inside bubblewrap."""
+START_SECONDS = 30.0
+GRACE_SECONDS = 5.0
+"""Longest time between the kill of a program and the news of it."""
+MEBIBYTE = 1 << 20
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+    "PYTHONHASHSEED": "0",  # The same program gives the same results.
+}
+_START = (
+    "import sys; own = sys.path[:]; sys.path[:0] = sys.argv[3:]; from selftrain.sandbox.zygote import main; "
+    "main(int(sys.argv[1]), sys.argv[2], own)"
+)
+_EXPENDABLE = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$@"'
+"""Where memory runs out, it is what runs in here that the kernel ends."""
+
+
+class SandboxError(RunError):
+    """A sandbox that cannot be had, or that failed; no program's fault."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use."""
+
+    memory_mb: int = 1024
+    """Address space of one process, in MiB."""
+    processes: int = 16
+    """Processes and threads at a time; none but itself, and threads, at the level ``landlock``."""
+    file_mb: int = 16
+    """Largest file, in MiB."""
+    disk_mb: int = 64
+    """All files together, in MiB, where the level can bound them (``namespaces``)."""
+    files: int = 256
+    """Open files."""
+
+
+class Sandbox:
+    """A place where programs run at one level of isolation, each cut off from the others; a context manager.
+
+    Raises:
+        SandboxError: on entering, where this machine does not have the level.
+    """
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def __enter__(self) -> Sandbox:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", _EXPENDABLE, "sh", *command(self.level, theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=ENVIRONMENT,
+                    cwd="/",
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self._channel = ours
+        ours.settimeout(START_SECONDS)
+        try:
+            answer = ours.recv(1 << 16).decode()
+        except TimeoutError:
+            answer = f"it did not start within {START_SECONDS:g} s"
+        except ConnectionResetError:
+            answer = ""
+        if answer != "ready":
+            raise SandboxError(f"sandbox level '{self.level}': {answer or self._last_words()}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.communicate()
+
+    def _last_words(self) -> str:
+        self.__exit__()
+        return f"it ended with status {self._process.returncode}"
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @contextlib.contextmanager
+    def start(self, role: Role, limits: Limits, fds: Sequence[int], standard: Sequence[int] = ()) -> Iterator[Program]:
+        """A program; leaving it kills what is left of it.
+
+        Args:
+            fds: descriptors it gets, as its role expects them.
+            standard: its standard input, output and error, as far as it has them.
+        """
+        request = {
+            "role": role,
+            "standard": len(standard),
+            "uid": foreign_uid(ROLES.index(role)) if os.getuid() == 0 else None,
+            "memory": limits.memory_mb * MEBIBYTE,
+            "processes": limits.processes,
+            "file": limits.file_mb * MEBIBYTE,
+            "disk": limits.disk_mb * MEBIBYTE,
+            "files": limits.files,
+            "visible": visible(),
+            "devices": [device for device in DEVICES if os.path.exists(device)],
+        }
+        lifeline, ours = os.pipe()
+        status, theirs = os.pipe()
+        try:
+            socket.send_fds(self._channel, [json.dumps(request).encode()], [lifeline, theirs, *standard, *fds])
+        except OSError as error:
+            os.close(ours)
+            os.close(status)
+            raise SandboxError(f"sandbox level '{self.level}': it is gone ({error})") from error
+        finally:
+            os.close(lifeline)
+            os.close(theirs)
+        program = Program(ours, status)
+        try:
+            yield program
+        finally:
+            program.close()
+
+
+class Program:
+    """A program that was started."""
+
+    def __init__(self, lifeline: int, status: int) -> None:
+        self._lifeline, self.status = lifeline, status
+        """``status`` can be read, and polled, as soon as the program has ended."""
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status, negative the number of a signal; None where it still runs.
+
+        Raises:
+            SandboxError: it could not be started, or the sandbox is gone.
+        """
+        if not readable([self.status], seconds):
+            return None
+        kind, _, text = os.read(self.status, 1 << 16).decode().partition(" ")
+        if kind != "ended":
+            raise SandboxError(f"the sandbox could not run a program: {text or 'it is gone'}")
+        return int(text)
+
+    def kill(self) -> None:
+        """End the program and all it started."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def close(self) -> None:
+        """Kill; returns when nothing of the program is left."""
+        self.kill()
+        readable([self.status], GRACE_SECONDS)
+        os.close(self.status)
+
+
+ROLES: tuple[Role, ...] = ("module", "tests", "script")
+
+
+def readable(fds: Sequence[int], seconds: float) -> list[int]:
+    """Those of some descriptors that can be read, or are at their end, within a time."""
+    watched = select.poll()
+    for fd in fds:
+        watched.register(fd, select.POLLIN)
+    return [fd for fd, _ in watched.poll(max(0.0, seconds) * 1000)]
+
+
+def command(level: str, channel: int) -> list[str]:
+    """The command line of the zygote of a level."""
+    python = [os.path.realpath(sys.executable), "-X", "utf8", "-S", "-s", "-P", "-c", _START, str(channel), level]
+    if level == "namespaces":
+        return [*bubblewrap(), "--", *python, INSIDE]
+    return [*python, str(ROOT), *packages()]
+
+
+def bubblewrap() -> list[str]:
+    """An empty world but for Python, the libraries and this package; as root its own rights, else a user namespace."""
+    rights = ["CAP_SYS_ADMIN", "CAP_SETPCAP", *(["CAP_SETUID", "CAP_SETGID", "CAP_KILL"] if os.getuid() == 0 else [])]
+    words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    words += [] if os.getuid() == 0 else ["--unshare-user"]
+    words += [word for right in rights for word in ("--cap-add", right)]
+    words += ["--dir", "/dev", "--dir", "/tmp"]
+    for path in visible():
+        words += [word for parent in reversed(Path(path).parents[:-1]) for word in ("--dir", str(parent))]
+        if os.path.islink(path):
+            words += ["--symlink", os.readlink(path), path]
+        else:
+            words += ["--ro-bind", path, path]
+    for device in DEVICES:
+        words += ["--dev-bind-try", device, device]
+    for part in ("__init__.py", "sandbox"):
+        words += ["--ro-bind", str(ROOT / "selftrain" / part), f"{INSIDE}/selftrain/{part}"]
+    return [*words, "--remount-ro", "/", "--chdir", "/"]
+
+
+def packages() -> list[str]:
+    """Where the packages lie that `confine` needs at a level without bubblewrap."""
+    found = [importlib.util.find_spec(name) for name in ("landlock", "pyseccomp")]
+    files = [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
+    folders = [file.parent.parent if file.name == "__init__.py" else file.parent for file in files]
+    return [str(folder) for folder in dict.fromkeys(folders)]
+
+
+def foreign_uid(place: int) -> int:
+    """A user id that nobody has but the programs this process runs in one role."""
+    ids = int(Path("/proc/self/uid_map").read_text().split()[2])
+    number = len(ROLES) * os.getpid() + place
+    return 0x70000000 + number if ids >= 0x7FFFFFFF else ids // 2 + number % (ids // 3)
+
+
+def memory_file(name: str, data: bytes) -> int:
+    """A descriptor of a file in memory, at its beginning."""
+    fd = os.memfd_create(name)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,249 @@
+"""Inside the sandbox: how a program is cut off from everything else, at each level.
+
+`separate` is done by the keeper of a program before the program's process exists, `enter` by that process before it
+reads foreign code, `clean` by the keeper when the process has ended. What fails here raises, and the program never
+runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+NEW_NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000
+"""CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID."""
+NO_SUID_NO_DEV = 2 | 4
+PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_SET_DUMPABLE = 38, 24, 4
+CAPABILITIES = 64
+FIRST, MOVED, LIBRARY = 3, 200, 250
+"""Descriptors: a program's own begin at the first, are moved out of the way to the second; the third is the folder of
+Python's library, where that can be reached by no path."""
+SHARED = 12
+"""Processes of a namespace that are not the program's: those that started it, twice over."""
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Level(Protocol):
+    def separate(self, request: Mapping[str, Any]) -> None: ...
+
+    def enter(self, request: Mapping[str, Any]) -> None: ...
+
+    def clean(self, request: Mapping[str, Any]) -> None: ...
+
+
+def checked(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+class Namespaces:
+    """Inside bubblewrap, which has shown it an empty world: own processes, own mounts, own memory segments."""
+
+    def separate(self, request: Mapping[str, Any]) -> None:
+        checked(libc.unshare(NEW_NAMESPACES), "unshare")
+        options = f"size={request['disk']},mode=0777".encode()
+        checked(libc.mount(b"none", b"/tmp", b"tmpfs", NO_SUID_NO_DEV, options), "mount /tmp")
+
+    def enter(self, request: Mapping[str, Any]) -> None:
+        os.chdir("/tmp")
+        limit(request, request["processes"] + (0 if request["uid"] else SHARED))
+        become(request["uid"])
+        drop_capabilities()
+
+    def clean(self, request: Mapping[str, Any]) -> None:
+        """Processes, mounts and memory ended with the namespaces."""
+
+
+class Landlock:
+    """Files by Landlock, everything else by seccomp: no sockets, no further processes, no signals to others."""
+
+    def __init__(self) -> None:
+        self._landlock = importlib.import_module("landlock")
+        self._rights = importlib.import_module("landlock.plumbing").FSAccess
+        self._seccomp = importlib.import_module("pyseccomp")
+        if importlib.import_module("landlock.plumbing").landlock_abi_version() < 3:
+            raise OSError("Landlock of this kernel cannot keep files from being truncated (Linux 6.2 can)")
+
+    def separate(self, request: Mapping[str, Any]) -> None:
+        self._folder = tempfile.mkdtemp(prefix="selftrain-")
+
+    def enter(self, request: Mapping[str, Any]) -> None:
+        os.chdir(self._folder)
+        limit(request, None)
+        rules, rights = self._landlock.Ruleset(), self._rights
+        folders = [path for path in request["visible"] if os.path.isdir(path)]
+        rules.allow(*folders, rules=rights.EXECUTE | rights.READ_FILE | rights.READ_DIR)
+        rules.allow(*request["devices"], rules=rights.READ_FILE | rights.WRITE_FILE)
+        rules.allow(self._folder)
+        rules.apply()
+        drop_capabilities()
+        self._filter().load()
+
+    def _filter(self) -> Any:
+        seccomp = self._seccomp
+        refused = seccomp.ERRNO(1)
+        made = seccomp.SyscallFilter(seccomp.ALLOW)
+        for name in REFUSED:
+            if seccomp.resolve_syscall(seccomp.system_arch(), name) != UNKNOWN:
+                made.add_rule(refused, name)
+        thread = 0x00010000  # CLONE_THREAD
+        made.add_rule(seccomp.ERRNO(11), "clone", seccomp.Arg(0, seccomp.MASKED_EQ, thread, 0))
+        made.add_rule(seccomp.ERRNO(38), "clone3")  # Its flags cannot be seen; libraries then use clone.
+        for name, own in {"kill": os.getpid(), "tgkill": os.getpid()}.items():
+            made.add_rule(refused, name, seccomp.Arg(0, seccomp.NE, own))
+        for name in ("prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"):
+            made.add_rule(refused, name, seccomp.Arg(0, seccomp.NE, 0))
+        for command in OWNER_COMMANDS:
+            made.add_rule(refused, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
+        return made
+
+    def clean(self, request: Mapping[str, Any]) -> None:
+        remove(self._folder)
+
+
+class OtherUser:
+    """A user id nobody has, by root: it can end no process and write no file of others. It sees what all users see,
+    the network too."""
+
+    def separate(self, request: Mapping[str, Any]) -> None:
+        self._folder = tempfile.mkdtemp(prefix="selftrain-")
+        os.chown(self._folder, request["uid"], request["uid"])
+
+    def enter(self, request: Mapping[str, Any]) -> None:
+        os.chdir(self._folder)
+        library = os.path.dirname(os.__file__)
+        os.dup2(os.open(library, os.O_PATH), LIBRARY)
+        limit(request, request["processes"])
+        become(request["uid"])
+        checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+        checked(libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # Else its own /proc/self is closed to it.
+        drop_capabilities()
+        if not os.access(os.__file__, os.R_OK):  # Somewhere above it is a folder of root's, as /root is.
+            sys.path[:] = [path.replace(library, f"/proc/self/fd/{LIBRARY}") for path in sys.path]
+
+    def clean(self, request: Mapping[str, Any]) -> None:
+        """End whatever runs under the user id, and remove what it left."""
+        killer = os.fork()
+        if killer == 0:
+            become(request["uid"])
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                os._exit(0)
+            os._exit(0)
+        os.waitpid(killer, 0)
+        remove(self._folder)
+
+
+LEVELS: dict[str, type[Level]] = {"namespaces": Namespaces, "landlock": Landlock, "uid": OtherUser}
+
+
+def limit(request: Mapping[str, Any], processes: int | None) -> None:
+    """Bounds of one process; threads count as processes."""
+    bounds = {
+        resource.RLIMIT_AS: request["memory"],
+        resource.RLIMIT_FSIZE: request["file"],
+        resource.RLIMIT_NOFILE: request["files"],
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if processes is not None:
+        bounds[resource.RLIMIT_NPROC] = processes
+    for kind, bound in bounds.items():
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (bound, bound))
+
+
+def become(uid: int | None) -> None:
+    """Another user, for good; None: stay who one is."""
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+
+
+def drop_capabilities() -> None:
+    """What root may do beyond a user, also root of a namespace."""
+    for number in range(CAPABILITIES):
+        libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # Without the right to it, or beyond the last one: as well.
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    checked(libc.capset(header, none), "capset")
+
+
+def remove(folder: str) -> None:
+    """By a program, since shutil.rmtree does not come to the end of folders nested a thousand deep."""
+    subprocess.run(["/bin/rm", "-rf", "--", folder], check=False, stderr=subprocess.DEVNULL)
+
+
+def only(fds: Sequence[int], standard: Mapping[int, int]) -> list[int]:
+    """Leave no descriptors open but these, renumbered from 3 on, and the standard streams: those given, else null."""
+    high = [os.dup2(fd, MOVED + place, inheritable=False) for place, fd in enumerate(fds)]
+    streams = {number: os.dup(fd) for number, fd in standard.items()}
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(FIRST):
+        os.dup2(streams.get(number, null), number)
+    own = [os.dup2(fd, FIRST + place, inheritable=False) for place, fd in enumerate(high)]
+    os.closerange(FIRST + len(own), LIBRARY)
+    os.closerange(LIBRARY + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return own
+
+
+def preload() -> None:
+    """Import what most programs import, once for all of them."""
+    for name in COMMON:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def visible() -> list[str]:
+    """Folders a program may read: Python's and those of the system's libraries."""
+    folders = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", sys.base_prefix]
+    return [path for path in dict.fromkeys(folders) if Path(path).exists()]
+
+
+COMMON = (
+    *("abc", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions"),
+    *("functools", "hashlib", "heapq", "io", "itertools", "json", "math", "operator", "os", "random", "re"),
+    *("statistics", "string", "sys", "textwrap", "threading", "time", "traceback", "typing"),
+)
+UNKNOWN = -1
+"""What libseccomp says of a system call it is too old to know."""
+OWNER_COMMANDS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: who is sent a signal by the kernel."""
+REFUSED = (
+    # The network, other than a pair of sockets of one's own.
+    *("socket", "connect", "bind", "listen", "accept", "accept4"),
+    # Further processes, and other programs' processes.
+    *("fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease"),
+    *("pidfd_open", "pidfd_getfd", "pidfd_send_signal", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "kcmp"),
+    *("setpriority", "ioprio_set", "move_pages", "migrate_pages", "setpgid", "setsid"),
+    # Attributes of files, which Landlock does not look at.
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat", "utime", "utimes"),
+    *("utimensat", "futimesat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat"),
+    *("removexattr", "lremovexattr", "fremovexattr", "removexattrat", "flock"),
+    # What outlives a process.
+    *("shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgctl", "semget", "semop", "semctl", "mq_open", "mq_unlink"),
+    *("add_key", "request_key", "keyctl"),
+    # The machine.
+    *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig"),
+    *("fsmount", "fspick", "mount_setattr", "open_by_handle_at", "name_to_handle_at", "bpf", "perf_event_open"),
+    *("userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "fanotify_init", "personality", "acct"),
+    *("quotactl", "quotactl_fd", "swapon", "swapoff", "reboot", "syslog", "init_module", "finit_module"),
+    *("delete_module", "kexec_load", "kexec_file_load", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex"),
+    *("sethostname", "setdomainname", "iopl", "ioperm", "vhangup", "lookup_dcookie", "memfd_secret"),
+)
