@@ -86,9 +86,7 @@ def _text(fd: int, most: int) -> str:
     return os.pread(fd, most, 0).decode("utf-8", "surrogateescape")
 
 
-def run_module(
-    box: Sandbox, limits: Limits, source: tuple[str, str], tests: dict[str, Any], seconds: float
-) -> Outcome:
+def run_module(box: Sandbox, limits: Limits, source: tuple[str, str], tests: dict[str, Any], seconds: float) -> Outcome:
     """All tests in one interpreter, all calls in one of the program's, which ``seconds`` bound together."""
     questions, asked = os.pipe()
     answers, answered = os.pipe()

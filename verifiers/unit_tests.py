@@ -31,7 +31,7 @@ from typing import Literal
 
 from selftrain.judging import time_left
 from selftrain.sandbox.box import Limits, SandboxError
-from selftrain.sandbox.levels import require, shared
+from selftrain.sandbox.levels import check_level, require, shared
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers.code_forms import number_of, program_of, whole
 from selftrain.verifiers.code_runs import Outcome, UnfitTests, run_module, run_script
@@ -56,6 +56,7 @@ class UnitTests:
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.memory_mb < 1:
             raise ValueError(f"seconds and memory_mb must be above 0, not {self.seconds} and {self.memory_mb}")
+        check_level(self.level)
 
     def prepare(self) -> None:
         """Raises SandboxError where the machine does not have the level."""

@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 NEW_NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000
 """CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID."""
 NO_SUID_NO_DEV = 2 | 4
-PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_SET_DUMPABLE = 38, 24, 4
+PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 38, 24, 4, 36
 CAPABILITIES = 64
 FIRST, MOVED, LIBRARY = 3, 200, 250
 """Descriptors: a program's own begin at the first, are moved out of the way to the second; the third is the folder of
@@ -118,6 +119,7 @@ class OtherUser:
     the network too."""
 
     def separate(self, request: Mapping[str, Any]) -> None:
+        checked(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
         self._folder = tempfile.mkdtemp(prefix="selftrain-")
         os.chown(self._folder, request["uid"], request["uid"])
 
@@ -131,19 +133,23 @@ class OtherUser:
         checked(libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # Else its own /proc/self is closed to it.
         drop_capabilities()
         if not os.access(os.__file__, os.R_OK):  # Somewhere above it is a folder of root's, as /root is.
-            sys.path[:] = [path.replace(library, f"/proc/self/fd/{LIBRARY}") for path in sys.path]
+            packages = [
+                m.__path__ for m in list(sys.modules.values()) if isinstance(getattr(m, "__path__", None), list)
+            ]
+            for paths in (sys.path, *packages):
+                paths[:] = [path.replace(library, f"/proc/self/fd/{LIBRARY}") for path in paths]
 
     def clean(self, request: Mapping[str, Any]) -> None:
         """End whatever runs under the user id, and remove what it left."""
         killer = os.fork()
         if killer == 0:
             become(request["uid"])
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
-                os._exit(0)
             os._exit(0)
-        os.waitpid(killer, 0)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
         remove(self._folder)
 
 

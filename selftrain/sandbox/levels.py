@@ -94,6 +94,12 @@ def strongest() -> str | None:
     return next((level for level in reversed(LEVELS) if trial(level) is None), None)
 
 
+def check_level(name: str) -> None:
+    """Raises ValueError for what is no level."""
+    if name not in LEVELS:
+        raise ValueError(f"no sandbox level '{name}' ({nearest(name, LEVELS)})")
+
+
 def require(demanded: str) -> str:
     """The strongest level this machine has.
 
@@ -101,8 +107,7 @@ def require(demanded: str) -> str:
         SandboxError: it is weaker than the demanded one; the message says why.
         ValueError: there is no such level.
     """
-    if demanded not in LEVELS:
-        raise ValueError(f"no sandbox level '{demanded}' ({nearest(demanded, LEVELS)})")
+    check_level(demanded)
     found = strongest()
     if found is None or LEVELS.index(found) < LEVELS.index(demanded):
         reasons = "; ".join(f"{level}: {trial(level)}" for level in LEVELS if trial(level) is not None)

@@ -39,6 +39,7 @@ def main(channel: int, level: str, path: Sequence[str]) -> None:
         connection.send(f"{type(error).__name__}: {error}".encode())
         return
     sys.path[:] = path
+    os.environ.pop("PWD", None)  # Shells and bubblewrap set it.
     connection.send(b"ready")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -81,6 +82,7 @@ def play(level: Level, request: Mapping[str, Any], status: int, fds: list[int]) 
     """The program: confined first, then what its role does."""
     own: list[int] | None = None
     try:
+        os.setsid()  # A signal to its group reaches nobody else.
         count = request["standard"]
         level.enter(request)
         own = only(fds[count:], dict(enumerate(fds[:count])))
