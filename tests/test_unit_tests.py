@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from sandboxes import GOOD, NEXT, calling, judged, level, problem, still_works
 
-from selftrain.judging import VerifierError, VerifierSpec, resolve_now
+from selftrain.judging import Request, VerifierError, VerifierSpec, resolve_now
 from selftrain.sandbox import levels
 from selftrain.sandbox.box import SandboxError
 from selftrain.types import Problem
-from selftrain.verification import Request, VerifierPool
-from selftrain.verifiers.unit_tests import UnitTests
+from selftrain.verification import VerifierPool
 
 __all__ = ["level"]
 

@@ -5,18 +5,18 @@ response that has none. ``problem.answer`` is one object:
 
 - ``{"kind": "asserts", "setup": str, "tests": [str]}`` as MBPP has them: statements, each a test
 - ``{"kind": "check", "entry_point": str, "test": str}`` as HumanEval: ``test`` defines ``check(candidate)``
-- ``{"kind": "stdio", "cases": [{"input": str, "output": str}]}``: a whole run each; white space at the ends of lines and
-  of the output does not count, an exit status other than 0 fails
-- ``{"kind": "calls", "entry_point": str, "cases": [{"args": [...], "expected": ...}]}``, compared as JSON data: a bool is
-  no number, a tuple counts as a list
+- ``{"kind": "stdio", "cases": [{"input": str, "output": str}]}``: a whole run each; white space at the ends of lines
+  and of the output does not count, an exit status other than 0 fails
+- ``{"kind": "calls", "entry_point": str, "cases": [{"args": [...], "expected": ...}]}``, compared as JSON data: a bool
+  is no number, a tuple counts as a list
 
 ``value`` is the fraction of tests passed (``check``: 0 or 1), and ``right`` is all of them. Tests run in an interpreter
 of their own and call the program's functions over a pipe, which brings back exact built-in types and nothing else
 (`selftrain.sandbox.codec`); a program that ends, hangs or breaks off fails the tests that were still to come. What a
 program changes in its arguments does not reach the tests.
 
-A program that takes too long is ``wrong`` with the reason ``timeout``: being quick enough is a part of the task, and the
-sandbox ended it in good order. The status ``timeout`` says that a *verifier* overran, ``error`` that the sandbox failed
+A program that takes too long is ``wrong`` with the reason ``timeout``: being quick enough is a part of the task, and
+the sandbox ended it in good order. The status ``timeout`` says that a *verifier* overran, ``error`` that the sandbox failed
 or the tests cannot be used. To have the last word before its worker is killed, a judgement takes no longer than
 `selftrain.judging.time_left` allows, whatever ``seconds`` says.
 

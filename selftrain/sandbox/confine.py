@@ -1,8 +1,8 @@
 """Inside the sandbox: how a program is cut off from everything else, at each level.
 
 `separate` is done by the keeper of a program before the program's process exists, `enter` by that process before it
-reads foreign code, `clean` by the keeper when the process has ended. What fails here raises, and the program never
-runs.
+reads foreign code, `end` by the keeper when the process has ended, before anybody is told, and `remove` after that,
+since a program may have made a folder that takes long to remove. What fails here raises, and the program never runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Level(Protocol):
 
     def enter(self, request: Mapping[str, Any]) -> None: ...
 
-    def clean(self, request: Mapping[str, Any]) -> None: ...
+    def end(self, request: Mapping[str, Any]) -> None: ...
+
+    def remove(self) -> None: ...
 
 
 def checked(result: int, what: str) -> None:
@@ -63,8 +65,11 @@ class Namespaces:
         become(request["uid"])
         drop_capabilities()
 
-    def clean(self, request: Mapping[str, Any]) -> None:
+    def end(self, request: Mapping[str, Any]) -> None:
         """Processes, mounts and memory ended with the namespaces."""
+
+    def remove(self) -> None:
+        """Files too."""
 
 
 class Landlock:
@@ -110,7 +115,10 @@ class Landlock:
             made.add_rule(refused, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
         return made
 
-    def clean(self, request: Mapping[str, Any]) -> None:
+    def end(self, request: Mapping[str, Any]) -> None:
+        """There is no further process."""
+
+    def remove(self) -> None:
         remove(self._folder)
 
 
@@ -139,8 +147,8 @@ class OtherUser:
             for paths in (sys.path, *packages):
                 paths[:] = [path.replace(library, f"/proc/self/fd/{LIBRARY}") for path in paths]
 
-    def clean(self, request: Mapping[str, Any]) -> None:
-        """End whatever runs under the user id, and remove what it left."""
+    def end(self, request: Mapping[str, Any]) -> None:
+        """Whatever runs under the user id."""
         killer = os.fork()
         if killer == 0:
             become(request["uid"])
@@ -150,6 +158,8 @@ class OtherUser:
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.wait()
+
+    def remove(self) -> None:
         remove(self._folder)
 
 

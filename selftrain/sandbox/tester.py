@@ -17,7 +17,8 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from selftrain.sandbox.candidate import read_all
 from selftrain.sandbox.codec import Malformed, Unsendable, decode, described, encode, receive, send
@@ -100,7 +101,7 @@ class Program:
         found = self.ask("name", name)
         if type(found) is not tuple or len(found) != 2 or type(found[0]) is not bool:
             self.break_off("the program wrote where its answers go")
-        return found
+        return found[0], found[1]
 
     def ask(self, operation: str, *operands: Any) -> Any:
         self.calls += operation == "call"
@@ -119,22 +120,24 @@ class Program:
             return self._value(rest[0])
         if kind == "raised" and len(rest) == 2:
             raise raised(str(rest[0]), str(rest[1]))
-        return self.break_off("the program wrote where its answers go")
+        self.break_off("the program wrote where its answers go")
 
     def _reply(self) -> list[Any]:
         try:
             reply = receive(self._replies)
         except EOFError:
-            return self.break_off("the program ended")
+            self.break_off("the program ended")
         except Malformed:
             reply = None
-        return reply if type(reply) is list and reply else self.break_off("the program wrote where its answers go")
+        if type(reply) is not list or not reply:
+            self.break_off("the program wrote where its answers go")
+        return list(reply)
 
     def _value(self, data: Any) -> Any:
         try:
             return decode(data, lambda handle: Remote(self, handle))
         except Malformed:
-            return self.break_off("the program wrote where its answers go")
+            self.break_off("the program wrote where its answers go")
 
     def _handle(self, value: Any) -> int:
         if type(value) is not Remote:
@@ -142,7 +145,7 @@ class Program:
         handle: int = object.__getattribute__(value, "_handle")
         return handle
 
-    def break_off(self, reason: str) -> Any:
+    def break_off(self, reason: str) -> NoReturn:
         self.gone = reason
         raise Gone
 
@@ -210,16 +213,15 @@ def asserts(program: Program, tests: dict[str, Any]) -> list[Test]:
     sources = [parsed(text, f"test {number}") for number, text in enumerate(tests["tests"], 1)]
     setup = parsed(tests.get("setup", ""), "setup")
     names = namespace(program, setup, sources)
-    loaded = outcome(lambda: exec(compile(setup, "setup", "exec"), names) is None)
 
-    def case(tree: ast.Module) -> Test:
-        def test() -> bool:
-            exec(compile(tree, "test", "exec"), names)
-            return True
+    def executed(tree: ast.Module) -> bool:
+        exec(compile(tree, "tests", "exec"), names)
+        return True
 
-        return test if loaded[0] else lambda: failed(f"setup: {loaded[1]}")
-
-    return [case(tree) for tree in sources]
+    loaded, reason = outcome(lambda: executed(setup))
+    if not loaded:
+        return [lambda: failed(f"setup: {reason}")] * len(sources)
+    return [partial(executed, tree) for tree in sources]
 
 
 def check(program: Program, tests: dict[str, Any]) -> list[Test]:
@@ -239,10 +241,11 @@ def check(program: Program, tests: dict[str, Any]) -> list[Test]:
 def calls(program: Program, tests: dict[str, Any]) -> list[Test]:
     """Arguments and expected results, as JSON has them."""
     called = function(program, tests["entry_point"])
-    return [
-        lambda case=case: same(called(*case["args"]), case["expected"])  # type: ignore[misc]
-        for case in tests["cases"]
-    ]
+
+    def alike(case: dict[str, Any]) -> bool:
+        return same(called(*case["args"]), case["expected"])
+
+    return [partial(alike, case) for case in tests["cases"]]
 
 
 CASES: dict[str, Callable[[Program, dict[str, Any]], list[Test]]] = {"asserts": asserts, "check": check, "calls": calls}
@@ -254,7 +257,9 @@ def failed(reason: str) -> bool:
 
 def function(program: Program, name: str) -> Any:
     found, value = program.name(name)
-    return value if found else program.break_off(f"the program does not define '{name}'")
+    if not found:
+        program.break_off(f"the program does not define '{name}'")
+    return value
 
 
 def same(value: Any, expected: Any) -> bool:

@@ -73,8 +73,10 @@ def keep(level: Level, request: Mapping[str, Any], fds: list[int]) -> None:
     if all(fd != ended for fd, _ in watched.poll()):
         os.kill(program, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
-    level.clean(request)
+    level.end(request)
     tell(status, f"ended {code}")
+    os.close(status)
+    level.remove()
     os._exit(0)
 
 
