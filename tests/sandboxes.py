@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import LEVELS
 
 from selftrain.sandbox import levels
 from selftrain.sandbox.box import foreign_uid
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers.unit_tests import UnitTests
 
-LACKING = "NOT CHECKED: sandbox level"
 GOOD = "def f(x):\n    return x + 1\n"
 
 
@@ -23,7 +23,7 @@ def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """A level; tests run at it as if there were no stronger one."""
     name: str = request.param
     if (lacking := levels.trial(name)) is not None:
-        pytest.skip(f"{LACKING} '{name}': {lacking}")
+        pytest.skip(f"{LEVELS} '{name}': {lacking}")
     monkeypatch.setattr(levels, "strongest", lambda: name)
     yield name
 

@@ -187,6 +187,15 @@ def test_no_tests_run_is_wrong(tests: Any) -> None:
 MARKS = (
     r'b"{\"begun\": true}\n{\"test\": 1, \"passed\": true}\n{\"done\": true, \"calls\": 9, \"gone\": null}\nended 0"'
 )
+WRITING = f"""
+import os
+def marks():
+    for fd in range(256):
+        try:
+            os.write(fd, {MARKS})
+        except OSError:
+            pass
+"""
 EQUAL = """
     def __eq__(self, other): return True
     def __ne__(self, other): return False
@@ -209,10 +218,8 @@ CHEATS = {
     "builtins.type = builtins.isinstance = builtins.len = lambda *_: True\ndef f(x):\n    return 7",
     "json": "import json\njson.dumps = lambda *a, **k: '[\"value\", true]'\njson.loads = lambda *a: ['call', 1]\n"
     "def f(x):\n    return 7",
-    "marks": f"import os\nfor fd in range(256):\n    try:\n        os.write(fd, {MARKS})\n    except OSError:\n        pass\n"
-    "def f(x):\n    return 7",
-    "marks when called": f"import os\ndef f(x):\n    for fd in range(256):\n        try:\n            os.write(fd, {MARKS})\n"
-    "        except OSError:\n            pass\n    return 7",
+    "marks": f"{WRITING}marks()\ndef f(x):\n    return 7",
+    "marks when called": f"{WRITING}def f(x):\n    marks()\n    return 7",
     "length of a message": "import os\nos.write(5, b'\\xff' * 4)\ndef f(x):\n    return 7",
     "deep message": "import os\nm = b'[' * 100000\nos.write(5, len(m).to_bytes(4, 'big') + m)\ndef f(x):\n    return 7",
     "silence": "import os\nos.close(5)\nimport time\ntime.sleep(60)",
@@ -255,7 +262,8 @@ def test_what_is_expected_is_nowhere_in_the_program(level: str, tmp_path: Path) 
 import gc, os, sys
 SECRET = "".join(reversed("546372819"))
 def numbers():
-    seen, todo = {id(numbers.__globals__)}, [sys._getframe(), *gc.get_objects(), *sys.modules.values(), os.environ, sys.argv]
+    seen = {id(numbers.__globals__)}
+    todo = [sys._getframe(), *gc.get_objects(), *sys.modules.values(), os.environ, sys.argv]
     frame = sys._getframe()
     while frame:
         todo += [frame.f_locals, frame.f_globals]

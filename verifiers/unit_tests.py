@@ -16,8 +16,8 @@ of their own and call the program's functions over a pipe, which brings back exa
 program changes in its arguments does not reach the tests.
 
 A program that takes too long is ``wrong`` with the reason ``timeout``: being quick enough is a part of the task, and
-the sandbox ended it in good order. The status ``timeout`` says that a *verifier* overran, ``error`` that the sandbox failed
-or the tests cannot be used. To have the last word before its worker is killed, a judgement takes no longer than
+the sandbox ended it in good order. The status ``timeout`` says that a *verifier* overran, ``error`` that the sandbox
+failed or the tests cannot be used. To have the last word before its worker is killed, a judgement takes no longer than
 `selftrain.judging.time_left` allows, whatever ``seconds`` says.
 
 What stands before ``</think>`` is no answer. Where ``problem.metadata`` has a ``prefix``, it is run before the program,
