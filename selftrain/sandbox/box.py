@@ -6,7 +6,9 @@ import contextlib
 import importlib.util
 import json
 import os
+import queue
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -120,10 +122,11 @@ class Sandbox:
             fds: descriptors it gets, as its role expects them.
             standard: its standard input, output and error, as far as it has them.
         """
+        place = _places.get()
         request = {
             "role": role,
             "standard": len(standard),
-            "uid": foreign_uid(ROLES.index(role)) if os.getuid() == 0 else None,
+            "uid": foreign_uids()[place] if os.getuid() == 0 else None,
             "memory": limits.memory_mb * MEBIBYTE,
             "processes": limits.processes,
             "file": limits.file_mb * MEBIBYTE,
@@ -139,6 +142,7 @@ class Sandbox:
         except OSError as error:
             os.close(ours)
             os.close(status)
+            _places.put(place)
             raise SandboxError(f"sandbox level '{self.level}': it is gone ({error})") from error
         finally:
             os.close(lifeline)
@@ -147,7 +151,8 @@ class Sandbox:
         try:
             yield program
         finally:
-            program.close()
+            if program.close():
+                _places.put(place)
 
 
 class Program:
@@ -176,14 +181,21 @@ class Program:
             os.close(self._lifeline)
             self._lifeline = -1
 
-    def close(self) -> None:
-        """Kill; returns when nothing of the program is left."""
+    def close(self) -> bool:
+        """Kill; whether nothing of the program is left."""
         self.kill()
-        readable([self.status], GRACE_SECONDS)
+        ended = bool(readable([self.status], GRACE_SECONDS))
         os.close(self.status)
+        return ended
 
 
-ROLES: tuple[Role, ...] = ("module", "tests", "script")
+AT_ONCE = 64
+"""Programs of one process that run at a time."""
+_places: queue.SimpleQueue[int] = queue.SimpleQueue()
+"""Those that are free. As root each program has a user id of its own, by which all it started is ended; so a place
+whose program may still run is not given to another."""
+for _place in range(AT_ONCE):
+    _places.put(_place)
 
 
 def readable(fds: Sequence[int], seconds: float) -> list[int]:
@@ -205,7 +217,14 @@ def command(level: str, channel: int) -> list[str]:
 def bubblewrap() -> list[str]:
     """An empty world but for Python, the libraries and this package; as root its own rights, else a user namespace."""
     rights = ["CAP_SYS_ADMIN", "CAP_SETPCAP", *(["CAP_SETUID", "CAP_SETGID", "CAP_KILL"] if os.getuid() == 0 else [])]
-    words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    words = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     words += [] if os.getuid() == 0 else ["--unshare-user"]
     words += [word for right in rights for word in ("--cap-add", right)]
     words += ["--dir", "/dev", "--dir", "/tmp"]
@@ -230,11 +249,12 @@ def packages() -> list[str]:
     return [str(folder) for folder in dict.fromkeys(folders)]
 
 
-def foreign_uid(place: int) -> int:
-    """A user id that nobody has but the programs this process runs in one role."""
+def foreign_uids() -> range:
+    """User ids that nobody has but the programs of this process, as far as the machine has so many."""
     ids = int(Path("/proc/self/uid_map").read_text().split()[2])
-    number = len(ROLES) * os.getpid() + place
-    return 0x70000000 + number if ids >= 0x7FFFFFFF else ids // 2 + number % (ids // 3)
+    number = AT_ONCE * os.getpid()
+    first = 0x70000000 + number if ids >= 0x7FFFFFFF else ids // 2 + number % (ids // 3)
+    return range(first, first + AT_ONCE)
 
 
 def memory_file(name: str, data: bytes) -> int:

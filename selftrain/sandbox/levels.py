@@ -111,8 +111,8 @@ def require(demanded: str) -> str:
     found = strongest()
     if found is None or LEVELS.index(found) < LEVELS.index(demanded):
         reasons = "; ".join(f"{level}: {trial(level)}" for level in LEVELS if trial(level) is not None)
-        has = f"'{found}' is the strongest level" if found else "no level of isolation"
-        raise SandboxError(f"running programs demands sandbox level '{demanded}', this machine has {has} ({reasons})")
+        best = f"no more than '{found}'" if found else "none"
+        raise SandboxError(f"running programs demands sandbox level '{demanded}', this machine has {best} ({reasons})")
     return found
 
 
