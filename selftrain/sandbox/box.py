@@ -99,17 +99,15 @@ class Sandbox:
         except ConnectionResetError:
             answer = ""
         if answer != "ready":
-            raise SandboxError(f"sandbox level '{self.level}': {answer or self._last_words()}")
+            self.__exit__()
+            answer = answer or f"it ended with status {self._process.returncode}"
+            raise SandboxError(f"sandbox level '{self.level}': {answer}")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._channel.close()
         self._process.kill()
         self._process.communicate()
-
-    def _last_words(self) -> str:
-        self.__exit__()
-        return f"it ended with status {self._process.returncode}"
 
     def alive(self) -> bool:
         return self._process.poll() is None

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
@@ -117,18 +118,20 @@ def require(demanded: str) -> str:
 
 
 _running: dict[tuple[int, str], Sandbox] = {}
+_starting = threading.Lock()
 
 
 def shared(level: str) -> Sandbox:
     """The sandbox of this process at a level: started when first asked for, and again where it died."""
     key = (os.getpid(), level)
-    box = _running.get(key)
-    if box is not None and not box.alive():
-        _running.pop(key).__exit__()
-        box = None
-    if box is None:
-        box = _running[key] = Sandbox(level).__enter__()
-    return box
+    with _starting:
+        box = _running.get(key)
+        if box is not None and not box.alive():
+            _running.pop(key).__exit__()
+            box = None
+        if box is None:
+            box = _running[key] = Sandbox(level).__enter__()
+        return box
 
 
 @atexit.register
