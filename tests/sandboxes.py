@@ -42,6 +42,14 @@ NEXT = calling(([1], 2), ([41], 42))
 """What `GOOD` passes."""
 
 
+ASSERTS = problem({"kind": "asserts", "setup": "", "tests": ["assert f(1) == 2", "assert f(41) == 42"]})
+CHECK = problem(
+    {"kind": "check", "entry_point": "f", "test": "def check(candidate):\n    assert candidate(1) == 2\n"
+     "    assert candidate(41) == 42\n"}
+)  # fmt: skip
+STDIO = problem({"kind": "stdio", "cases": [{"input": "1\n", "output": "2\n"}, {"input": "41", "output": "42"}]})
+
+
 def judged(program: str, asked: Problem = NEXT, seconds: float = 10.0) -> Verdict:
     return UnitTests(seconds=seconds)(asked, program)
 

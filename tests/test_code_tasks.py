@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from broken import first_comparison_flipped, returning_none
 from published import DATA, needs_data
@@ -21,14 +22,14 @@ from selftrain.verifiers.unit_tests import UnitTests
 EVERY = 15
 """Of the reference programs every so many are run here; benchmarks/bench_code.py runs all."""
 
-HELPED = {
+HELPED: dict[str, Any] = {
     "task_id": "HumanEval/0",
     "prompt": 'import math\n\ndef twice(s: str):\n    return s + s\n\n\ndef halve(s: str):\n    """ Undo twice. """\n',
     "entry_point": "halve",
     "canonical_solution": "    return s[:len(s) // 2]\n",
     "test": "def check(candidate):\n    assert candidate(twice('ab')) == 'ab'\n",
 }
-SHARED = {
+SHARED: dict[str, Any] = {
     "source_file": "x",
     "task_id": 0,
     "prompt": " Write a function to add one. ",
