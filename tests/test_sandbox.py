@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -11,10 +12,17 @@ from pathlib import Path
 import pytest
 from sandboxes import GOOD, calling, judged, left_running, level, still_works
 
+from selftrain import cli
+from selftrain.artifacts import RunDir
+from selftrain.commands.opening import begin
+from selftrain.config import load_config
 from selftrain.sandbox import levels
 from selftrain.sandbox.box import Sandbox, SandboxError
+from selftrain.session import Session
 
 __all__ = ["level"]
+
+CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 TRYING = """
 def tried(attempt):
@@ -256,3 +264,33 @@ def test_one_level_at_least_is_there() -> None:
 def test_a_level_that_does_not_work_says_why() -> None:
     with pytest.raises(SandboxError, match="sandbox level 'unheard'"), Sandbox("unheard"):
         pass
+
+
+def test_doctor_shows_every_level(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()]
+    shown = {name: text for name, text in lines}
+    assert shown["sandbox"] == levels.strongest()
+    assert {name: shown[name] for name in levels.LEVELS} == {
+        name: levels.trial(name) or "works" for name in levels.LEVELS
+    }
+
+
+def test_a_run_that_demands_more_than_there_is_ends_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(levels, "trial", lambda level: "not here")
+    verifier = "tasks.arithmetic.verifier={kind: unit_tests, level: landlock}"
+    assert cli.main(["run", str(CONFIG), f"run.folder={tmp_path}", verifier]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("selftrain: tasks.arithmetic.verifier: verifier 'unit_tests': running programs demands")
+    assert "'landlock', this machine has none (uid: not here; landlock: not here" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_level_is_written_to_the_run(tmp_path: Path) -> None:
+    made = RunDir(tmp_path / "run")
+    config = load_config(CONFIG, ["tasks.arithmetic.limit={train: 2, demonstrations: 2, val: 1, test: 1, transfer: 1}"])
+    with Session(config, made) as session, made.lock():
+        begin(session)
+    assert json.loads((made.root / "environment.json").read_text())["sandbox"] == levels.strongest()
