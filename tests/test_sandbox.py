@@ -240,11 +240,11 @@ def f(x):
 
 
 def test_the_folder_of_a_program_is_removed(level: str) -> None:
-    before = set(Path("/tmp").glob("selftrain-*"))
+    before = set(Path("/tmp").glob("selftrain-program-*"))
     deep = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\n" + GOOD
     assert judged(deep).status == "right"
     end = time.monotonic() + 60
-    while not set(Path("/tmp").glob("selftrain-*")) <= before:
+    while not set(Path("/tmp").glob("selftrain-program-*")) <= before:
         assert time.monotonic() < end
         time.sleep(0.05)
 

@@ -85,7 +85,7 @@ class Landlock:
             raise OSError("Landlock of this kernel cannot keep files from being truncated (Linux 6.2 can)")
 
     def separate(self, request: Mapping[str, Any]) -> None:
-        self._folder = tempfile.mkdtemp(prefix="selftrain-")
+        self._folder = tempfile.mkdtemp(prefix="selftrain-program-")
 
     def enter(self, request: Mapping[str, Any]) -> None:
         os.chdir(self._folder)
@@ -112,7 +112,7 @@ class OtherUser:
 
     def separate(self, request: Mapping[str, Any]) -> None:
         checked(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
-        self._folder = tempfile.mkdtemp(prefix="selftrain-")
+        self._folder = tempfile.mkdtemp(prefix="selftrain-program-")
         os.chown(self._folder, request["uid"], request["uid"])
 
     def enter(self, request: Mapping[str, Any]) -> None:
