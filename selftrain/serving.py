@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.board import GROUP, Board
-from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, VerifierSpec, event_loop, failed, load
+from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, VerifierSpec, ends, event_loop, failed, load
 from selftrain.types import Status
 from selftrain.workers import Handler
 
@@ -90,6 +90,7 @@ class _Desk:
     def _begin(self, position: int) -> float:
         start = time.monotonic()
         self.board.write(position, start)
+        ends(start + self.seconds)
         return start
 
     def _single(self, judge: Judge, position: int, request: Request) -> Row:
@@ -131,6 +132,7 @@ class _Desk:
     async def _later(self, judge: Judge, gate: asyncio.Semaphore, request: Request) -> Row:
         async with gate:
             start = time.monotonic()
+            ends(start + self.seconds)
             task = asyncio.create_task(judge.later(request.problem, request.response))
             await asyncio.wait([task], timeout=self.seconds)
             took = time.monotonic() - start

@@ -14,6 +14,8 @@ from kill_driver import Driver, driving
 ALPHABET = "0123456789+-*= #"
 LACKING = ("SELFTRAIN_DATA", "SELFTRAIN_HARNESSES")
 """Variables without which tests are skipped; the reasons name them."""
+LEVELS = "NOT CHECKED: sandbox level"
+"""How the reason begins where a level of isolation is lacking."""
 LONGEST = (
     "test_real_run.py",
     "test_mixed_run.py",
@@ -44,7 +46,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
 
 
 def unchecked(skipped: list[Any]) -> Iterator[str]:
-    """A line for each variable that is not set, and one for each file of tests that asked for it."""
+    """A line for each variable that is not set, and one for each file of tests that asked for it; one for each level
+    of isolation that this machine does not have."""
     for variable in LACKING:
         reports = [report for report in skipped if variable in str(report.longrepr)]
         if reports:
@@ -52,6 +55,8 @@ def unchecked(skipped: list[Any]) -> Iterator[str]:
         for path, count in sorted(Counter(report.nodeid.partition("::")[0] for report in reports).items()):
             promise = ast.get_docstring(ast.parse((Path(__file__).parent.parent / path).read_text())) or ""
             yield f"  {path}, {count} skipped: {promise.partition(chr(10))[0]}"
+    reasons = (str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple))
+    yield from sorted({reason[reason.index(LEVELS) :] for reason in reasons if LEVELS in reason})
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ LAYERS = [
     {"schema", "compose"},
     {"config"},
     {"encoding"},
-    {"artifacts", "workers", "prompts", "models", "budget"},
+    {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
     {"records", "judging", "hub", "rollouts"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols", "serving"},
     {"verification", "selection", "evaluation", "training", "regrading", "auditing"},

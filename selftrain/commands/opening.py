@@ -16,6 +16,7 @@ from selftrain.artifacts import RunDir
 from selftrain.config import ConfigError, to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
+from selftrain.sandbox.levels import strongest
 from selftrain.types import Problem
 
 COLLECT_AFTER = (100_000, 50, 100)
@@ -62,7 +63,7 @@ def begin(session: Any) -> None:
         records.write(folder.problems, Problem, list(session.problems.by_id.values()))
     write_text(folder.config, text)
     if not (folder.root / "environment.json").exists():
-        write_json(folder.root / "environment.json", environment())
+        write_json(folder.root / "environment.json", {**environment(), "sandbox": strongest() or "none"})
 
 
 def set_aside(session: Any, labels: Sequence[str]) -> None:

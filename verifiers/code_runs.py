@@ -1,0 +1,140 @@
+"""A program against its tests, in a sandbox: what came of each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from selftrain.sandbox.box import Limits, Sandbox, SandboxError, memory_file, readable
+from selftrain.verifiers.code_forms import same_output
+
+START_SECONDS = 5.0
+"""Time both processes get to begin; nothing foreign has run by then."""
+RESULT_BYTES = 1 << 22
+REASON_CHARACTERS = 300
+
+
+class UnfitTests(ValueError):
+    """Tests that cannot be used; no program's fault."""
+
+
+@dataclass
+class Outcome:
+    """What a program did."""
+
+    passed: int = 0
+    reason: str | None = None
+    """The first thing that went wrong."""
+
+    def wrong(self, reason: str) -> None:
+        self.reason = self.reason or reason[:REASON_CHARACTERS]
+
+
+def clock(seconds: float) -> Callable[[], float]:
+    """Seconds that are left of some."""
+    end = time.monotonic() + seconds
+    return lambda: end - time.monotonic()
+
+
+@contextlib.contextmanager
+def closing(fds: list[int]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def source_file(prefix: str, program: str) -> int:
+    """As `selftrain.sandbox.candidate` reads it."""
+    return memory_file("program", f"{prefix}\0{program}".encode("utf-8", "surrogatepass"))
+
+
+def overrun(seconds: float) -> str:
+    return f"timeout: more than {seconds:.3g} s"
+
+
+def run_script(box: Sandbox, limits: Limits, source: tuple[str, str], cases: list[Any], seconds: float) -> Outcome:
+    """Each case by a process of its own, all in ``seconds``."""
+    outcome, left = Outcome(), clock(seconds)
+    for number, case in enumerate(cases, 1):
+        given = memory_file("input", case["input"].encode("utf-8", "surrogatepass"))
+        fds = [source_file(*source), given, memory_file("output", b""), memory_file("errors", b"")]
+        with closing(fds):
+            with box.start("script", limits, fds[:1], fds[1:]) as program:
+                status = program.wait(left())
+            if status is None:
+                outcome.wrong(overrun(seconds))
+                break
+            found = _text(fds[2], limits.file_mb << 20)
+            if status != 0:
+                last = _text(fds[3], limits.file_mb << 20).strip().rpartition("\n")[2]
+                outcome.wrong(f"test {number}: exit status {status}{f': {last}' if last else ''}")
+            elif same_output(found, case["output"]):
+                outcome.passed += 1
+            else:
+                outcome.wrong(f"test {number}: other output")
+    return outcome
+
+
+def _text(fd: int, most: int) -> str:
+    return os.pread(fd, most, 0).decode("utf-8", "surrogateescape")
+
+
+def run_module(box: Sandbox, limits: Limits, source: tuple[str, str], tests: dict[str, Any], seconds: float) -> Outcome:
+    """All tests in one interpreter, all calls in one of the program's, which ``seconds`` bound together."""
+    questions, asked = os.pipe()
+    answers, answered = os.pipe()
+    results, told = os.pipe()
+    job = memory_file("tests", json.dumps(tests).encode())
+    program_fds, tester_fds = [source_file(*source), questions, answered], [job, asked, answers, told]
+    with closing([results]), contextlib.ExitStack() as running:
+        with closing(program_fds + tester_fds):
+            running.enter_context(box.start("module", limits, program_fds))
+            running.enter_context(box.start("tests", limits, tester_fds))
+        outcome = Outcome()
+        lines = _lines(results, seconds)
+        for line in lines:
+            if "unfit" in line:
+                raise UnfitTests(line["unfit"])
+            if "overrun" in line:
+                outcome.wrong(overrun(seconds))
+            if line.get("passed"):
+                outcome.passed += 1
+            elif "test" in line:
+                outcome.wrong(f"test {line['test']}: {line['reason']}")
+            if line.get("gone"):
+                outcome.wrong(line["gone"])
+            if "calls" in line and not line["calls"]:
+                outcome.passed = 0
+                outcome.wrong("no test called the program")
+    return outcome
+
+
+def _lines(results: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """What the tester tells, to its end; ``{"overrun": true}`` where that does not come in time.
+
+    Raises:
+        SandboxError: it did not begin, or ended before its end.
+    """
+    text, left, begun = b"", clock(START_SECONDS), False
+    while readable([results], left()):
+        piece = os.read(results, 1 << 16)
+        text += piece
+        *complete, text = text.split(b"\n")
+        for line in map(json.loads, complete):
+            yield line
+            if "done" in line:
+                return
+            if "begun" in line:
+                begun, left = True, clock(seconds)
+        if not piece or len(text) > RESULT_BYTES:
+            raise SandboxError("the process that runs the tests ended")
+    if not begun:
+        raise SandboxError(f"nothing began to run within {START_SECONDS:g} s")
+    yield {"overrun": True}
