@@ -37,7 +37,7 @@ LAYERS = [
     {"config"},
     {"encoding"},
     {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
-    {"records", "judging", "hub", "rollouts"},
+    {"records", "judging", "hub", "rollouts", "mathematics"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols", "serving"},
     {"verification", "selection", "evaluation", "training", "regrading", "auditing"},
     {"planning"},

@@ -27,18 +27,18 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from selftrain.mathematics.compare import equal
+from selftrain.mathematics.exact import TooLarge, Undefined, exact
+from selftrain.mathematics.forms import Form, Sequence, Text, Unread, Value
+from selftrain.mathematics.nodes import num
+from selftrain.mathematics.policy import Policy
+from selftrain.mathematics.reader import read
+from selftrain.mathematics.same import Undecided
+from selftrain.mathematics.text import words_of
+from selftrain.mathematics.tokens import MAX_CHARACTERS, canonical, tokens_of
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers import final_answer
 from selftrain.verifiers.choice_answer import ChoiceAnswer
-from selftrain.verifiers.math_compare import equal
-from selftrain.verifiers.math_exact import TooLarge, Undefined, exact
-from selftrain.verifiers.math_forms import Form, Sequence, Text, Unread, Value
-from selftrain.verifiers.math_nodes import num
-from selftrain.verifiers.math_policy import Policy
-from selftrain.verifiers.math_reader import read
-from selftrain.verifiers.math_same import Undecided
-from selftrain.verifiers.math_text import words_of
-from selftrain.verifiers.math_tokens import MAX_CHARACTERS, canonical, tokens_of
 from selftrain.verifiers.number_forms import spelled
 from selftrain.verifiers.numeric_answer import NumericAnswer
 from selftrain.verifiers.reasoning import after_thinking

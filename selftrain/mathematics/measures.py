@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from selftrain.verifiers.math_exact import exact
-from selftrain.verifiers.math_forms import Ratio, Value
-from selftrain.verifiers.math_nodes import Node, div, mul, num
-from selftrain.verifiers.math_policy import Policy
-from selftrain.verifiers.math_same import same, within
-from selftrain.verifiers.math_units import unit_of
+from selftrain.mathematics.exact import exact
+from selftrain.mathematics.forms import Ratio, Value
+from selftrain.mathematics.nodes import Node, div, mul, num
+from selftrain.mathematics.policy import Policy
+from selftrain.mathematics.same import same, within
+from selftrain.mathematics.units import unit_of
 
 
 def same_values(gold: Value, answer: Value, policy: Policy) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from selftrain.verifiers.math_cursor import MAX_DEPTH, Cursor, NotRead
-from selftrain.verifiers.math_matrices import MAX_CELLS, determinant, matrix_of
-from selftrain.verifiers.math_nodes import IMAGINARY, INFINITY, PI, TWO, E, Node, div, fn, mul, num, power, sym
-from selftrain.verifiers.math_tokens import FUNCTIONS
+from selftrain.mathematics.cursor import MAX_DEPTH, Cursor, NotRead
+from selftrain.mathematics.matrices import MAX_CELLS, determinant, matrix_of
+from selftrain.mathematics.nodes import IMAGINARY, INFINITY, PI, TWO, E, Node, div, fn, mul, num, power, sym
+from selftrain.mathematics.tokens import FUNCTIONS
 
 CONSTANTS = {
     "e": E,

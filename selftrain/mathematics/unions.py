@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from selftrain.verifiers.math_forms import Interval, Union
-from selftrain.verifiers.math_nodes import Node
-from selftrain.verifiers.math_same import Domain, rough, same
+from selftrain.mathematics.forms import Interval, Union
+from selftrain.mathematics.nodes import Node
+from selftrain.mathematics.same import Domain, rough, same
 
 
 def same_union(gold: Union, answer: Union, domain: Domain) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from selftrain.verifiers.math_commands import CONSTANTS, Commands
-from selftrain.verifiers.math_cursor import NotRead
-from selftrain.verifiers.math_nodes import INFINITY, PI, Node, mul, power, sym
-from selftrain.verifiers.math_tokens import FUNCTIONS
+from selftrain.mathematics.commands import CONSTANTS, Commands
+from selftrain.mathematics.cursor import NotRead
+from selftrain.mathematics.nodes import INFINITY, PI, Node, mul, power, sym
+from selftrain.mathematics.tokens import FUNCTIONS
 
 MAX_LETTERS = 8
 

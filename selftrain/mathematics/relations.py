@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from selftrain.verifiers.math_forms import Form, Interval, Ratio, Relation, Sequence, Text, Union, Value
-from selftrain.verifiers.math_nodes import INFINITY, Node, neg, sub, symbols, walk
-from selftrain.verifiers.math_policy import Policy
-from selftrain.verifiers.math_same import Domain, Undecided, ratio, same
+from selftrain.mathematics.forms import Form, Interval, Ratio, Relation, Sequence, Text, Union, Value
+from selftrain.mathematics.nodes import INFINITY, Node, neg, sub, symbols, walk
+from selftrain.mathematics.policy import Policy
+from selftrain.mathematics.same import Domain, Undecided, ratio, same
 
 Equal = Callable[[Form, Form, Policy], bool]
 

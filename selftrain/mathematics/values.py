@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from selftrain.verifiers.math_exact import TooLarge, Undefined, check_factorial, exact
-from selftrain.verifiers.math_nodes import UNKNOWN, Node, key
+from selftrain.mathematics.exact import TooLarge, Undefined, check_factorial, exact
+from selftrain.mathematics.nodes import UNKNOWN, Node, key
 
 MAX_BITS = 8192
 """Largest binary exponent of any value on the way."""

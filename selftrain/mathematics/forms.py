@@ -1,6 +1,6 @@
 r"""What a final answer is: one value, a list, a point, a set, a union of intervals, a relation, a ratio, a text.
 
-The reading only says what is written; ``math_compare`` says which forms stand for each other.
+The reading only says what is written; `compare` says which forms stand for each other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from selftrain.verifiers.math_nodes import Node
+from selftrain.mathematics.nodes import Node
 
 RELATIONS = {"=", "<", ">", r"\le", r"\ge", r"\ne", r"\equiv", r"\subset", r"\subseteq", r"\supset", r"\sim", r"\cong",
              r"\perp", r"\parallel", r"\Rightarrow", r"\to", r"\iff", r"\notin", r"\propto", r"\supseteq"}  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from selftrain.verifiers.math_cursor import NotRead
-from selftrain.verifiers.math_nodes import Node, add, div, mul, neg, power, sym
+from selftrain.mathematics.cursor import NotRead
+from selftrain.mathematics.nodes import Node, add, div, mul, neg, power, sym
 
 MAX_CELLS = 400
 _MAX_POWER = 4

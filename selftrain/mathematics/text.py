@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from selftrain.verifiers.math_forms import Text
-from selftrain.verifiers.math_tokens import FUNCTIONS, Token
+from selftrain.mathematics.forms import Text
+from selftrain.mathematics.tokens import FUNCTIONS, Token
 
 _UP_TO_TWENTY = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftrain.verifiers.math_tokens import Token
+from selftrain.mathematics.tokens import Token
 
 OPENING = {
     "(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\begin": r"\end",

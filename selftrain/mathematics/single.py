@@ -5,14 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
-from selftrain.verifiers.math_cursor import NotRead
-from selftrain.verifiers.math_forms import Form, Ratio, Sequence, Value
-from selftrain.verifiers.math_matrices import matrix_of
-from selftrain.verifiers.math_nodes import Node, num
-from selftrain.verifiers.math_parser import Parser
-from selftrain.verifiers.math_text import word_number
-from selftrain.verifiers.math_tokens import FUNCTIONS, Token
-from selftrain.verifiers.math_units import CURRENCY, NO_UNIT, WRITTEN, unit_of
+from selftrain.mathematics.cursor import NotRead
+from selftrain.mathematics.forms import Form, Ratio, Sequence, Value
+from selftrain.mathematics.matrices import matrix_of
+from selftrain.mathematics.nodes import Node, num
+from selftrain.mathematics.parser import Parser
+from selftrain.mathematics.text import word_number
+from selftrain.mathematics.tokens import FUNCTIONS, Token
+from selftrain.mathematics.units import CURRENCY, NO_UNIT, WRITTEN, unit_of
 
 _UNIT_SIGNS = frozenset("^{}/*%.-()") | {r"\circ", r"\$", r"\pmod", "\\"}
 _LONG_WORD = 4

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from selftrain.verifiers.math_cursor import MAX_DEPTH, NotRead
-from selftrain.verifiers.math_matrices import minus, over, plus, raised, times
-from selftrain.verifiers.math_names import Names
-from selftrain.verifiers.math_nodes import ONE, PI, Node, add, div, fn, mul, neg, num
-from selftrain.verifiers.math_tokens import Token
+from selftrain.mathematics.cursor import MAX_DEPTH, NotRead
+from selftrain.mathematics.matrices import minus, over, plus, raised, times
+from selftrain.mathematics.names import Names
+from selftrain.mathematics.nodes import ONE, PI, Node, add, div, fn, mul, neg, num
+from selftrain.mathematics.tokens import Token
 
 MAX_DIGITS = 4000
 MAX_POSTFIXES = 4

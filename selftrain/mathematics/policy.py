@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from selftrain.verifiers.math_same import Domain
+from selftrain.mathematics.same import Domain
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from selftrain.verifiers.math_nodes import Node
+from selftrain.mathematics.nodes import Node
 
 MAX_EXACT_BITS = 80_000
 MAX_FACTORIAL = 2000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftrain.verifiers.math_tokens import Token
+from selftrain.mathematics.tokens import Token
 
 MAX_TOKENS = 800
 MAX_DEPTH = 60

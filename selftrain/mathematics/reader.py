@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from selftrain.verifiers.math_cursor import MAX_TOKENS, NotRead
-from selftrain.verifiers.math_forms import (
+from selftrain.mathematics.cursor import MAX_TOKENS, NotRead
+from selftrain.mathematics.forms import (
     RELATIONS,
     Form,
     Interval,
@@ -16,12 +16,12 @@ from selftrain.verifiers.math_forms import (
     Unread,
     Value,
 )  # fmt: skip
-from selftrain.verifiers.math_nodes import INFINITY, Node, neg
-from selftrain.verifiers.math_parser import Parser
-from selftrain.verifiers.math_single import matrix, ratio, value
-from selftrain.verifiers.math_split import closing, is_enclosed, is_plain_group, outside, parts_of
-from selftrain.verifiers.math_text import is_text, text_of
-from selftrain.verifiers.math_tokens import Token
+from selftrain.mathematics.nodes import INFINITY, Node, neg
+from selftrain.mathematics.parser import Parser
+from selftrain.mathematics.single import matrix, ratio, value
+from selftrain.mathematics.split import closing, is_enclosed, is_plain_group, outside, parts_of
+from selftrain.mathematics.text import is_text, text_of
+from selftrain.mathematics.tokens import Token
 
 MAX_ITEMS, MAX_SIGNS = 120, 4
 

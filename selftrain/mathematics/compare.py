@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence as List
 
-from selftrain.verifiers.math_forms import Form, Ratio, Relation, Sequence, Text, Union, Unread, Value
-from selftrain.verifiers.math_measures import same_ratios, same_values
-from selftrain.verifiers.math_nodes import ONE, Node, div
-from selftrain.verifiers.math_policy import Policy
-from selftrain.verifiers.math_relations import equivalent, named, union_of
-from selftrain.verifiers.math_same import Undecided, same
-from selftrain.verifiers.math_unions import same_union
+from selftrain.mathematics.forms import Form, Ratio, Relation, Sequence, Text, Union, Unread, Value
+from selftrain.mathematics.measures import same_ratios, same_values
+from selftrain.mathematics.nodes import ONE, Node, div
+from selftrain.mathematics.policy import Policy
+from selftrain.mathematics.relations import equivalent, named, union_of
+from selftrain.mathematics.same import Undecided, same
+from selftrain.mathematics.unions import same_union
 
 _MANY = 100
 _FEW = 20

@@ -13,9 +13,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
 
-from selftrain.verifiers.math_exact import TooLarge, Undefined, exact
-from selftrain.verifiers.math_nodes import Node, key, symbols, walk
-from selftrain.verifiers.math_values import Evaluator
+from selftrain.mathematics.exact import TooLarge, Undefined, exact
+from selftrain.mathematics.nodes import Node, key, symbols, walk
+from selftrain.mathematics.values import Evaluator
 
 Domain = Literal["real", "positive", "complex"]
 """What symbols stand for."""
