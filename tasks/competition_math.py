@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.tasks.boxed import last_boxed
-from selftrain.tasks.published import Published, PublishedTask, Rows, check_sizes, check_split, hold_out
+from selftrain.tasks.published import Published, PublishedTask, Rows, carved, check_sizes, check_split
 from selftrain.types import Problem
 
 SPLITS = ("train", "val", "test")
@@ -57,10 +57,8 @@ class MATH(PublishedTask):
         """
         check_split("math", split, self.splits())
         rows = self._rows("test" if split == "test" else "train")
-        kept = {row: record["problem"] for row, record in rows.items()}
-        if split != "test":
-            val, train = hold_out(kept, "val_size", self.val_size, str(self.seed))
-            kept = val if split == "val" else train
+        questions = {row: record["problem"] for row, record in rows.items()}
+        kept = carved(questions, split, self.val_size, self.seed)
         return [self._problem(split, row, rows[row]) for row in kept]
 
     def _rows(self, name: str) -> Rows:

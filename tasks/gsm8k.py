@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from selftrain.tasks.published import Published, PublishedTask, check_sizes, check_split, hold_out
+from selftrain.tasks.published import Published, PublishedTask, carved, check_sizes, check_split
 from selftrain.types import Problem
 
 SPLITS = ("train", "val", "test")
@@ -56,10 +56,8 @@ class GSM8K(PublishedTask):
         source = Published("gsm8k", self.hub, self.config, self.data_dir, files, ("question", "answer"))
         name = "test" if split == "test" else "train"
         rows = source.rows(name, f"{name}.jsonl")
-        kept = {row: record["question"] for row, record in rows.items()}
-        if split != "test":
-            val, train = hold_out(kept, "val_size", self.val_size, str(self.seed))
-            kept = val if split == "val" else train
+        questions = {row: record["question"] for row, record in rows.items()}
+        kept = carved(questions, split, self.val_size, self.seed)
         return [self._problem(split, row, rows[row]) for row in kept]
 
     def _problem(self, split: str, row: int, record: dict[str, Any]) -> Problem:

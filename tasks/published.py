@@ -137,7 +137,14 @@ def split_of_one(questions: Questions, split: str, test_size: int, val_size: int
     test, rest = hold_out(questions, "test_size", test_size, "test")
     if split == "test":
         return test
-    val, train = hold_out(rest, "val_size", val_size, str(seed))
+    return carved(rest, split, val_size, seed)
+
+
+def carved(questions: Questions, split: str, val_size: int, seed: int) -> Questions:
+    """Of what was published as test, all rows; of what was published as train, those of train or of val."""
+    if split == "test":
+        return questions
+    val, train = hold_out(questions, "val_size", val_size, str(seed))
     return val if split == "val" else train
 
 

@@ -15,9 +15,9 @@ from selftrain.tasks.published import (
     Published,
     PublishedTask,
     Questions,
+    carved,
     check_sizes,
     check_split,
-    hold_out,
     split_of_one,
 )
 from selftrain.types import Problem
@@ -68,10 +68,7 @@ class SVAMP(PublishedTask):
     def _of_split(self, questions: Questions, split: str) -> Questions:
         if self.data_dir is not None:
             return split_of_one(questions, split, self.test_size, self.val_size, self.seed)
-        if split == "test":
-            return questions
-        val, train = hold_out(questions, "val_size", self.val_size, str(self.seed))
-        return val if split == "val" else train
+        return carved(questions, split, self.val_size, self.seed)
 
     def _problem(self, split: str, row: int, record: dict[str, Any]) -> Problem:
         answer = WHOLE.sub("", str(record["Answer"]).strip())
