@@ -251,8 +251,9 @@ def test_the_folder_of_a_program_is_removed(level: str) -> None:
 
 def test_a_sandbox_that_died_is_made_anew(level: str) -> None:
     still_works()
-    levels.shared(level)._process.kill()
-    levels.shared(level)._process.wait()
+    sandbox = levels.shared(level)
+    sandbox._process.kill()
+    sandbox._process.wait()
     still_works()
 
 

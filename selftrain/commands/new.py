@@ -48,7 +48,7 @@ from typing import Any
 
 import pytest
 
-from selftrain.judging import VerifierSpec, load
+from selftrain.judging import VerifierSpec, asked, load
 from selftrain.registry import resolve
 from selftrain.types import Problem
 
@@ -58,9 +58,9 @@ JUDGE = load(VerifierSpec(f"{{FILE}}:verify"))
 
 @pytest.mark.parametrize(("gold", "response", "status"), resolve("verifier", f"{{FILE}}:TABLE"))
 def test_table(gold: Any, response: str, status: str) -> None:
-    found, value, answer, reason = JUDGE.single(Problem("{name}/test/0", "{name}", "test", "?", gold), response)
-    assert found == status, (answer, reason)
-    assert value == {{"right": 1.0, "wrong": 0.0, "unparsed": 0.0, "error": None}}[status]
+    verdict = asked(JUDGE, Problem("{name}/test/0", "{name}", "test", "?", gold), response)
+    assert verdict is not None and verdict.status == status, verdict
+    assert verdict.value == {{"right": 1.0, "wrong": 0.0, "unparsed": 0.0, "error": None}}[status]
 '''
 
 
