@@ -16,7 +16,6 @@ from selftrain.artifacts import RunDir
 from selftrain.config import ConfigError, to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
-from selftrain.sandbox.levels import strongest
 from selftrain.types import Problem
 
 COLLECT_AFTER = (100_000, 50, 100)
@@ -63,6 +62,8 @@ def begin(session: Any) -> None:
         records.write(folder.problems, Problem, list(session.problems.by_id.values()))
     write_text(folder.config, text)
     if not (folder.root / "environment.json").exists():
+        from selftrain.sandbox.levels import strongest
+
         write_json(folder.root / "environment.json", {**environment(), "sandbox": strongest() or "none"})
 
 
