@@ -59,6 +59,17 @@ def unchecked(skipped: list[Any]) -> Iterator[str]:
     yield from sorted({reason[reason.index(LEVELS) :] for reason in reasons if LEVELS in reason})
 
 
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Data sets of the hub from this test's folder alone."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "cache" / "downloads")
+    datasets.disable_progress_bars()
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two layers with random weights, spread enough that its distributions are far from uniform.

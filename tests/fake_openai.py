@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import select
 import socket
-import sys
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import Handler, Served
 
 
 def codes(text: str) -> list[int]:
@@ -29,8 +28,8 @@ def number_and_answer(prompt: str, seed: int) -> str:
     return f"{seed} #7"
 
 
-class FakeOpenAI:
-    """A context manager; serves from its making on."""
+class FakeOpenAI(Served):
+    """Answers as its fields say."""
 
     def __init__(self, model: str = "teacher") -> None:
         self.model = self.replies_as = model
@@ -51,28 +50,11 @@ class FakeOpenAI:
         self.delay = 0.0
         self.dies_after: int | None = None
         """Whole replies after which connections end without any."""
-        self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
-        self.times: list[float] = []
         self.answered: list[tuple[str, int]] = []
         """Prompt and seed of every whole reply."""
-        self.flying = self.most = self.abandoned = 0
-        self.lock, self.released = threading.Lock(), threading.Event()
-        self._server = Listener(("127.0.0.1", 0), Handler)
-        self._server.fake = self
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake-openai").start()
-
-    def __enter__(self) -> FakeOpenAI:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self.abandoned = 0
+        super().__init__(Asked)
 
     def prompt_of(self, body: dict[str, Any]) -> str:
         prompt = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
@@ -99,41 +81,17 @@ class FakeOpenAI:
         return whole
 
 
-class Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    fake: FakeOpenAI
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Listener
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
+class Asked(Handler):
     def do_GET(self) -> None:
-        self._send(200, {"data": [{"id": self.server.fake.model}]} if self.path == "/v1/models" else {})
+        self.send(200, {"data": [{"id": self.server.fake.model}]} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
-        fake = self.server.fake
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with fake.lock:
-            fake.bodies.append(body)
-            fake.paths.append(self.path)
-            fake.times.append(time.monotonic())
-            fake.flying += 1
-            fake.most = max(fake.most, fake.flying)
-            fault = fake.faults.pop(0) if fake.faults else ""
-        try:
-            self._answer(fake, body, fault)
-        finally:
+        fake, body = self.server.fake, self.body()
+        with fake.asked_for(body):
             with fake.lock:
-                fake.flying -= 1
+                fake.paths.append(self.path)
+                fault = fake.faults.pop(0) if fake.faults else ""
+            self._answer(fake, body, fault)
 
     def _answer(self, fake: FakeOpenAI, body: dict[str, Any], fault: str) -> None:
         time.sleep(fake.delay)
@@ -143,13 +101,13 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "stall" or body["seed"] in fake.unanswered:
             self._stall(fake)
         elif fault in ("429", "500"):
-            self._send(int(fault), {"error": {"message": "busy"}}, {"Retry-After": "0.9"} if fault == "429" else {})
+            self.send(int(fault), {"error": {"message": "busy"}}, {"Retry-After": "0.9"} if fault == "429" else {})
         elif fake.key and self.headers["Authorization"] != f"Bearer {fake.key}":
-            self._send(401, {"error": {"message": f"bad key {self.headers['Authorization']}"}})
+            self.send(401, {"error": {"message": f"bad key {self.headers['Authorization']}"}})
         elif body["model"] != fake.model:
-            self._send(404, {"error": {"message": "no such model"}})
+            self.send(404, {"error": {"message": "no such model"}})
         elif refused:
-            self._send(400, {"error": {"message": refused[0]}})
+            self.send(400, {"error": {"message": refused[0]}})
         else:
             self._reply(fake, body, fault)
 
@@ -168,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         if not fault:
             with fake.lock:
                 fake.answered.append((fake.prompt_of(body), body["seed"]))
-        self._send(200, data)
+        self.send(200, data)
 
     def _stall(self, fake: FakeOpenAI) -> None:
         """Say nothing until released; notes where the client leaves."""
@@ -178,15 +136,3 @@ class Handler(BaseHTTPRequestHandler):
                 with fake.lock:
                     fake.abandoned += 1
                 return
-
-    def _send(self, status: int, data: Any, headers: dict[str, str] | None = None) -> None:
-        raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(raw)),
-            **(headers or {}),
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(raw)

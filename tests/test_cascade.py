@@ -76,7 +76,7 @@ def test_rules_decide_what_they_can(server: JudgeServer, options: dict[str, Any]
     assert ask(options, "#### Boston").status == "wrong"
     assert ask(options, "New York").status == "unparsed"  # No final answer: nothing to show.
     assert [ask(options, text).by for text in ("#### New York", "#### Boston", "?")] == [None] * 3
-    assert server.asked == []
+    assert server.bodies == []
 
 
 def test_the_judge_sees_the_answer_and_the_gold_answer_alone(server: JudgeServer, options: dict[str, Any]) -> None:
@@ -86,17 +86,17 @@ def test_the_judge_sees_the_answer_and_the_gold_answer_alone(server: JudgeServer
     assert (other.status, other.value, other.by) == ("wrong", 0.0, "judge")
     (first, second) = server.prompts()
     assert "SECRET" not in first and 'reference answer: "New York"\nanswer to check: "new-york"\n' in first
-    assert server.asked[0]["temperature"] == 0 and server.asked[0]["max_tokens"] == 8
+    assert server.bodies[0]["temperature"] == 0 and server.bodies[0]["max_tokens"] == 8
     assert second.count("\n") == first.count("\n")
 
 
 def test_no_answer_is_judged_twice(server: JudgeServer, options: dict[str, Any]) -> None:
     first = ask(options, "#### new-york")
     assert ask(options, "other words #### new-york") == first
-    assert len(server.asked) == 1
+    assert len(server.bodies) == 1
     ask(options, "#### new-york", replace(PROBLEM, answer="Old York"))
     ask({**options, "judge": {**options["judge"], "model": "other"}}, "#### new-york")
-    assert len(server.asked) == 3
+    assert len(server.bodies) == 3
 
 
 @pytest.mark.parametrize("words", ["Maybe", "Yes, they are", "", "yes no", "**Yes**", "I think: Yes"])
@@ -133,7 +133,7 @@ def test_what_is_not_shown(server: JudgeServer, options: dict[str, Any], answer:
         shown(answer, 300)
     verdict = ask(options, f"#### {answer}")
     assert verdict.status in ("unparsed", "wrong")
-    assert server.asked == []
+    assert server.bodies == []
 
 
 def test_what_is_shown_is_clean() -> None:
@@ -151,7 +151,7 @@ def test_an_answer_cannot_leave_its_place(server: JudgeServer, options: dict[str
 def test_rules_may_say_themselves_what_they_left_open(server: JudgeServer, options: dict[str, Any]) -> None:
     strict = {**options, "rules": {"kind": options["rules"].replace(":Rules", ":Strict")}}
     assert (ask(strict, "#### Boston").by, ask(strict, "#### new-york").by) == (None, "judge")
-    assert len(server.asked) == 1
+    assert len(server.bodies) == 1
 
 
 def test_a_prompt_of_ones_own(server: JudgeServer, options: dict[str, Any], tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_judge_regrading_and_audit(server: JudgeServer, tmp_path: Path, capsys: 
     accepted = pairs.count(("right", JUDGE))
     assert accepted > 0 and row["by_judge"] == pytest.approx(accepted / 60, abs=1e-6)
     assert "by judge %" in told and "accepted by a judge\niteration 1: " in told
-    asked = len(server.asked)
+    asked = len(server.bodies)
     assert asked == len({prompt for prompt in server.prompts()})  # The cache spared all repeats.
 
     # The verifier changes: the same command says so, and what to do; nothing is sampled again but by a new policy.
