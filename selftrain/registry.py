@@ -139,6 +139,8 @@ def digest(kind: str, reference: str) -> str | None:
 
 
 def _entry_point(kind: str, name: str) -> str | None:
+    if ":" in name:  # A place in a module or file; looking through all installed packages takes its time.
+        return None
     found = [point.value for point in entry_points(group=f"selftrain.{kind}s") if point.name == name]
     return found[0] if found else None
 

@@ -55,7 +55,7 @@ class Journal:
 
     def finish(self, completions: Sequence[Completion]) -> None:
         for completion in completions:
-            self._count((completion.request, completion.index), self._write(dataclasses.asdict(completion)), True)
+            self._count((completion.request, completion.index), self._write(_row(completion)), True)
 
     def forget(self, requests: Iterable[int]) -> None:
         """Their samples lie in a part now; where the file holds little else any more, it is rewritten without them."""
@@ -125,6 +125,11 @@ class Journal:
         known = None if logprobs is None else (*(before.logprobs or ()), *logprobs)
         segments = before.segments if resumed is None else (*before.segments, resumed)
         self.begun[place] = Begun((*before.ids, *ids), known, segments)
+
+
+def _row(completion: Completion) -> dict[str, Any]:
+    """Its fields as they are: ``asdict`` would copy every token."""
+    return {field.name: getattr(completion, field.name) for field in dataclasses.fields(completion)}
 
 
 def _place(line: bytes) -> Place | None:
