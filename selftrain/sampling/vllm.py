@@ -128,21 +128,22 @@ class VLLMSampler:
         drawing = Drawing(
             work, answers, self._tokenizer, context=self._context, together=own.max_num_seqs, logprobs=own.logprobs
         )
-        asked = self._ask(drawing)
+        asked = self._ask(drawing) + self._ask(drawing)
         while asked:
             ended = drawing.grow(self._engine.receive())
-            # The next turn goes out before this one's answer is looked at: the engine works on meanwhile.
-            asked = self._ask(drawing)
+            # One turn is under way and the next goes out before this answer is looked at: the engine never waits.
+            asked += self._ask(drawing) - 1
             try:
                 yield [drawing.completion(row) for row in ended]
             except GeneratorExit:
                 self._give_up(drawing, asked)
                 raise
 
-    def _give_up(self, drawing: Drawing, asked: bool) -> None:
+    def _give_up(self, drawing: Drawing, asked: int) -> None:
         """Nobody listens any more: what is under way must not answer the next work list."""
-        if asked:
+        for _ in range(asked):
             self._engine.receive()
+        if asked:
             self._engine.ask(Turn(drop=list(drawing.rows)))
             self._engine.receive()
 

@@ -1,7 +1,7 @@
 """vLLM in a process of its own: what runs inside it.
 
 The engine is asked turn by turn: a turn takes requests in and gives up others, works for a moment, and answers with
-what has grown. The asker sends the next turn before it reads the answer, so the engine never waits.
+what has grown. The asker has sent the next turn by then, so the engine never waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from selftrain.sampling.base import Place
 
-TURN_SECONDS = 0.05
+TURN_SECONDS = 0.025
 GROWN_TOKENS = 16
 """A long response is shown this often, in tokens."""
 
