@@ -63,19 +63,24 @@ class Worker:
         reading, self._lifeline = os.pipe()
         stream = None if output is True else output or subprocess.DEVNULL
         with theirs, os.fdopen(reading):
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), str(reading), *sys.path],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                pass_fds=(theirs.fileno(), reading, *fds),
-                start_new_session=True,
-            )
+            self._process = self._begin(theirs.fileno(), reading, stream, fds)
         ours.setblocking(True)
         # A worker that hangs before it reads must not hang the thread that writes.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = Connection(ours.detach())
         self.send((reference, args))
+
+    def _begin(
+        self, channel: int, lifeline: int, output: int | IO[bytes] | None, fds: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _START, str(channel), str(lifeline), *sys.path],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(channel, lifeline, *fds),
+            start_new_session=True,
+        )
 
     def __enter__(self) -> Worker:
         return self

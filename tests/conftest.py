@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +13,9 @@ from typing import Any
 
 import pytest
 from kill_driver import Driver, driving
+from warm import FOLDER, WarmWorker
+
+from selftrain.sampling import vllm_process
 
 ALPHABET = "0123456789+-*= #"
 LACKING = ("SELFTRAIN_DATA", "SELFTRAIN_HARNESSES")
@@ -33,6 +39,31 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {name: position for position, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+MEETING = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What all test processes of this run share ends when the pipe of this one, their first, is closed."""
+    if FOLDER not in os.environ:
+        folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="selftrain-tests-")
+        os.mkfifo(f"{folder}/pipe")
+        config.stash[MEETING] = os.open(f"{folder}/pipe", os.O_RDWR)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if MEETING in config.stash:
+        os.close(config.stash[MEETING])
+        shutil.rmtree(os.environ.pop(FOLDER))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_engines() -> Iterator[None]:
+    """Engines start in processes that have vLLM imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_process, "Worker", WarmWorker)
+        yield
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

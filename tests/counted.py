@@ -1,6 +1,6 @@
-"""``python tests/counted.py FILE ARGUMENT...``: the command line, with a count of the tokens vLLM's engine draws.
+"""The command line in a process of its own, with a count of the tokens vLLM's engine draws.
 
-The count lies in FILE, eight bytes that are written at every step of the engine, so a process that is killed leaves
+The count lies in a file, eight bytes that are written at every step of the engine, so a process that is killed leaves
 all it drew, shown or not. Inside the engine's process `serve` takes the place of the real one and hands over to it.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from warm import Warm, WarmWorker, children
 
 from selftrain.sampling import vllm_engine
 
@@ -47,10 +47,8 @@ def tokens(file: Path) -> int:
     return int(struct.unpack("q", file.read_bytes())[0])
 
 
-def start(file: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, __file__, str(file), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def start(file: Path, arguments: Sequence[str]) -> Warm:
+    return Warm("counted:main", [str(file), *arguments])
 
 
 def kill_at(file: Path, arguments: Sequence[str], moment: Callable[[], bool]) -> None:
@@ -60,8 +58,10 @@ def kill_at(file: Path, arguments: Sequence[str], moment: Callable[[], bool]) ->
         while not moment():
             assert process.poll() is None, "it ended before that moment"
             time.sleep(0.02)
-        family = _descendants(process.pid)
-        assert len(family) >= 3  # The engine's keeper, the engine, the verifiers.
+        (keeper,) = children(process.pid)
+        engine, verifiers = _descendants(keeper), _descendants(process.pid)
+        assert engine and verifiers
+        family = [keeper, *engine, *verifiers]
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -78,19 +78,16 @@ def _descendants(pid: int) -> list[int]:
     return [*found, *(below for child in found for below in _descendants(child))]
 
 
-def main(file: str, arguments: list[str]) -> int:
+def main(file: str, *arguments: str) -> int:
     from selftrain import cli
-    from selftrain.sampling.vllm_process import EngineProcess
+    from selftrain.sampling import vllm_process
 
     os.environ[FILE] = file
-    begin = EngineProcess.__init__
+    begin = vllm_process.EngineProcess.__init__
 
     def counting(process: Any, *args: Any, **options: Any) -> None:
         begin(process, *args, **options | {"reference": "counted:serve"})
 
-    EngineProcess.__init__ = counting  # type: ignore[method-assign,assignment]
-    return cli.main(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    vllm_process.EngineProcess.__init__ = counting  # type: ignore[method-assign,assignment]
+    vllm_process.Worker = WarmWorker  # type: ignore[attr-defined]
+    return cli.main(list(arguments))

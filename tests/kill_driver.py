@@ -139,7 +139,8 @@ def preload() -> None:
 
     import selftrain
 
-    for name in ("pyarrow.parquet", "scipy.stats", "rich.live", "transformers.models.qwen3.modeling_qwen3", "peft"):
+    records = ("pandas", "pyarrow.compute", "pyarrow.parquet")
+    for name in (*records, "scipy.stats", "rich.live", "transformers.models.qwen3.modeling_qwen3", "peft"):
         importlib.import_module(name)
     for module in pkgutil.walk_packages(selftrain.__path__, "selftrain."):
         importlib.import_module(module.name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from counted import kill_at
 from published import DATA, needs_data, rows, tiny_model
 
@@ -24,8 +26,8 @@ CONFIG = Path(__file__).parent.parent / "configs" / "mixed.yaml"
 PROMPTS, N, ENOUGH = 32, 4, 2
 
 
-def prepared(folder: Path, *more: str) -> list[str]:
-    """The job's own config with local data and a tiny model, warmed up on solutions of the problems it then samples."""
+def prepared(folder: Path) -> None:
+    """Local data and a tiny model."""
     (folder / "aqua").mkdir()
     whole = (DATA / "aqua" / "aqua_dev.json").read_text().splitlines(keepends=True)
     (folder / "aqua" / "aqua_train.json").write_text("".join(whole[:200]))
@@ -35,14 +37,20 @@ def prepared(folder: Path, *more: str) -> list[str]:
     (folder / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chat))
     texts = [row["question"] + row["answer"] for row in rows("gsm8k/train.jsonl")[:200]]
     texts += [row["question"] + row["rationale"] for row in rows("aqua/aqua_dev.json")]
-    model = tiny_model(folder / "model", [*texts, "numbers target <answer>(1+2)*3</answer>"])
+    tiny_model(folder / "model", [*texts, "numbers target <answer>(1+2)*3</answer>"])
+
+
+def command(folder: Path, name: str, *more: str) -> list[str]:
+    """The job's own config; the model is warmed up on solutions of the problems it then samples."""
     sizes = {"gsm8k": "{train: 16, val: 2, test: 4}", "aqua": "{train: 8, val: 2, test: 4}"}
     sizes["countdown"] = "{train: 8, val: 2, test: 4}"
     return [
         "run",
         str(CONFIG),
-        f"model.path={model}",
+        f"model.path={folder / 'model'}",
         f"run.folder={folder}",
+        f"run.name={name}",
+        "run.reuse=false",
         *(f"tasks.{task}.data_dir={place}" for task, place in (("gsm8k", DATA / "gsm8k"), ("aqua", folder / "aqua"))),
         f"tasks.countdown.data_dir={DATA / 'countdown'}",
         *(f"tasks.{task}.limit={limit}" for task, limit in sizes.items()),
@@ -64,9 +72,19 @@ def prepared(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def test_three_tasks_and_replay_in_one_run(tmp_path: Path) -> None:
-    assert main(prepared(tmp_path)) == 0
-    run = tmp_path / "mixed" / "iteration_0001"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds two runs that are warmed up and have evaluated their start."""
+    made = tmp_path_factory.mktemp("mixed")
+    prepared(made)
+    assert main(command(made, "whole", "--until", "0/evaluate")) == 0
+    shutil.copytree(made / "whole", made / "killed")
+    return made
+
+
+def test_three_tasks_and_replay_in_one_run(folder: Path) -> None:
+    assert main(command(folder, "whole")) == 0
+    run = folder / "whole" / "iteration_0001"
     samples = [s for part in records.parts(run / "samples") for s in records.read(part, Sample)]
     verdicts = [v for part in records.parts(run / "verdicts") for v in records.read(part, Verdict)]
     asked = Counter(problem.split("/")[0] for problem in {sample.problem_id for sample in samples})
@@ -81,15 +99,15 @@ def test_three_tasks_and_replay_in_one_run(tmp_path: Path) -> None:
     assert kept["replay"] == 4
     assert kept["gsm8k"] and kept["aqua"] and kept["countdown"]
     assert sum(kept.values()) - 4 >= 20
-    lines = [json.loads(line) for line in (tmp_path / "mixed" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert {(row["iteration"], row["task"]) for row in lines} == {(i, task) for i in (0, 1) for task in asked}
 
 
-def test_killed_while_it_samples_no_sample_is_lost_or_doubled(tmp_path: Path) -> None:
-    samples, verdicts = (tmp_path / "mixed" / "iteration_0001" / name for name in ("samples", "verdicts"))
+def test_killed_while_it_samples_no_sample_is_lost_or_doubled(folder: Path) -> None:
+    samples, verdicts = (folder / "killed" / "iteration_0001" / name for name in ("samples", "verdicts"))
     # Parts of two problems, so that the kill finds some written, some half full and some not begun.
-    arguments = prepared(tmp_path, "run.part_size=8", "run.reuse=false", "--until", "1/verify")
-    kill_at(tmp_path / "count", arguments, lambda: len(list(samples.glob("*.parquet"))) >= 4)
+    arguments = command(folder, "killed", "run.part_size=8", "--until", "1/verify")
+    kill_at(folder / "count", arguments, lambda: len(list(samples.glob("*.parquet"))) >= 4)
     before = Journal(samples / "draft.journal")
     before.close()
     written = {part: part.read_bytes() for part in records.parts(samples)}
@@ -118,7 +136,7 @@ def test_killed_while_it_samples_no_sample_is_lost_or_doubled(tmp_path: Path) ->
         texts = {found[index].text.strip(): index for index in sorted(found, reverse=True) if teaches(found[index])}
         right = sorted(texts.values())
         assert len(found) == (right[ENOUGH - 1] + 1 if len(right) >= ENOUGH else N)
-    with Session(load_config(arguments[1], [w for w in arguments[2:] if "=" in w]), RunDir(tmp_path / "mixed")) as run:
+    with Session(load_config(arguments[1], [w for w in arguments[2:] if "=" in w]), RunDir(folder / "killed")) as run:
         asked = [request.problem.id for request in work_list(run, 1, "draft")]
     kept = [(done, by_problem[asked[done.request]].get(done.index)) for done in before.finished]
     assert all(sample is None or sample.response_ids == done.ids for done, sample in kept)

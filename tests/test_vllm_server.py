@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from asking import ask, collect
+from warm import Warm
 
 from selftrain import records
 from selftrain.cli import main
@@ -32,7 +32,7 @@ START_SECONDS = 180
 
 
 class Server:
-    """``python -m vllm.entrypoints.openai.api_server`` on a free port of this machine, the same one at every start."""
+    """vLLM's server on a free port of this machine, the same one at every start."""
 
     def __init__(self, model: Path) -> None:
         with socket.socket() as free:
@@ -41,22 +41,12 @@ class Server:
         self.url, self.model = f"http://127.0.0.1:{port}/v1", "teacher"
         named = ["--model", str(model), "--served-model-name", self.model, "--port", str(port)]
         more = ["--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32", "--no-enable-chunked-prefill"]
-        self._command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *named, *more]
+        self._arguments = [*named, *more]
         self.start()
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command,
-            env={
-                **os.environ,
-                "VLLM_CPU_KVCACHE_SPACE": "1",
-                "VLLM_LOGGING_LEVEL": "ERROR",
-                "VLLM_NO_USAGE_STATS": "1",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+        self._process = Warm("warm:api_server", self._arguments, environment=own)
 
     def wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
