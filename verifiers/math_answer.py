@@ -49,6 +49,8 @@ _LAST_CHARACTERS = 8000
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
 _COMMA = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9])")
 _LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
+_DENIED_LETTER = r"(?:\bnot|\bnever|\bnor|n['’]t)\s+(?:\W|\b(?:text|textbf|the|answer|option|choice|be)\b){0,12}%s\b"
+_OR_ELSE = r"\A\W*%s\W{1,6}or\b"
 _BRACKETED = re.compile(r"\(([A-J])\)")
 _CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
 _PROSE = re.compile(
@@ -188,6 +190,8 @@ class MathAnswer(Policy):
 
 def _chosen(letter: str, text: str) -> Verdict | None:
     """The verdict on a choice among options; None where none is named."""
+    if re.search(_DENIED_LETTER % letter, text[-_LAST_CHARACTERS:]) or re.match(_OR_ELSE % letter, text):
+        return None
     chosen = ChoiceAnswer("ABCDEFGHIJ")(Problem("", "", "", "", letter), text)
     if chosen.status in ("right", "wrong"):
         return chosen

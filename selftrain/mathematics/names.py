@@ -37,7 +37,7 @@ _ENDING = {
     "\\\\", r"\rfloor", r"\rceil", r"\}", r"\rangle", r"\approx", r"\to", r"\equiv", r"\pm", r"\mp", r"\setminus",
     ":", r"\end", r"\pmod", r"\subset", r"\subseteq", r"\supset", r"\notin", r"\sim", r"\cong", r"\Rightarrow",
     r"\dots", ".", "?", '"', r"\{", "'", "^", "_", "@", "#", r"\forall", r"\exists", r"\wedge", r"\vee", r"\langle",
-    r"\parallel", r"\perp",
+    r"\parallel", r"\perp", r"\over", r"\choose",
 }  # fmt: skip
 """No factor begins with one of these."""
 

@@ -28,6 +28,11 @@ MAX_ITEMS, MAX_SIGNS = 120, 4
 _SET_SIGNS = {r"\cup", r"\cap", r"\setminus"}
 _WHOLE = {r"\reals": Union((Interval(neg(INFINITY), INFINITY, (False, False)),))}
 _EMPTY = Text("no solution")
+_IN_WORDS: dict[str, Form] = {
+    **dict.fromkeys(("all real numbers", "all reals", "all real", "real numbers", "reals"), _WHOLE[r"\reals"]),
+    **dict.fromkeys(("infinity", "positive infinity", "plus infinity"), Value(INFINITY)),
+    **dict.fromkeys(("negative infinity", "minus infinity"), Value(neg(INFINITY))),
+}
 _PM = {r"\pm": ("+", "-"), r"\mp": ("-", "+")}
 
 
@@ -51,7 +56,12 @@ def _answer(tokens: list[Token], depth: int) -> Form:
     if not tokens:
         raise NotRead("empty")
     if is_text(tokens):
-        return text_of(tokens)
+        text = text_of(tokens)
+        return _IN_WORDS.get(text.words, text)
+    if (tokens[0].text == "]" or tokens[-1].text == "[") and (interval := _interval(tokens)):
+        return Union((interval,))
+    if [token.text for token in tokens[1:-1]] == ["to"] and tokens[0].kind == tokens[2].kind == "num":
+        tokens[1] = Token("op", ":")  # 3 to 4
     signs = sum(token.text in _PM for token in tokens)
     parts, alternatives = parts_of(tokens)
     if len(parts) > 1:

@@ -10,11 +10,12 @@ from selftrain.mathematics.forms import Form, Ratio, Sequence, Value
 from selftrain.mathematics.matrices import matrix_of
 from selftrain.mathematics.nodes import Node, num
 from selftrain.mathematics.parser import Parser
-from selftrain.mathematics.text import word_number
+from selftrain.mathematics.text import DENIALS, spelled_number, word_number
 from selftrain.mathematics.tokens import FUNCTIONS, Token
-from selftrain.mathematics.units import CURRENCY, NO_UNIT, WRITTEN, unit_of
+from selftrain.mathematics.units import CURRENCY, NO_UNIT, QUOTIENTS, WRITTEN, unit_of
 
 _UNIT_SIGNS = frozenset("^{}/*%.-()") | {r"\circ", r"\$", r"\pmod", "\\"}
+_BEFORE, _AFTER = {"square": "2", "cubic": "3", "cube": "3"}, {"squared": "2", "cubed": "3"}
 _LONG_WORD = 4
 """Letters from which a run after a value is a unit, also outside a text font."""
 _MAX_BASE_DIGITS = 60
@@ -29,9 +30,11 @@ def value(tokens: list[Token]) -> Form:
         return based
     tokens, currency = _without_currency(tokens)
     at = _unit_start(tokens)
+    if any(token.text.lower() in DENIALS for token in tokens[at:]):
+        raise NotRead("words that are no unit")
     unit = _unit(tokens[at:]) or currency
     body = tokens[:at]
-    if len(body) == 1 and (number := word_number(body[0])) is not None:
+    if (number := spelled_number(body)) is not None:
         return Value(num(number), unit)
     node = Parser(body).whole()
     ulp, digits = _precision(body)
@@ -67,6 +70,8 @@ def _unit_start(tokens: list[Token]) -> int:
 
 
 def _is_unit_word(token: Token, before: Token) -> bool:
+    if word_number(token) is not None:
+        return False
     if token.kind == "text":
         return len(token.text) > 1 or before.kind != "cmd"
     if token.kind != "id" or token.text in FUNCTIONS or before.text in ("^", "_", r"\frac"):
@@ -78,10 +83,10 @@ def _unit(tokens: list[Token]) -> str:
     words = [token for token in tokens if token.text not in "{}.()^*-"]
     names = [unit_of(token.text) if token.kind != "num" else token.text for token in words]
     kept = [name for name in names if name not in NO_UNIT]
-    powers = {"square": "2", "sq": "2", "cubic": "3", "cube": "3"}
-    found = [name for name in kept if name not in powers]
-    raised = [powers[name] for name in kept if name in powers]
-    return " ".join(found[:1] + raised + found[1:])
+    found = [_AFTER.get(name, name) for name in kept if name not in _BEFORE]
+    raised = [_BEFORE[name] for name in kept if name in _BEFORE]
+    joined = " ".join(found[:1] + raised + found[1:])
+    return QUOTIENTS.get(joined, joined)
 
 
 def _precision(tokens: list[Token]) -> tuple[Fraction | None, int]:
@@ -109,6 +114,8 @@ def _based(tokens: list[Token]) -> Value | None:
         return None
     at = texts.index("_")
     digits, index = "".join(texts[:at]), texts[at + 1 :]
+    if len(index) == 1 and (word := word_number(tokens[-2 if tokens[-1].text in "})" else -1])) is not None:
+        index = [str(word)]
     if len(index) != 1 or not index[0].isdigit() or len(index[0]) > 2 or not 2 <= int(index[0]) <= 36:
         return None
     base = int(index[0])
