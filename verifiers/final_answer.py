@@ -32,8 +32,9 @@ _JOINT = re.compile(
 )
 _OR = re.compile(r"\b(?:or|maybe|possibly|perhaps)\b")
 _STATED = re.compile(
-    r"\banswer\b\**(?:[^.\n:=?]{0,60}?\b(?:is|was|are|equals)\b|\s*(?:\([^()\n]{0,30}\)\s*)?[:=])\**:?",
-    re.IGNORECASE,
+    r"\banswer\b\**(?:[^.\n:=?]{0,60}?\b(?:is|was|are|equals)\b|\s*(?:\([^()\n]{0,30}\)\s*)?[:=])\**:?"
+    r"|^[#*_ \t]{0,9}(?:final )?answer[*_ \t]{0,9}$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BLANK = re.compile(r"[\s*:_\"“”]*")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|[\"”*])|\n|<\|")

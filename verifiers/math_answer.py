@@ -65,10 +65,10 @@ _CORRECTED = re.compile(r"\b(?:not|n['’]t)\b[^.\n]{0,60}?\b(?:it['’]?s|it is
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
     r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
-    r"|[\[({][^\n\])}]{0,60} for \w+ in |\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])"
-    r"|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
+    r"|[\[({][^\n\])}]{0,60} for \w+ in |\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
 )
 """A response that is code gives no answer, whatever it would print."""
+_TEMPLATE = re.compile(r"\s*(?:\$\{(?!.*\$)|\{\{|#(?![#\s])|%)")
 
 
 class Answer(NamedTuple):
@@ -100,6 +100,8 @@ class MathAnswer(Policy):
         if letter and "\\boxed" not in text and (chosen := _chosen(letter[1], text)):
             return chosen
         final = self._final(gold, text)
+        if final is not None and final.marked and not final.reason and _CODE.search(final.text[:_BARE_CHARACTERS]):
+            final = final._replace(reason="code")
         if final is not None and final.reason:
             return Verdict("wrong", 0.0, final.text[:200], final.reason)
         verdict = self._judged(gold, final.text) if final else None
@@ -134,7 +136,7 @@ class MathAnswer(Policy):
             return final_answer.Final(tag, True)
         if (line := final_answer.hashed(text)) is not None and (found := self._zone(gold, line)) is not None:
             return final_answer.Final(found, True)
-        if _CODE.search(text[-_BARE_CHARACTERS:]):
+        if _TEMPLATE.match(text[-_BARE_CHARACTERS:]) or _CODE.search(text[-_BARE_CHARACTERS:]):
             return None
         if len(text) <= 3 * len(gold.spelling) + _BARE_CHARACTERS and canonical(tokens_of(text)) == gold.spelling:
             return final_answer.Final(text, False)

@@ -20,7 +20,7 @@ from selftrain.mathematics.nodes import INFINITY, Node, neg
 from selftrain.mathematics.parser import Parser
 from selftrain.mathematics.single import matrix, ratio, value
 from selftrain.mathematics.split import closing, is_enclosed, is_plain_group, outside, parts_of
-from selftrain.mathematics.text import is_text, text_of
+from selftrain.mathematics.text import DENIALS, is_text, text_of
 from selftrain.mathematics.tokens import Token
 
 MAX_ITEMS, MAX_SIGNS = 120, 4
@@ -86,6 +86,8 @@ def _without_lead(tokens: list[Token]) -> list[Token]:
     words = 0
     while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
         words += 1
+    if words < len(tokens) and any(token.text.lower() in DENIALS for token in tokens[:words]):
+        raise NotRead("words that deny")
     if 0 < words < len(tokens) and words < 8:
         if tokens[words].text == ":":
             return tokens[words + 1 :]

@@ -50,6 +50,7 @@ _FONT = re.compile(
     r"\\(text(?:bf|it|rm|sf|tt|up|md|normal|sc)?|math(?:bf|it|rm|sf|tt|normal|cal|frak|bb|scr)|[mhf]box|bm|boldsymbol"
     r"|emph|underline|operatorname\*?|boxed|rm|bf|mathop|ensuremath|pmb)\s*\{([^{}]*)\}"
 )
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _NESTED_FONTS = 6
 _BLACKBOARD = re.compile(r"\\mathbb\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))|\\([RZNQC])(?![A-Za-z])")
 _SETS = {"R": r"\reals ", "Z": r"\integers ", "N": r"\naturals ", "Q": r"\rationals ", "C": r"\complexes "}
@@ -188,7 +189,7 @@ def _repeated(head: str, period: str) -> str:
 
 
 def _unfonted(match: re.Match[str]) -> str:
-    font, inside = match[1], match[2].replace("$", "").replace("~", " ")
+    font, inside = match[1], _DOLLAR.sub("", match[2]).replace("~", " ")
     if font.startswith("operatorname"):
         return rf"\{inside.strip()} " if inside.strip().isalpha() else f"{{{inside}}}"
     if font in ("boxed", "fbox", "bm", "boldsymbol", "ensuremath", "pmb") or "\\" in inside:
