@@ -62,6 +62,13 @@ _PROSE = re.compile(
 
 _CORRECTED = re.compile(r"\b(?:not|n['’]t)\b[^.\n]{0,60}?\b(?:it['’]?s|it is|which is|but)\b", re.IGNORECASE)
 """``not 10, it's 12`` gives the second number."""
+_CHANGED = re.compile(
+    r"\b(?:at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|lower|higher) than|half of|half|twice|up to|between|negative|minus)"
+    r"\s+[\\$(]{0,3}[0-9]|[0-9][\\$)]{0,3} (?:or (?:more|less|fewer|greater)|squared|cubed|remainder"
+    r"|and (?:a|one)[ -](?:half|third|quarter)|(?:plus|minus|times|divided by)(?= [0-9$\\]| (?!a\b)[a-z]\b))\b",
+    re.IGNORECASE,
+)
+"""Words beside a number that make it another."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
     r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
@@ -182,6 +189,8 @@ class MathAnswer(Policy):
             and (found[-1][0].strip()[1:] or found[-1][0].strip().isdigit() or not digit)
         ):
             return final_answer.Final(found[-1][0], False)
+        if len(text) < _SHORT_CHARACTERS and _CHANGED.search(text):
+            return None
         if len(text) < _SHORT_CHARACTERS and text.isascii() and len(_WORD.findall(text)) < 2:
             return None
         value = NumericAnswer()(Problem("", "", "", "", "0"), _CORRECTED.split(text)[-1])

@@ -192,6 +192,8 @@ class Commands(Cursor, ABC):
             self._group_text()
         rows, row = [], []
         while not self.take(r"\end"):
+            if not row and self.take("\\\\"):
+                continue  # \\\\ twice
             row.append(self.sum() if self.next not in ("&", "\\\\", r"\end") else sym("\\blank"))
             if self.take("\\\\"):
                 rows.append(row)

@@ -95,7 +95,7 @@ class Parser(Names):
     def _fraction_follows(self) -> bool:
         r"""``\frac12`` of two numbers, or ``1/2`` after a space: the fraction of a mixed number."""
         rest = self.tokens[self.at : self.at + 7]
-        if self.at and self.tokens[self.at - 1].kind != "num":
+        if not rest or rest[0].text == "}" or (self.at and self.tokens[self.at - 1].kind != "num"):
             return False
         texts = [token.text for token in rest if token.text not in "{}"]
         if texts[:1] == [r"\frac"]:

@@ -83,6 +83,8 @@ def _without_lead(tokens: list[Token]) -> list[Token]:
         len(tokens) > 2 and tokens[0].text == "{" and closing(tokens, 0) == len(tokens) - 1 and is_plain_group(tokens)
     ):
         tokens = tokens[1:-1]
+    if len(tokens) > 1 and tokens[0].text.lower() in ("negative", "minus"):
+        tokens = [Token("op", "-"), *tokens[1:]]
     words = 0
     while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
         words += 1

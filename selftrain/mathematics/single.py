@@ -8,14 +8,14 @@ from itertools import pairwise
 from selftrain.mathematics.cursor import NotRead
 from selftrain.mathematics.forms import Form, Ratio, Sequence, Value
 from selftrain.mathematics.matrices import matrix_of
-from selftrain.mathematics.nodes import Node, num
+from selftrain.mathematics.nodes import Node, mul, num
 from selftrain.mathematics.parser import Parser
-from selftrain.mathematics.text import DENIALS, spelled_number, word_number
+from selftrain.mathematics.text import CHANGES, MULTIPLES, OPERATORS, spelled_number, word_number
 from selftrain.mathematics.tokens import FUNCTIONS, Token
 from selftrain.mathematics.units import CURRENCY, NO_UNIT, QUOTIENTS, WRITTEN, unit_of
 
 _UNIT_SIGNS = frozenset("^{}/*%.-()") | {r"\circ", r"\$", r"\pmod", "\\"}
-_BEFORE, _AFTER = {"square": "2", "cubic": "3", "cube": "3"}, {"squared": "2", "cubed": "3"}
+_BEFORE, _AFTER = {"square": "2", "cubic": "3", "cube": "3"}, {"squared": "2", "cubed": "3", "per": "/"}
 _LONG_WORD = 4
 """Letters from which a run after a value is a unit, also outside a text font."""
 _MAX_BASE_DIGITS = 60
@@ -30,15 +30,38 @@ def value(tokens: list[Token]) -> Form:
         return based
     tokens, currency = _without_currency(tokens)
     at = _unit_start(tokens)
-    if any(token.text.lower() in DENIALS for token in tokens[at:]):
-        raise NotRead("words that are no unit")
+    times, at = _multiplied(tokens, at)
     unit = _unit(tokens[at:]) or currency
-    body = tokens[:at]
-    if (number := spelled_number(body)) is not None:
-        return Value(num(number), unit)
+    body = tokens[: at - (times > 1)]
+    minus = body[0].text == "-"
+    if (number := spelled_number(body[minus:])) is not None:
+        return Value(num((-number if minus else number) * times), unit)
     node = Parser(body).whole()
+    if times > 1:
+        return Value(mul(num(times), node), unit)
     ulp, digits = _precision(body)
     return Value(node, unit, ulp, digits)
+
+
+def _multiplied(tokens: list[Token], at: int) -> tuple[int, int]:
+    """What a word after a number multiplies it by (``2.5 million``), and where the unit begins then.
+
+    Raises:
+        NotRead: the words change the value otherwise.
+    """
+    words = [token.text.lower() for token in tokens[at:]]
+    reckoned = any(word in OPERATORS and _is_operand(after) for word, after in pairwise(words))
+    if reckoned or any(word in CHANGES for word in words) or (words and words[0] in ("squared", "cubed")):
+        raise NotRead("words that are no unit")
+    place = at + 1 if words and words[0] in MULTIPLES else at
+    counted = place > 1 and (tokens[place - 2].kind == "num" or word_number(tokens[place - 2]) is not None)
+    if counted and (times := MULTIPLES.get(tokens[place - 1].text.lower())):
+        return times, place
+    return 1, at
+
+
+def _is_operand(word: str) -> bool:
+    return word.isdigit() or (len(word) == 1 and word != "a")
 
 
 def _without_currency(tokens: list[Token]) -> tuple[list[Token], str]:

@@ -11,6 +11,7 @@ _UP_TO_TWENTY = (
 )  # fmt: skip
 _TENS = dict(thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90)
 _POWERS = dict(hundred=100, thousand=1000, million=1_000_000, billion=1_000_000_000)
+MULTIPLES = {**_POWERS, "trillion": 10**12, "dozen": 12}
 _NUMBERS = {word: number for number, word in enumerate(_UP_TO_TWENTY)} | _TENS | _POWERS
 _MONTHS = {
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
@@ -23,8 +24,11 @@ _SYNONYMS = {
     "no real solutions": "no solution", "empty set": "no solution", "none": "no solution", "dne": "undefined",
     "there is no solution": "no solution", "there are no solutions": "no solution", "does not exist": "undefined",
 }  # fmt: skip
-DENIALS = {"not", "no", "never", "wrong", "incorrect", "false", "isn", "neither", "nor", "except", "without", "or", "unless"}
-"""Words that change what stands before them, so that it is no value with its unit."""
+DENIALS = {"not", "no", "never", "wrong", "incorrect", "false", "isn", "neither", "nor", "except", "without", "unless"}
+CHANGES = DENIALS | {"or", "remainder", "root"}
+OPERATORS = {"plus", "minus", "times", "by", "over"}
+"""Words that change what stands before them, so that it is no value with its unit: some always, some with a value
+after them."""
 _PUNCTUATION = frozenset(".-'!?()&/")
 _PLAIN_WORD = 4
 """Letters from which a run outside a text font is a word; shorter ones may be products."""

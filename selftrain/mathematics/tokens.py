@@ -63,6 +63,7 @@ _COLOUR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]*\}")
 _LINE = re.compile(r"(?<!\\)\\(?:(?:noindent|(?:display|text|script)style|limits|nolimits)(?![A-Za-z])|[,!;: />])")
 _REPEATING = re.compile(r"([0-9]*\.[0-9]*)\\(?:overline|bar|dot)\s*(?:\{\s*([0-9]{1,20})\s*\}|([0-9]))")
 _DOTS = re.compile(r"(?<=[,+*])\s{0,3}\.\.\.\s{0,3}(?=[,+*])")
+_CUP = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _PRIMES = re.compile(r"\^\s*(?:\{((?:\s*\\prime)+)\s*\}|(\\prime))")
 _TEXT, _TEXT_END = "\x02", "\x03"
 
@@ -160,6 +161,8 @@ def levelled(text: str) -> str:
         text = _SUPER_RUN.sub(lambda run: "^{" + "".join(map(_SUPERSCRIPT.__getitem__, run[0])) + "}", text)
         text = _ROOT_SIGN.sub(r"\1{\2}", text)  # It reaches over all digits, other than LaTeX's.
         text = _CONTROL.sub("", text.replace("\x0crac", "\\frac").translate(_SIGN_TABLE))
+    if " U " in text or ")U(" in text:
+        text = _CUP.sub(r"\\cup ", text)
     if "..." in text:
         text = _DOTS.sub(r"\\dots ", text)
     if "\\" not in text and "{" not in text:
