@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from selftrain.mathematics.compare import equal
 from selftrain.mathematics.exact import TooLarge, Undefined, exact
-from selftrain.mathematics.forms import Form, Sequence, Text, Unread, Value
+from selftrain.mathematics.forms import Form, Sequence, Text, Union, Unread, Value
 from selftrain.mathematics.nodes import num
 from selftrain.mathematics.policy import Policy
 from selftrain.mathematics.reader import read
@@ -38,7 +38,7 @@ from selftrain.mathematics.text import words_of
 from selftrain.mathematics.tokens import MAX_CHARACTERS, canonical, tokens_of
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers import final_answer
-from selftrain.verifiers.choice_answer import ChoiceAnswer
+from selftrain.verifiers.chosen_option import chosen, is_option, letter_of
 from selftrain.verifiers.number_forms import spelled
 from selftrain.verifiers.numeric_answer import NumericAnswer
 from selftrain.verifiers.reasoning import after_thinking
@@ -48,11 +48,7 @@ _SHORT_CHARACTERS = 60
 _LAST_CHARACTERS = 8000
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
 _COMMA = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9])")
-_LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
-_DENIED_LETTER = r"(?:\bnot|\bnever|\bnor|n['’]t)\s+(?:\W|\b(?:text|textbf|the|answer|option|choice|be)\b){0,12}%s\b"
-_OR_ELSE = r"\A\W*%s\W{1,6}or\b"
-_BRACKETED = re.compile(r"\(([A-J])\)")
-_CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
+_HENCE = re.compile(r"\A(?:so|hence|thus|therefore)\b[,:]?\s+(?=\S{1,20}\s*=|[$\\])", re.IGNORECASE)
 _PROSE = re.compile(
     r"\A\s*so\b|(?<![\\A-Za-z{])(?:is|are|was|the|we|find|that|therefore|thus|hence|it|this|get|have|since|because|then|not|which"
     r"|there|must|can|will|of|with|when|where|if|for|its?|know|answer)(?![A-Za-z])",
@@ -69,6 +65,8 @@ _CHANGED = re.compile(
     re.IGNORECASE,
 )
 """Words beside a number that make it another."""
+_BRACKETS = re.compile(r"(?:\bis|\bare|[=:])\s+([(\[][^()\[\]\n$]{1,80}[)\]])[.\s]*\Z")
+"""A point or an interval that ends a sentence."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
     r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
@@ -102,17 +100,20 @@ class MathAnswer(Policy):
         gold = self._gold(problem.answer)
         if gold is None:
             return Verdict("error", reason=f"the gold answer is no text or number: {str(problem.answer)[:80]!r}")
-        text = final_answer.tail(after_thinking(response)).strip()
-        letter = _LETTER.match(str(problem.answer))
-        if letter and "\\boxed" not in text and (chosen := _chosen(letter[1], text)):
-            return chosen
+        text = _HENCE.sub("", final_answer.tail(after_thinking(response)).strip())
+        letter = letter_of(str(problem.answer))
+        if letter and "\\boxed" not in text and (choice := chosen(letter, text)):
+            return choice
         final = self._final(gold, text)
         if final is not None and final.marked and not final.reason and _CODE.search(final.text[:_BARE_CHARACTERS]):
             final = final._replace(reason="code")
         if final is not None and final.reason:
             return Verdict("wrong", 0.0, final.text[:200], final.reason)
-        verdict = self._judged(gold, final.text) if final else None
-        return verdict or Verdict("unparsed", 0.0, reason="no final answer")
+        if final is None:
+            return Verdict("unparsed", 0.0, reason="no final answer")
+        if letter and is_option(final.text) and (choice := chosen(letter, final.text)):
+            return choice
+        return self._judged(gold, final.text)
 
     def _gold(self, answer: Any) -> Answer | None:
         if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
@@ -183,6 +184,8 @@ class MathAnswer(Policy):
         offset = max(0, len(text) - _LAST_CHARACTERS)
         backwards = re.search("[0-9]", text[::-1])
         digit = len(text) - backwards.start() if backwards else 0
+        if isinstance(gold.form, Sequence | Union) and (match := _BRACKETS.search(text[-_BARE_CHARACTERS:])):
+            return final_answer.Final(match[1], False)
         if (
             found
             and found[-1][1] + offset >= digit
@@ -197,21 +200,6 @@ class MathAnswer(Policy):
         if value.status == "unparsed" or value.answer is None:
             return None
         return final_answer.Final(value.answer, False, value.reason)
-
-
-def _chosen(letter: str, text: str) -> Verdict | None:
-    """The verdict on a choice among options; None where none is named."""
-    if re.search(_DENIED_LETTER % letter, text[-_LAST_CHARACTERS:]) or re.match(_OR_ELSE % letter, text):
-        return None
-    chosen = ChoiceAnswer("ABCDEFGHIJ")(Problem("", "", "", "", letter), text)
-    if chosen.status in ("right", "wrong"):
-        return chosen
-    found = set(_BRACKETED.findall(text))
-    clause = re.split(r"[,.;\n]", final_answer.stated(text) or "", maxsplit=1)[0]
-    found = found or (set() if re.search(r"\bnot\b|n['’]t\b", clause) else {*_CAPITAL.findall(clause)})
-    if len(found) != 1:
-        return None
-    return Verdict("right" if found == {letter} else "wrong", float(found == {letter}), *found)
 
 
 @lru_cache(maxsize=8192)

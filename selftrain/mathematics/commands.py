@@ -190,7 +190,8 @@ class Commands(Cursor, ABC):
             raise NotRead(f"not a matrix: {name}")
         if name == "array" and self.next == "{":
             self._group_text()
-        rows, row = [], []
+        rows: list[list[Node]] = []
+        row: list[Node] = []
         while not self.take(r"\end"):
             if not row and self.take("\\\\"):
                 continue  # \\\\ twice

@@ -16,11 +16,12 @@ from selftrain.mathematics.forms import (
     Unread,
     Value,
 )  # fmt: skip
+from selftrain.mathematics.lead import without_lead
 from selftrain.mathematics.nodes import INFINITY, Node, neg
 from selftrain.mathematics.parser import Parser
 from selftrain.mathematics.single import matrix, ratio, value
-from selftrain.mathematics.split import closing, is_enclosed, is_plain_group, outside, parts_of
-from selftrain.mathematics.text import DENIALS, is_text, text_of
+from selftrain.mathematics.split import is_enclosed, outside, parts_of
+from selftrain.mathematics.text import is_text, text_of
 from selftrain.mathematics.tokens import Token
 
 MAX_ITEMS, MAX_SIGNS = 120, 4
@@ -52,7 +53,7 @@ def _answer(tokens: list[Token], depth: int) -> Form:
     """An answer or a list of answers."""
     if depth > 12:
         raise NotRead("nested too deeply")
-    tokens = _without_lead(tokens)
+    tokens = without_lead(tokens)
     if not tokens:
         raise NotRead("empty")
     if is_text(tokens):
@@ -74,28 +75,6 @@ def _answer(tokens: list[Token], depth: int) -> Form:
         found = _several(tokens, depth)
         return found[0] if len(found) == 1 else Sequence("list", tuple(found))
     return _one(tokens, depth)
-
-
-def _without_lead(tokens: list[Token]) -> list[Token]:
-    """Without quotes, braces around all, and words before a colon or a verb: ``Solution is:``, ``the answer is``."""
-    tokens = [token for token in tokens if token.text not in ('"', "#")]
-    while (
-        len(tokens) > 2 and tokens[0].text == "{" and closing(tokens, 0) == len(tokens) - 1 and is_plain_group(tokens)
-    ):
-        tokens = tokens[1:-1]
-    if len(tokens) > 1 and tokens[0].text.lower() in ("negative", "minus"):
-        tokens = [Token("op", "-"), *tokens[1:]]
-    words = 0
-    while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
-        words += 1
-    if words < len(tokens) and any(token.text.lower() in DENIALS for token in tokens[:words]):
-        raise NotRead("words that deny")
-    if 0 < words < len(tokens) and words < 8:
-        if tokens[words].text == ":":
-            return tokens[words + 1 :]
-        if tokens[words - 1].text.lower() in ("is", "are", "equals", "approximately", "about"):
-            return tokens[words:]
-    return tokens
 
 
 def _several(tokens: list[Token], depth: int) -> list[Form]:

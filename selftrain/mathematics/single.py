@@ -10,7 +10,7 @@ from selftrain.mathematics.forms import Form, Ratio, Sequence, Value
 from selftrain.mathematics.matrices import matrix_of
 from selftrain.mathematics.nodes import Node, mul, num
 from selftrain.mathematics.parser import Parser
-from selftrain.mathematics.text import CHANGES, MULTIPLES, OPERATORS, spelled_number, word_number
+from selftrain.mathematics.text import CHANGES, MULTIPLES, OPERATORS, ORDINALS, spelled_number, word_number
 from selftrain.mathematics.tokens import FUNCTIONS, Token
 from selftrain.mathematics.units import CURRENCY, NO_UNIT, QUOTIENTS, WRITTEN, unit_of
 
@@ -50,7 +50,9 @@ def _multiplied(tokens: list[Token], at: int) -> tuple[int, int]:
         NotRead: the words change the value otherwise.
     """
     words = [token.text.lower() for token in tokens[at:]]
-    reckoned = any(word in OPERATORS and _is_operand(after) for word, after in pairwise(words))
+    plain = [word for word in words if word.isalpha()]
+    ordinal = len(plain) > 1 and plain[0] in ORDINALS  # The 5th prime.
+    reckoned = ordinal or any(word in OPERATORS and _is_operand(after) for word, after in pairwise(words))
     if reckoned or any(word in CHANGES for word in words) or (words and words[0] in ("squared", "cubed")):
         raise NotRead("words that are no unit")
     place = at + 1 if words and words[0] in MULTIPLES else at

@@ -17,7 +17,7 @@ _MONTHS = {
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december",
 }  # fmt: skip
-_ORDINALS = {"st", "nd", "rd", "th"}
+ORDINALS = {"st", "nd", "rd", "th"}
 _ARTICLES = {"a", "an", "the"}
 _SYNONYMS = {
     "yes": "true", "no": "false", "no solutions": "no solution", "no real solution": "no solution",
@@ -66,7 +66,7 @@ def spelled_number(tokens: list[Token]) -> int | None:
 def is_text(tokens: list[Token]) -> bool:
     """Whether an answer is words, perhaps with numbers after them; lists of words are lists."""
     if len(tokens) > 1 and tokens[0].kind == "num" and tokens[-1].text.lower() in _MONTHS:
-        return len(tokens) == 2 or (len(tokens) == 3 and tokens[1].text in _ORDINALS)
+        return len(tokens) == 2 or (len(tokens) == 3 and tokens[1].text in ORDINALS)
     first = next((token for token in tokens if token.text not in _PUNCTUATION), tokens[0])
     if tokens[0].text == "-" or not _is_word(first, tokens) or word_number(first) is not None:
         return False
@@ -89,7 +89,7 @@ def text_of(tokens: list[Token]) -> Text:
     words = [_lowered(token) for token in tokens if token.kind in ("id", "text", "num")]
     kept = [word for word in words if word not in _ARTICLES] or words
     if any(word in _MONTHS for word in kept):
-        kept = [word for word in kept if word not in _ORDINALS]
+        kept = [word for word in kept if word not in ORDINALS]
     if len(kept) == 2 and kept[0].isdigit() and kept[1] in _MONTHS:
         kept.reverse()
     joined = " ".join(kept)
@@ -97,7 +97,7 @@ def text_of(tokens: list[Token]) -> Text:
 
 
 def _lowered(token: Token) -> str:
-    """In lower case, unless a few letters with capitals among them may be symbols: ``Odd``, but not ``CD`` or ``nM``."""
+    """In lower case, unless it may be symbols, a few letters with capitals among them: ``CD``, ``nM``."""
     word = token.text
     plain = len(word) >= _PLAIN_WORD or word.istitle() or word.lower() in _SYNONYMS
     return word.lower() if plain else word
@@ -105,7 +105,7 @@ def _lowered(token: Token) -> str:
 
 def words_of(tokens: list[Token]) -> str:
     """The words of an answer that is nothing but words of two letters or more in all; else an empty string."""
-    if tokens[:1] and tokens[0].text == "-" or not any(len(token.text) > 1 for token in tokens):
+    if (tokens[:1] and tokens[0].text == "-") or not any(len(token.text) > 1 for token in tokens):
         return ""
     if not all(token.kind in ("id", "text") or token.text in _PUNCTUATION for token in tokens):
         return ""
