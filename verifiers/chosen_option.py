@@ -14,7 +14,9 @@ _OR_ELSE = r"\A\W*%s\W{1,6}or\b"
 _END_CHARACTERS = 8000
 _BRACKETED = re.compile(r"\(([A-J])\)")
 _CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
-_OPTION = re.compile(r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?(?:\([A-J]\)|[A-J][.):])[\s}\\]*[^\s}]")
+_OPTION = re.compile(
+    r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?(?:\([A-J]\)|[A-J][.):])[\s}\\]*+(?!(?:or|and|nor|but)\b)[^\s}]"
+)
 """``(A) 12``, ``\\textbf{(A) }12``, ``A. 12``: a letter with what it stands for."""
 
 

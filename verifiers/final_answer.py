@@ -83,7 +83,9 @@ def boxed(text: str) -> Final | None:
     names = [_BEFORE_BOX.search(text, max(0, start - _NAME_CHARACTERS), start) for start, _, _ in chosen]
     found = [name[1] for name in names if name]
     if 1 < len(found) == len(chosen) == len(set(found)):  # x = \boxed{1}, y = \boxed{2}
-        chosen = [(start, f"{name} = {content}", end) for name, (start, content, end) in zip(found, chosen, strict=True)]
+        chosen = [
+            (start, f"{name} = {content}", end) for name, (start, content, end) in zip(found, chosen, strict=True)
+        ]
     contents = list(dict.fromkeys(content.strip() for _, content, _ in chosen))
     answer = (" or " if either else " , ").join(contents)
     if len(contents) > 1:

@@ -17,6 +17,8 @@ def without_lead(tokens: list[Token]) -> list[Token]:
         tokens = tokens[1:-1]
     if len(tokens) > 1 and tokens[0].text.lower() in ("negative", "minus"):
         tokens = [Token("op", "-"), *tokens[1:]]
+    if [token.text for token in tokens[1:4]] == ["{", "cases", "}"] and all(token.text != "&" for token in tokens):
+        tokens = tokens[4:-4]  # A system of equations; with conditions it is a function by cases.
     words = 0
     while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
         words += 1

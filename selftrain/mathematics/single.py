@@ -8,7 +8,7 @@ from itertools import pairwise
 from selftrain.mathematics.cursor import NotRead
 from selftrain.mathematics.forms import Form, Ratio, Sequence, Value
 from selftrain.mathematics.matrices import matrix_of
-from selftrain.mathematics.nodes import Node, mul, num
+from selftrain.mathematics.nodes import Node, mul, neg, num
 from selftrain.mathematics.parser import Parser
 from selftrain.mathematics.text import CHANGES, MULTIPLES, OPERATORS, ORDINALS, spelled_number, word_number
 from selftrain.mathematics.tokens import FUNCTIONS, Token
@@ -99,9 +99,12 @@ def _is_unit_word(token: Token, before: Token) -> bool:
         return False
     if token.kind == "text":
         return len(token.text) > 1 or before.kind != "cmd"
-    if token.kind != "id" or token.text in FUNCTIONS or before.text in ("^", "_", r"\frac"):
+    counted = before.kind == "num"  # 15 min, 5 Km
+    if token.kind != "id" or before.text in ("^", "_", r"\frac"):
         return False
-    return token.text.lower() in WRITTEN or len(token.text) >= _LONG_WORD
+    if token.text in FUNCTIONS:
+        return counted and token.text == "min"
+    return (token.text.lower() if counted else token.text) in WRITTEN or len(token.text) >= _LONG_WORD
 
 
 def _unit(tokens: list[Token]) -> str:
@@ -135,6 +138,9 @@ def _precision(tokens: list[Token]) -> tuple[Fraction | None, int]:
 def _based(tokens: list[Token]) -> Value | None:
     """Digits with an index, ``1202_3``: their value, and the base."""
     texts = [token.text for token in tokens if token.text not in "{}()"]
+    if tokens[0].text == "-" and len(tokens) > 1:
+        unsigned = _based(tokens[1:])
+        return Value(neg(unsigned.node), base=unsigned.base) if unsigned else None
     if "_" not in texts[:6] or len(texts) > 8:
         return None
     at = texts.index("_")
