@@ -59,14 +59,16 @@ _PROSE = re.compile(
 _CORRECTED = re.compile(r"\b(?:not|n['’]t)\b[^.\n]{0,60}?\b(?:it['’]?s|it is|which is|but)\b", re.IGNORECASE)
 """``not 10, it's 12`` gives the second number."""
 _CHANGED = re.compile(
-    r"\b(?:at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|lower|higher) than|half of|half|twice|up to|between|negative|minus)"
-    r"\s+[\\$(]{0,3}[0-9]|[0-9][\\$)]{0,3} (?:or (?:more|less|fewer|greater)|squared|cubed|remainder"
-    r"|and (?:a|one)[ -](?:half|third|quarter)|(?:plus|minus|times|divided by)(?= [0-9$\\]| (?!a\b)[a-z]\b))\b",
+    r"\b(?:at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|lower|higher) than|half of|half|twice|up to"
+    r"|between|negative|minus)\s+[\\$(]{0,3}[0-9]"
+    r"|[0-9][\\$)]{0,3} (?:(?:or (?:more|less|fewer|greater)|squared|cubed|remainder)\b"
+    r"|and (?:a|one)[ -](?:half|third|quarter)\b|(?:plus|minus|times|divided by) (?:[0-9$\\]|(?!a\b)[a-z]\b))",
     re.IGNORECASE,
 )
 """Words beside a number that make it another."""
 _BRACKETS = re.compile(r"(?:\bis|\bare|[=:])\s+([(\[][^()\[\]\n$]{1,80}[)\]])[.\s]*\Z")
 """A point or an interval that ends a sentence."""
+_COMMAND = re.compile(r"\\(?!text|mbox|math|boxed|fbox)[A-Za-z]")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
     r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
@@ -192,6 +194,8 @@ class MathAnswer(Policy):
             and (found[-1][0].strip()[1:] or found[-1][0].strip().isdigit() or not digit)
         ):
             return final_answer.Final(found[-1][0], False)
+        if not found and _COMMAND.search(text[-_LAST_CHARACTERS:]) and not _PROSE.search(text):
+            return None  # A formula that is not read; its last number is not what it says.
         if len(text) < _SHORT_CHARACTERS and _CHANGED.search(text):
             return None
         if len(text) < _SHORT_CHARACTERS and text.isascii() and len(_WORD.findall(text)) < 2:

@@ -30,6 +30,7 @@ OPERATORS = {"plus", "minus", "times", "by", "over"}
 """Words that change what stands before them, so that it is no value with its unit: some always, some with a value
 after them."""
 _PUNCTUATION = frozenset(".-'!?()&/")
+_SIGNS = frozenset("-!'()/")
 _PLAIN_WORD = 4
 """Letters from which a run outside a text font is a word; shorter ones may be products."""
 
@@ -82,7 +83,13 @@ def _is_word(token: Token, tokens: list[Token]) -> bool:
 
 
 def _algebra(tokens: list[Token]) -> bool:
-    return any(token.text in FUNCTIONS for token in tokens)
+    """Whether a function is named, or signs stand between letters that may be products: ``bx - ay``, ``ab/cd``."""
+    if any(token.text in FUNCTIONS for token in tokens):
+        return True
+    long = any(
+        token.kind == "text" or len(token.text) >= _PLAIN_WORD or token.text.lower() in _SYNONYMS for token in tokens
+    )
+    return not long and any(token.text in _SIGNS for token in tokens)
 
 
 def text_of(tokens: list[Token]) -> Text:
@@ -107,7 +114,7 @@ def words_of(tokens: list[Token]) -> str:
     """The words of an answer that is nothing but words of two letters or more in all; else an empty string."""
     if (tokens[:1] and tokens[0].text == "-") or not any(len(token.text) > 1 for token in tokens):
         return ""
-    if not all(token.kind in ("id", "text") or token.text in _PUNCTUATION for token in tokens):
+    if _algebra(tokens) or not all(token.kind in ("id", "text") or token.text in _PUNCTUATION for token in tokens):
         return ""
     words = text_of(tokens).words
     return words if len(words) > 1 else ""
