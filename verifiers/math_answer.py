@@ -60,13 +60,14 @@ _CORRECTED = re.compile(r"\b(?:not|n['’]t)\b[^.\n]{0,60}?\b(?:it['’]?s|it is
 """``not 10, it's 12`` gives the second number."""
 _CHANGED = re.compile(
     r"\b(?:at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|lower|higher) than|half of|half|twice|up to"
-    r"|between|negative|minus)\s+[\\$(]{0,3}[0-9]"
-    r"|[0-9][\\$)]{0,3} (?:(?:or (?:more|less|fewer|greater)|squared|cubed|remainder)\b"
+    r"|between|from|negative|minus|(?:root|logarithm|log|reciprocal|inverse|opposite|factorial) of|base)"
+    r"\s+[\\$(]{0,3}[0-9]|[0-9] (?:more|less|fewer|greater) than\b"
+    r"|[0-9][\\$)]{0,3} (?:(?:or (?:more|less|fewer|greater)|squared|cubed|remainder|factorial|choose|modulo|mod)\b"
     r"|and (?:a|one)[ -](?:half|third|quarter)\b|(?:plus|minus|times|divided by) (?:[0-9$\\]|(?!a\b)[a-z]\b))",
     re.IGNORECASE,
 )
 """Words beside a number that make it another."""
-_BRACKETS = re.compile(r"(?:\bis|\bare|[=:])\s+([(\[][^()\[\]\n$]{1,80}[)\]])[.\s]*\Z")
+_BRACKETS = re.compile(r"(?:\bis|\bare|\bat|[=:])\s+([(\[][^()\[\]\n$]{1,80}[)\]])[.\s]*\Z")
 """A point or an interval that ends a sentence."""
 _COMMAND = re.compile(r"\\(?!text|mbox|math|boxed|fbox)[A-Za-z]")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")

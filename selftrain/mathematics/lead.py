@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selftrain.mathematics.cursor import NotRead
 from selftrain.mathematics.split import closing, is_plain_group
-from selftrain.mathematics.text import DENIALS
+from selftrain.mathematics.text import DENIALS, is_text
 from selftrain.mathematics.tokens import Token
 
 
@@ -22,7 +22,7 @@ def without_lead(tokens: list[Token]) -> list[Token]:
     words = 0
     while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
         words += 1
-    if words < len(tokens) and any(token.text.lower() in DENIALS for token in tokens[:words]):
+    if words < len(tokens) and not is_text(tokens) and any(token.text.lower() in DENIALS for token in tokens[:words]):
         raise NotRead("words that deny")
     if 0 < words < len(tokens) and words < 8:
         if tokens[words].text == ":":

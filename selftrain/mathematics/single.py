@@ -16,6 +16,7 @@ from selftrain.mathematics.units import CURRENCY, NO_UNIT, QUOTIENTS, WRITTEN, u
 
 _UNIT_SIGNS = frozenset("^{}/*%.-()") | {r"\circ", r"\$", r"\pmod", "\\"}
 _BEFORE, _AFTER = {"square": "2", "cubic": "3", "cube": "3"}, {"squared": "2", "cubed": "3", "per": "/"}
+_EXPONENTS = {"1", "2", "3", "4"}
 _LONG_WORD = 4
 """Letters from which a run after a value is a unit, also outside a text font."""
 _MAX_BASE_DIGITS = 60
@@ -32,18 +33,20 @@ def value(tokens: list[Token]) -> Form:
     at = _unit_start(tokens)
     times, at = _multiplied(tokens, at)
     unit = _unit(tokens[at:]) or currency
-    body = tokens[: at - (times > 1)]
+    body = tokens[: at - (times != 1)]
+    if times < 1 and body[-1].text == "-":  # two-thirds
+        body = body[:-1]
     minus = body[0].text == "-"
     if (number := spelled_number(body[minus:])) is not None:
         return Value(num((-number if minus else number) * times), unit)
     node = Parser(body).whole()
-    if times > 1:
+    if times != 1:
         return Value(mul(num(times), node), unit)
     ulp, digits = _precision(body)
     return Value(node, unit, ulp, digits)
 
 
-def _multiplied(tokens: list[Token], at: int) -> tuple[int, int]:
+def _multiplied(tokens: list[Token], at: int) -> tuple[Fraction | int, int]:
     """What a word after a number multiplies it by (``2.5 million``), and where the unit begins then.
 
     Raises:
@@ -53,10 +56,12 @@ def _multiplied(tokens: list[Token], at: int) -> tuple[int, int]:
     plain = [word for word in words if word.isalpha()]
     ordinal = len(plain) > 1 and plain[0] in ORDINALS  # The 5th prime.
     reckoned = ordinal or any(word in OPERATORS and _is_operand(after) for word, after in pairwise(words))
+    reckoned |= any(token.kind == "num" and token.text not in _EXPONENTS for token in tokens[at:])
     if reckoned or any(word in CHANGES for word in words) or (words and words[0] in ("squared", "cubed")):
         raise NotRead("words that are no unit")
     place = at + 1 if words and words[0] in MULTIPLES else at
-    counted = place > 1 and (tokens[place - 2].kind == "num" or word_number(tokens[place - 2]) is not None)
+    before = [token for token in tokens[: max(0, place - 1)] if token.text != "-"][-1:]
+    counted = before and (before[0].kind == "num" or word_number(before[0]) is not None)
     if counted and (times := MULTIPLES.get(tokens[place - 1].text.lower())):
         return times, place
     return 1, at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from selftrain.mathematics.forms import Text
 from selftrain.mathematics.tokens import FUNCTIONS, Token
 
@@ -11,7 +13,13 @@ _UP_TO_TWENTY = (
 )  # fmt: skip
 _TENS = dict(thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90)
 _POWERS = dict(hundred=100, thousand=1000, million=1_000_000, billion=1_000_000_000)
-MULTIPLES = {**_POWERS, "trillion": 10**12, "dozen": 12}
+_PARTS = dict(half=2, third=3, fourth=4, fifth=5, sixth=6, eighth=8, tenth=10, hundredth=100, thousandth=1000)
+MULTIPLES: dict[str, Fraction] = {
+    **{word: Fraction(number) for word, number in {**_POWERS, "trillion": 10**12, "dozen": 12}.items()},
+    **{name: Fraction(1, part) for word, part in _PARTS.items() for name in (word, f"{word}s")},
+    "halves": Fraction(1, 2),
+}
+"""What a word after a number multiplies it by; quarters are coins."""
 _NUMBERS = {word: number for number, word in enumerate(_UP_TO_TWENTY)} | _TENS | _POWERS
 _MONTHS = {
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
@@ -25,7 +33,7 @@ _SYNONYMS = {
     "there is no solution": "no solution", "there are no solutions": "no solution", "does not exist": "undefined",
 }  # fmt: skip
 DENIALS = {"not", "no", "never", "wrong", "incorrect", "false", "isn", "neither", "nor", "except", "without", "unless"}
-CHANGES = DENIALS | {"or", "if", "remainder", "root"}
+CHANGES = DENIALS | {"or", "if", "than", "remainder", "root", "factorial", "choose", "modulo", "mod", "below"}
 OPERATORS = {"plus", "minus", "times", "by", "over"}
 """Words that change what stands before them, so that it is no value with its unit: some always, some with a value
 after them."""
