@@ -62,7 +62,7 @@ _CHANGED = re.compile(
     r"\b(?:at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|lower|higher) than|half of|half|twice|up to"
     r"|between|from|negative|minus|(?:root|logarithm|log|reciprocal|inverse|opposite|factorial) of|base)"
     r"\s+[\\$(]{0,3}[0-9]|[0-9] (?:more|less|fewer|greater) than\b"
-    r"|[0-9][\\$)]{0,3} (?:(?:or (?:more|less|fewer|greater)|squared|cubed|remainder|factorial|choose|modulo|mod)\b"
+    r"|[0-9][\\$)]{0,3} (?:(?:or (?:more|less|fewer|greater)|squared|cubed|remainder|factorial|choose)\b"
     r"|and (?:a|one)[ -](?:half|third|quarter)\b|(?:plus|minus|times|divided by) (?:[0-9$\\]|(?!a\b)[a-z]\b))",
     re.IGNORECASE,
 )

@@ -56,7 +56,8 @@ def _multiplied(tokens: list[Token], at: int) -> tuple[Fraction | int, int]:
     plain = [word for word in words if word.isalpha()]
     ordinal = len(plain) > 1 and plain[0] in ORDINALS  # The 5th prime.
     reckoned = ordinal or any(word in OPERATORS and _is_operand(after) for word, after in pairwise(words))
-    reckoned |= any(token.kind == "num" and token.text not in _EXPONENTS for token in tokens[at:])
+    residue = {r"\pmod", "mod", "modulo"} & {token.text for token in tokens[at:]}
+    reckoned |= not residue and any(token.kind == "num" and token.text not in _EXPONENTS for token in tokens[at:])
     if reckoned or any(word in CHANGES for word in words) or (words and words[0] in ("squared", "cubed")):
         raise NotRead("words that are no unit")
     place = at + 1 if words and words[0] in MULTIPLES else at

@@ -33,7 +33,7 @@ _SYNONYMS = {
     "there is no solution": "no solution", "there are no solutions": "no solution", "does not exist": "undefined",
 }  # fmt: skip
 DENIALS = {"not", "no", "never", "wrong", "incorrect", "false", "isn", "neither", "nor", "except", "without", "unless"}
-CHANGES = DENIALS | {"or", "if", "than", "remainder", "root", "factorial", "choose", "modulo", "mod", "below"}
+CHANGES = DENIALS | {"or", "if", "than", "remainder", "root", "factorial", "choose", "below"}
 OPERATORS = {"plus", "minus", "times", "by", "over"}
 """Words that change what stands before them, so that it is no value with its unit: some always, some with a value
 after them."""
