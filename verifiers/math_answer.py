@@ -4,7 +4,7 @@ Where the final answer stands, the first that applies:
 
 1. the last closed ``\boxed{...}`` with those that ``and``, ``or`` or commas join to it
 2. ``<answer>...</answer>``; what follows ``####`` on the line
-3. what follows the last ``answer is`` or ``answer:``, up to the end of the sentence
+3. what follows the last ``answer is``, ``answer:`` or a line ``Answer``, up to the end of the sentence
 4. all of the response, where it is nothing but an answer
 5. the last piece of mathematics or the last number
 
