@@ -16,7 +16,9 @@ from selftrain.types import Problem, Verdict
 from selftrain.verifiers.math_answer import MathAnswer
 
 ROOT = Path(__file__).parent
-CASES = [json.loads(line) for line in (ROOT / "tables" / "math_answer.jsonl").read_text("utf-8").splitlines()]
+TABLES = [ROOT / "tables" / name for name in ("math_answer.jsonl", "math_answer_unseen.jsonl")]
+"""The labels of the second were written before the verifier judged its cases; what is policy is left out of it."""
+CASES = [json.loads(line) for table in TABLES for line in table.read_text("utf-8").splitlines()]
 CELL = re.compile(r"(?<!\\)`([^`]+)`")
 
 

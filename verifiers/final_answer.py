@@ -30,10 +30,13 @@ _JOINT = re.compile(
     rf"|(?!.*[.!?]\s)[\w\s(),;'’-]{{0,60}}\b(?:and|or|and/or|maybe|possibly|perhaps|also|even)\b[\s,;]*{_NAME}\s*\Z",
     re.DOTALL,
 )
+_BEFORE_BOX = re.compile(r"(?:\A|[\s$,;(])([A-Za-z](?:_\{?\w{1,3}\}?)?(?:\([A-Za-z]\))?)\s*=\s*\$?\s*\Z")
+_NAME_CHARACTERS = 30
 _OR = re.compile(r"\b(?:or|maybe|possibly|perhaps)\b")
 _STATED = re.compile(
-    r"\banswer\b\**(?:[^.\n:=?]{0,60}?\b(?:is|was|are|equals)\b|\s*(?:\([^()\n]{0,30}\)\s*)?[:=])\**:?",
-    re.IGNORECASE,
+    r"\banswer\b\**(?:[^.\n:=?]{0,60}?\b(?:is|was|are|equals)\b|\s*(?:\([^()\n]{0,30}\)\s*)?[:=])\**:?"
+    r"|^[#*_ \t]{0,9}(?:final )?answer[*_ \t]{0,9}$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BLANK = re.compile(r"[\s*:_\"“”]*")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|[\"”*])|\n|<\|")
@@ -77,6 +80,12 @@ def boxed(text: str) -> Final | None:
             break
         either |= bool(_OR.search(plain))
         chosen.insert(0, box)
+    names = [_BEFORE_BOX.search(text, max(0, start - _NAME_CHARACTERS), start) for start, _, _ in chosen]
+    found = [name[1] for name in names if name]
+    if 1 < len(found) == len(chosen) == len(set(found)):  # x = \boxed{1}, y = \boxed{2}
+        chosen = [
+            (start, f"{name} = {content}", end) for name, (start, content, end) in zip(found, chosen, strict=True)
+        ]
     contents = list(dict.fromkeys(content.strip() for _, content, _ in chosen))
     answer = (" or " if either else " , ").join(contents)
     if len(contents) > 1:

@@ -4,7 +4,7 @@ Where the final answer stands, the first that applies:
 
 1. the last closed ``\boxed{...}`` with those that ``and``, ``or`` or commas join to it
 2. ``<answer>...</answer>``; what follows ``####`` on the line
-3. what follows the last ``answer is`` or ``answer:``, up to the end of the sentence
+3. what follows the last ``answer is``, ``answer:`` or a line ``Answer``, up to the end of the sentence
 4. all of the response, where it is nothing but an answer
 5. the last piece of mathematics or the last number
 
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from selftrain.mathematics.compare import equal
 from selftrain.mathematics.exact import TooLarge, Undefined, exact
-from selftrain.mathematics.forms import Form, Sequence, Text, Unread, Value
+from selftrain.mathematics.forms import Form, Sequence, Text, Union, Unread, Value
 from selftrain.mathematics.nodes import num
 from selftrain.mathematics.policy import Policy
 from selftrain.mathematics.reader import read
@@ -38,7 +38,7 @@ from selftrain.mathematics.text import words_of
 from selftrain.mathematics.tokens import MAX_CHARACTERS, canonical, tokens_of
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers import final_answer
-from selftrain.verifiers.choice_answer import ChoiceAnswer
+from selftrain.verifiers.chosen_option import chosen, is_option, letter_of
 from selftrain.verifiers.number_forms import spelled
 from selftrain.verifiers.numeric_answer import NumericAnswer
 from selftrain.verifiers.reasoning import after_thinking
@@ -48,9 +48,7 @@ _SHORT_CHARACTERS = 60
 _LAST_CHARACTERS = 8000
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*\Z")
 _COMMA = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9])")
-_LETTER = re.compile(r"[\s$({]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({]*([A-J])[\s)}.$]*\Z")
-_BRACKETED = re.compile(r"\(([A-J])\)")
-_CAPITAL = re.compile(r"(?<![A-Za-z$\\({])[A-J](?![A-Za-z_'^(=+])")
+_HENCE = re.compile(r"\A(?:so|hence|thus|therefore)\b[,:]?\s+(?=\S{1,20}\s*=|[$\\])", re.IGNORECASE)
 _PROSE = re.compile(
     r"\A\s*so\b|(?<![\\A-Za-z{])(?:is|are|was|the|we|find|that|therefore|thus|hence|it|this|get|have|since|because|then|not|which"
     r"|there|must|can|will|of|with|when|where|if|for|its?|know|answer)(?![A-Za-z])",
@@ -60,13 +58,25 @@ _PROSE = re.compile(
 
 _CORRECTED = re.compile(r"\b(?:not|n['’]t)\b[^.\n]{0,60}?\b(?:it['’]?s|it is|which is|but)\b", re.IGNORECASE)
 """``not 10, it's 12`` gives the second number."""
+_CHANGED = re.compile(
+    r"\b(?:at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|lower|higher) than|half of|half|twice|up to"
+    r"|between|from|negative|minus|(?:root|logarithm|log|reciprocal|inverse|opposite|factorial) of|base)"
+    r"\s+[\\$(]{0,3}[0-9]|[0-9] (?:more|less|fewer|greater) than\b"
+    r"|[0-9][\\$)]{0,3} (?:(?:or (?:more|less|fewer|greater)|squared|cubed|remainder|factorial|choose)\b"
+    r"|and (?:a|one)[ -](?:half|third|quarter)\b|(?:plus|minus|times|divided by) (?:[0-9$\\]|(?!a\b)[a-z]\b))",
+    re.IGNORECASE,
+)
+"""Words beside a number that make it another."""
+_BRACKETS = re.compile(r"(?:\bis|\bare|\bat|[=:])\s+([(\[][^()\[\]\n$]{1,80}[)\]])[.\s]*\Z")
+"""A point or an interval that ends a sentence."""
+_COMMAND = re.compile(r"\\(?!text|mbox|math|boxed|fbox)[A-Za-z]")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _CODE = re.compile(
     r"__\w|\b(?:print|eval|exec|open|system|getattr|compile)\s*\(|\bimport \w+|\)\.[A-Za-z_]|\blambda\b[\w, ]*:"
-    r"|[\[({][^\n\])}]{0,60} for \w+ in |\A\s*(?:\$\{(?!.*\$)|\{\{|[#%])"
-    r"|\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
+    r"|[\[({][^\n\])}]{0,60} for \w+ in |\\(?:input|write|include|csname|def|immediate)(?![A-Za-z])"
 )
 """A response that is code gives no answer, whatever it would print."""
+_TEMPLATE = re.compile(r"\s*(?:\$\{(?!.*\$)|\{\{|#(?![#\s])|%)")
 
 
 class Answer(NamedTuple):
@@ -93,15 +103,20 @@ class MathAnswer(Policy):
         gold = self._gold(problem.answer)
         if gold is None:
             return Verdict("error", reason=f"the gold answer is no text or number: {str(problem.answer)[:80]!r}")
-        text = final_answer.tail(after_thinking(response)).strip()
-        letter = _LETTER.match(str(problem.answer))
-        if letter and "\\boxed" not in text and (chosen := _chosen(letter[1], text)):
-            return chosen
+        text = _HENCE.sub("", final_answer.tail(after_thinking(response)).strip())
+        letter = letter_of(str(problem.answer))
+        if letter and "\\boxed" not in text and (choice := chosen(letter, text)):
+            return choice
         final = self._final(gold, text)
+        if final is not None and final.marked and not final.reason and _CODE.search(final.text[:_BARE_CHARACTERS]):
+            final = final._replace(reason="code")
         if final is not None and final.reason:
             return Verdict("wrong", 0.0, final.text[:200], final.reason)
-        verdict = self._judged(gold, final.text) if final else None
-        return verdict or Verdict("unparsed", 0.0, reason="no final answer")
+        if final is None:
+            return Verdict("unparsed", 0.0, reason="no final answer")
+        if letter and is_option(final.text) and (choice := chosen(letter, final.text)):
+            return choice
+        return self._judged(gold, final.text)
 
     def _gold(self, answer: Any) -> Answer | None:
         if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
@@ -132,7 +147,7 @@ class MathAnswer(Policy):
             return final_answer.Final(tag, True)
         if (line := final_answer.hashed(text)) is not None and (found := self._zone(gold, line)) is not None:
             return final_answer.Final(found, True)
-        if _CODE.search(text[-_BARE_CHARACTERS:]):
+        if _TEMPLATE.match(text[-_BARE_CHARACTERS:]) or _CODE.search(text[-_BARE_CHARACTERS:]):
             return None
         if len(text) <= 3 * len(gold.spelling) + _BARE_CHARACTERS and canonical(tokens_of(text)) == gold.spelling:
             return final_answer.Final(text, False)
@@ -172,31 +187,24 @@ class MathAnswer(Policy):
         offset = max(0, len(text) - _LAST_CHARACTERS)
         backwards = re.search("[0-9]", text[::-1])
         digit = len(text) - backwards.start() if backwards else 0
+        if isinstance(gold.form, Sequence | Union) and (match := _BRACKETS.search(text[-_BARE_CHARACTERS:])):
+            return final_answer.Final(match[1], False)
         if (
             found
             and found[-1][1] + offset >= digit
             and (found[-1][0].strip()[1:] or found[-1][0].strip().isdigit() or not digit)
         ):
             return final_answer.Final(found[-1][0], False)
+        if not found and _COMMAND.search(text[-_LAST_CHARACTERS:]) and not _PROSE.search(text):
+            return None  # A formula that is not read; its last number is not what it says.
+        if len(text) < _SHORT_CHARACTERS and _CHANGED.search(text):
+            return None
         if len(text) < _SHORT_CHARACTERS and text.isascii() and len(_WORD.findall(text)) < 2:
             return None
         value = NumericAnswer()(Problem("", "", "", "", "0"), _CORRECTED.split(text)[-1])
         if value.status == "unparsed" or value.answer is None:
             return None
         return final_answer.Final(value.answer, False, value.reason)
-
-
-def _chosen(letter: str, text: str) -> Verdict | None:
-    """The verdict on a choice among options; None where none is named."""
-    chosen = ChoiceAnswer("ABCDEFGHIJ")(Problem("", "", "", "", letter), text)
-    if chosen.status in ("right", "wrong"):
-        return chosen
-    found = set(_BRACKETED.findall(text))
-    clause = re.split(r"[,.;\n]", final_answer.stated(text) or "", maxsplit=1)[0]
-    found = found or (set() if re.search(r"\bnot\b|n['’]t\b", clause) else {*_CAPITAL.findall(clause)})
-    if len(found) != 1:
-        return None
-    return Verdict("right" if found == {letter} else "wrong", float(found == {letter}), *found)
 
 
 @lru_cache(maxsize=8192)

@@ -5,6 +5,5 @@ from __future__ import annotations
 
 def after_thinking(response: str) -> str:
     """The response without its ``<think>`` part; empty where that is never closed."""
-    if "</think>" in response:
-        return response.rpartition("</think>")[2]
-    return "" if "<think>" in response else response
+    answer = response.rpartition("</think>")[2]
+    return "" if "<think>" in answer else answer

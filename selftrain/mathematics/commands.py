@@ -190,8 +190,11 @@ class Commands(Cursor, ABC):
             raise NotRead(f"not a matrix: {name}")
         if name == "array" and self.next == "{":
             self._group_text()
-        rows, row = [], []
+        rows: list[list[Node]] = []
+        row: list[Node] = []
         while not self.take(r"\end"):
+            if not row and self.take("\\\\"):
+                continue  # \\\\ twice
             row.append(self.sum() if self.next not in ("&", "\\\\", r"\end") else sym("\\blank"))
             if self.take("\\\\"):
                 rows.append(row)

@@ -162,6 +162,8 @@ def _single(gold: Form, answer: Form, policy: Policy) -> bool:
                 return one.kind in ("tuple", "bracket", "list") and _vector(one, other.node, policy)
             if len(one.items) > _FEW:
                 return False
+            if one is gold and one.kind == "list" and len(one.items) > 1 and not one.alternatives:
+                return False  # Two angles of 75 degrees are not one.
             distinct = _distinct(one.items, policy)
             return len(distinct) == 1 and one.kind in ("list", "set") and equal(distinct[0], other, policy)
     return False

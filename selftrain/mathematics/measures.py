@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from selftrain.mathematics.exact import exact
 from selftrain.mathematics.forms import Ratio, Value
-from selftrain.mathematics.nodes import Node, div, mul, num
+from selftrain.mathematics.nodes import Node, div, mul, num, symbols, walk
 from selftrain.mathematics.policy import Policy
 from selftrain.mathematics.same import same, within
 from selftrain.mathematics.units import unit_of
@@ -19,6 +19,8 @@ def same_values(gold: Value, answer: Value, policy: Policy) -> bool:
     if "%" in (gold.unit, answer.unit) and gold.unit != answer.unit:
         return _percent(gold, answer, policy)
     units = [unit if any(map(str.isalpha, unit)) else "" for unit in (gold.unit, answer.unit)]
+    if not any(units) and gold.unit and answer.unit and gold.unit != answer.unit:
+        return False  # Square units for cubic ones.
     if units[0] != units[1] and (all(units) or policy.units == "required"):
         return False
     return _numbers(gold, answer, gold.node, answer.node, policy)
@@ -44,8 +46,10 @@ def _percent(gold: Value, answer: Value, policy: Policy) -> bool:
 
 
 def _numbers(gold: Value, answer: Value, left: Node, right: Node, policy: Policy) -> bool:
-    if (left.op == "matrix" and right.op != "matrix") or (right.op == "matrix" and left.op != "matrix"):
+    if (left.op == "matrix") != (right.op == "matrix"):
         return False
+    if not symbols(left) and symbols(right) and all(part.op != "fn" for part in walk(right)):
+        return False  # sin^2 x + cos^2 x may stand for 1, but not x / x, nor 0 x for 0.
     if same(left, right, policy.symbols):
         return True
     if policy.tolerance and (size := exact(left)) is not None:

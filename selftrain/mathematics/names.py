@@ -37,7 +37,7 @@ _ENDING = {
     "\\\\", r"\rfloor", r"\rceil", r"\}", r"\rangle", r"\approx", r"\to", r"\equiv", r"\pm", r"\mp", r"\setminus",
     ":", r"\end", r"\pmod", r"\subset", r"\subseteq", r"\supset", r"\notin", r"\sim", r"\cong", r"\Rightarrow",
     r"\dots", ".", "?", '"', r"\{", "'", "^", "_", "@", "#", r"\forall", r"\exists", r"\wedge", r"\vee", r"\langle",
-    r"\parallel", r"\perp",
+    r"\parallel", r"\perp", r"\over", r"\choose",
 }  # fmt: skip
 """No factor begins with one of these."""
 
@@ -63,6 +63,8 @@ class Names(Commands):
             return self.symbol("\\" + word)
         if len(word) == 1:
             return self.symbol(word)
+        if len(word) > 2 and word.isupper() and self.next not in ("_", "^", "'"):
+            return sym(word)  # A figure: ABC is not ACB.
         if len(word) > MAX_LETTERS:
             raise NotRead("a word")
         letters = [CONSTANTS.get(letter) or sym(letter) for letter in word[:-1]]
@@ -77,7 +79,7 @@ class Names(Commands):
         name += self.index()
         while prime := self.take("'"):
             name += prime
-        if name[0] in "fgh" and self.next == "(":
+        if self.next == "(" and (name[0] in "fgh" or self.raw(3) == ["(", "0", ")"]):
             return Node("opaque", self.arguments(), name)
         if name[0] in "fgh" and self.next == "^" and self.raw(4)[:4] == ["^", "{", "-", "1"]:
             self.at += 5

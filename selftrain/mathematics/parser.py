@@ -33,9 +33,18 @@ class Parser(Names):
 
     def whole(self) -> Node:
         """The one expression that all tokens make."""
-        node = self.sum()
+        node = self.group()
         if self.at < len(self.tokens):
             raise NotRead(f"not expected: {self.next}")
+        return node
+
+    def group(self) -> Node:
+        r"""What stands in braces: a sum, or ``1 \over 2`` or ``n \choose k``."""
+        node = self.sum()
+        if self.take(r"\over"):
+            return over(node, self.sum())
+        if self.take(r"\choose"):
+            return fn("binom", node, self.sum())
         return node
 
     def sum(self) -> Node:
@@ -86,7 +95,7 @@ class Parser(Names):
     def _fraction_follows(self) -> bool:
         r"""``\frac12`` of two numbers, or ``1/2`` after a space: the fraction of a mixed number."""
         rest = self.tokens[self.at : self.at + 7]
-        if self.at and self.tokens[self.at - 1].kind != "num":
+        if not rest or rest[0].text == "}" or (self.at and self.tokens[self.at - 1].kind != "num"):
             return False
         texts = [token.text for token in rest if token.text not in "{}"]
         if texts[:1] == [r"\frac"]:
@@ -192,7 +201,7 @@ class Parser(Names):
         """What stands in braces, or one token; of a number its first digit."""
         if self.take("{"):
             bars, self.bars = self.bars, 0
-            node = self.sum()
+            node = self.group()
             self.need("}")
             self.bars = bars
             return node

@@ -16,10 +16,11 @@ from selftrain.mathematics.forms import (
     Unread,
     Value,
 )  # fmt: skip
+from selftrain.mathematics.lead import without_lead
 from selftrain.mathematics.nodes import INFINITY, Node, neg
 from selftrain.mathematics.parser import Parser
 from selftrain.mathematics.single import matrix, ratio, value
-from selftrain.mathematics.split import closing, is_enclosed, is_plain_group, outside, parts_of
+from selftrain.mathematics.split import is_enclosed, outside, parts_of
 from selftrain.mathematics.text import is_text, text_of
 from selftrain.mathematics.tokens import Token
 
@@ -28,6 +29,11 @@ MAX_ITEMS, MAX_SIGNS = 120, 4
 _SET_SIGNS = {r"\cup", r"\cap", r"\setminus"}
 _WHOLE = {r"\reals": Union((Interval(neg(INFINITY), INFINITY, (False, False)),))}
 _EMPTY = Text("no solution")
+_IN_WORDS: dict[str, Form] = {
+    **dict.fromkeys(("all real numbers", "all reals", "all real", "real numbers", "reals"), _WHOLE[r"\reals"]),
+    **dict.fromkeys(("infinity", "positive infinity", "plus infinity"), Value(INFINITY)),
+    **dict.fromkeys(("negative infinity", "minus infinity"), Value(neg(INFINITY))),
+}
 _PM = {r"\pm": ("+", "-"), r"\mp": ("-", "+")}
 
 
@@ -47,11 +53,16 @@ def _answer(tokens: list[Token], depth: int) -> Form:
     """An answer or a list of answers."""
     if depth > 12:
         raise NotRead("nested too deeply")
-    tokens = _without_lead(tokens)
+    tokens = without_lead(tokens)
     if not tokens:
         raise NotRead("empty")
     if is_text(tokens):
-        return text_of(tokens)
+        text = text_of(tokens)
+        return _IN_WORDS.get(text.words, text)
+    if (tokens[0].text == "]" or tokens[-1].text == "[") and (interval := _interval(tokens)):
+        return Union((interval,))
+    if [token.text for token in tokens[1:-1]] == ["to"] and tokens[0].kind == tokens[2].kind == "num":
+        tokens[1] = Token("op", ":")  # 3 to 4
     signs = sum(token.text in _PM for token in tokens)
     parts, alternatives = parts_of(tokens)
     if len(parts) > 1:
@@ -64,24 +75,6 @@ def _answer(tokens: list[Token], depth: int) -> Form:
         found = _several(tokens, depth)
         return found[0] if len(found) == 1 else Sequence("list", tuple(found))
     return _one(tokens, depth)
-
-
-def _without_lead(tokens: list[Token]) -> list[Token]:
-    """Without quotes, braces around all, and words before a colon or a verb: ``Solution is:``, ``the answer is``."""
-    tokens = [token for token in tokens if token.text not in ('"', "#")]
-    while (
-        len(tokens) > 2 and tokens[0].text == "{" and closing(tokens, 0) == len(tokens) - 1 and is_plain_group(tokens)
-    ):
-        tokens = tokens[1:-1]
-    words = 0
-    while words < len(tokens) and tokens[words].kind in ("id", "text") and len(tokens[words].text) > 1:
-        words += 1
-    if 0 < words < len(tokens) and words < 8:
-        if tokens[words].text == ":":
-            return tokens[words + 1 :]
-        if tokens[words - 1].text.lower() in ("is", "are", "equals", "approximately", "about"):
-            return tokens[words:]
-    return tokens
 
 
 def _several(tokens: list[Token], depth: int) -> list[Form]:

@@ -8,13 +8,15 @@ from itertools import pairwise
 from selftrain.mathematics.cursor import NotRead
 from selftrain.mathematics.forms import Form, Ratio, Sequence, Value
 from selftrain.mathematics.matrices import matrix_of
-from selftrain.mathematics.nodes import Node, num
+from selftrain.mathematics.nodes import Node, mul, neg, num
 from selftrain.mathematics.parser import Parser
-from selftrain.mathematics.text import word_number
+from selftrain.mathematics.text import CHANGES, MULTIPLES, OPERATORS, ORDINALS, spelled_number, word_number
 from selftrain.mathematics.tokens import FUNCTIONS, Token
-from selftrain.mathematics.units import CURRENCY, NO_UNIT, WRITTEN, unit_of
+from selftrain.mathematics.units import CURRENCY, NO_UNIT, QUOTIENTS, WRITTEN, unit_of
 
 _UNIT_SIGNS = frozenset("^{}/*%.-()") | {r"\circ", r"\$", r"\pmod", "\\"}
+_BEFORE, _AFTER = {"square": "2", "cubic": "3", "cube": "3"}, {"squared": "2", "cubed": "3", "per": "/"}
+_EXPONENTS = {"1", "2", "3", "4"}
 _LONG_WORD = 4
 """Letters from which a run after a value is a unit, also outside a text font."""
 _MAX_BASE_DIGITS = 60
@@ -29,13 +31,45 @@ def value(tokens: list[Token]) -> Form:
         return based
     tokens, currency = _without_currency(tokens)
     at = _unit_start(tokens)
+    times, at = _multiplied(tokens, at)
     unit = _unit(tokens[at:]) or currency
-    body = tokens[:at]
-    if len(body) == 1 and (number := word_number(body[0])) is not None:
-        return Value(num(number), unit)
+    body = tokens[: at - (times != 1)]
+    if times < 1 and body[-1].text == "-":  # two-thirds
+        body = body[:-1]
+    minus = body[0].text == "-"
+    if (number := spelled_number(body[minus:])) is not None:
+        return Value(num((-number if minus else number) * times), unit)
     node = Parser(body).whole()
+    if times != 1:
+        return Value(mul(num(times), node), unit)
     ulp, digits = _precision(body)
     return Value(node, unit, ulp, digits)
+
+
+def _multiplied(tokens: list[Token], at: int) -> tuple[Fraction | int, int]:
+    """What a word after a number multiplies it by (``2.5 million``), and where the unit begins then.
+
+    Raises:
+        NotRead: the words change the value otherwise.
+    """
+    words = [token.text.lower() for token in tokens[at:]]
+    plain = [word for word in words if word.isalpha()]
+    ordinal = len(plain) > 1 and plain[0] in ORDINALS  # The 5th prime.
+    reckoned = ordinal or any(word in OPERATORS and _is_operand(after) for word, after in pairwise(words))
+    residue = {r"\pmod", "mod", "modulo"} & {token.text for token in tokens[at:]}
+    reckoned |= not residue and any(token.kind == "num" and token.text not in _EXPONENTS for token in tokens[at:])
+    if reckoned or any(word in CHANGES for word in words) or (words and words[0] in ("squared", "cubed")):
+        raise NotRead("words that are no unit")
+    place = at + 1 if words and words[0] in MULTIPLES else at
+    before = [token for token in tokens[: max(0, place - 1)] if token.text != "-"][-1:]
+    counted = before and (before[0].kind == "num" or word_number(before[0]) is not None)
+    if counted and (times := MULTIPLES.get(tokens[place - 1].text.lower())):
+        return times, place
+    return 1, at
+
+
+def _is_operand(word: str) -> bool:
+    return word.isdigit() or (len(word) == 1 and word != "a")
 
 
 def _without_currency(tokens: list[Token]) -> tuple[list[Token], str]:
@@ -67,21 +101,26 @@ def _unit_start(tokens: list[Token]) -> int:
 
 
 def _is_unit_word(token: Token, before: Token) -> bool:
+    if word_number(token) is not None:
+        return False
     if token.kind == "text":
         return len(token.text) > 1 or before.kind != "cmd"
-    if token.kind != "id" or token.text in FUNCTIONS or before.text in ("^", "_", r"\frac"):
+    counted = before.kind == "num"  # 15 min, 5 Km
+    if token.kind != "id" or before.text in ("^", "_", r"\frac"):
         return False
-    return token.text.lower() in WRITTEN or len(token.text) >= _LONG_WORD
+    if token.text in FUNCTIONS:
+        return counted and token.text == "min"
+    return (token.text.lower() if counted else token.text) in WRITTEN or len(token.text) >= _LONG_WORD
 
 
 def _unit(tokens: list[Token]) -> str:
     words = [token for token in tokens if token.text not in "{}.()^*-"]
     names = [unit_of(token.text) if token.kind != "num" else token.text for token in words]
     kept = [name for name in names if name not in NO_UNIT]
-    powers = {"square": "2", "sq": "2", "cubic": "3", "cube": "3"}
-    found = [name for name in kept if name not in powers]
-    raised = [powers[name] for name in kept if name in powers]
-    return " ".join(found[:1] + raised + found[1:])
+    found = [_AFTER.get(name, name) for name in kept if name not in _BEFORE]
+    raised = [_BEFORE[name] for name in kept if name in _BEFORE]
+    joined = " ".join(found[:1] + raised + found[1:])
+    return QUOTIENTS.get(joined, joined)
 
 
 def _precision(tokens: list[Token]) -> tuple[Fraction | None, int]:
@@ -105,10 +144,15 @@ def _precision(tokens: list[Token]) -> tuple[Fraction | None, int]:
 def _based(tokens: list[Token]) -> Value | None:
     """Digits with an index, ``1202_3``: their value, and the base."""
     texts = [token.text for token in tokens if token.text not in "{}()"]
+    if tokens[0].text == "-" and len(tokens) > 1:
+        unsigned = _based(tokens[1:])
+        return Value(neg(unsigned.node), base=unsigned.base) if unsigned else None
     if "_" not in texts[:6] or len(texts) > 8:
         return None
     at = texts.index("_")
     digits, index = "".join(texts[:at]), texts[at + 1 :]
+    if len(index) == 1 and (word := word_number(tokens[-2 if tokens[-1].text in "})" else -1])) is not None:
+        index = [str(word)]
     if len(index) != 1 or not index[0].isdigit() or len(index[0]) > 2 or not 2 <= int(index[0]) <= 36:
         return None
     base = int(index[0])

@@ -32,7 +32,7 @@ _SIGNS = {
         "→": r"\to ", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
         "⌉": r"\rceil ", "∣": "|", "∖": r"\setminus ", "≡": r"\equiv ", "△": r"\triangle ", "∠": r"\angle ",
         "，": ",", "。": ".", "：": ":", "；": ";", "、": ",", "％": "%", "∶": ":", "ℓ": "l",
-        "∑": r"\sum ", "∫": r"\int ",
+        "∑": r"\sum ", "∫": r"\int ", "…": r"\dots ", "⋯": r"\dots ",
     },
     **{
         "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ", "ζ": r"\zeta ",
@@ -42,6 +42,7 @@ _SIGNS = {
     },
 }  # fmt: skip
 _SIGN_TABLE = str.maketrans(_SIGNS)
+_ROOT_SIGN = re.compile(r"([√∛])\s?([0-9]+(?:\.[0-9]+)?)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
 _PLAIN = re.compile(r"[ -~]*\Z")
 
@@ -49,6 +50,7 @@ _FONT = re.compile(
     r"\\(text(?:bf|it|rm|sf|tt|up|md|normal|sc)?|math(?:bf|it|rm|sf|tt|normal|cal|frak|bb|scr)|[mhf]box|bm|boldsymbol"
     r"|emph|underline|operatorname\*?|boxed|rm|bf|mathop|ensuremath|pmb)\s*\{([^{}]*)\}"
 )
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _NESTED_FONTS = 6
 _BLACKBOARD = re.compile(r"\\mathbb\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))|\\([RZNQC])(?![A-Za-z])")
 _SETS = {"R": r"\reals ", "Z": r"\integers ", "N": r"\naturals ", "Q": r"\rationals ", "C": r"\complexes "}
@@ -58,8 +60,10 @@ _THIN = re.compile(
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]*\}")
-_LINE = re.compile(r"(?<!\\)\\(?:noindent|(?:display|text|script)style|limits|nolimits|,|!|;|:| |/|>)(?![A-Za-z])")
+_LINE = re.compile(r"(?<!\\)\\(?:(?:noindent|(?:display|text|script)style|limits|nolimits)(?![A-Za-z])|[,!;: />])")
 _REPEATING = re.compile(r"([0-9]*\.[0-9]*)\\(?:overline|bar|dot)\s*(?:\{\s*([0-9]{1,20})\s*\}|([0-9]))")
+_DOTS = re.compile(r"(?<=[,+*])\s{0,3}\.\.\.\s{0,3}(?=[,+*])")
+_CUP = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _PRIMES = re.compile(r"\^\s*(?:\{((?:\s*\\prime)+)\s*\}|(\\prime))")
 _TEXT, _TEXT_END = "\x02", "\x03"
 
@@ -78,6 +82,8 @@ _SKIPPED = {
     r"\biggl", r"\biggr", r"\Biggl", r"\Biggr", r"\(", r"\)", r"\[", r"\]", r"\nonumber", r"\hline", r"\mathrm",
     r"\mathbf", r"\text", r"\rm", r"\bf", r"\it", r"\hfill", r"\phantom", r"\mathstrut", r"\strut", r"\displaylines",
     r"\large", r"\Large", r"\boldsymbol", r"\bm", r"\mathit", r"\normalsize", r"\small", r"\medspace", r"\thinspace",
+    r"\textbf", r"\textit", r"\textrm", r"\mathsf", r"\mbox", r"\hbox", r"\emph", r"\ensuremath", r"\pmb", r"\boxed",
+    r"\fbox", r"\framebox",
 }  # fmt: skip
 _ALIAS = {
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\leq": r"\le", r"\leqslant": r"\le",
@@ -153,7 +159,12 @@ def levelled(text: str) -> str:
     if not _PLAIN.match(text):
         text = _SUB_RUN.sub(lambda run: "_{" + "".join(map(_SUBSCRIPT.__getitem__, run[0])) + "}", text)
         text = _SUPER_RUN.sub(lambda run: "^{" + "".join(map(_SUPERSCRIPT.__getitem__, run[0])) + "}", text)
+        text = _ROOT_SIGN.sub(r"\1{\2}", text)  # It reaches over all digits, other than LaTeX's.
         text = _CONTROL.sub("", text.replace("\x0crac", "\\frac").translate(_SIGN_TABLE))
+    if " U " in text or ")U(" in text:
+        text = _CUP.sub(r"\\cup ", text)
+    if "..." in text:
+        text = _DOTS.sub(r"\\dots ", text)
     if "\\" not in text and "{" not in text:
         return text
     if "\\begin" not in text:
@@ -181,7 +192,7 @@ def _repeated(head: str, period: str) -> str:
 
 
 def _unfonted(match: re.Match[str]) -> str:
-    font, inside = match[1], match[2].replace("$", "").replace("~", " ")
+    font, inside = match[1], _DOLLAR.sub("", match[2]).replace("~", " ")
     if font.startswith("operatorname"):
         return rf"\{inside.strip()} " if inside.strip().isalpha() else f"{{{inside}}}"
     if font in ("boxed", "fbox", "bm", "boldsymbol", "ensuremath", "pmb") or "\\" in inside:
@@ -191,7 +202,7 @@ def _unfonted(match: re.Match[str]) -> str:
         return f" {letters} " if letters.isalpha() else f"{{{letters}}}"
     if not any(character.isalpha() for character in inside):
         return inside or " "
-    if font.startswith("math") and letters in FUNCTIONS:
+    if letters in FUNCTIONS and (font.startswith("math") or letters not in ("min", "max", "sign")):
         return rf"\{letters} "
     return f"{_TEXT}{inside}{_TEXT_END}"
 
@@ -199,8 +210,8 @@ def _unfonted(match: re.Match[str]) -> str:
 FUNCTIONS = {
     "sin", "cos", "tan", "sec", "csc", "cot", "sinh", "cosh", "tanh", "coth", "sech", "csch", "arcsin", "arccos",
     "arctan", "arccot", "arccsc", "arcsec", "asin", "acos", "atan", "ln", "log", "lg", "exp", "max", "min", "gcd",
-    "lcm", "det", "abs", "sqrt", "cosec", "ctg", "tg", "floor", "ceil", "Re", "Im", "sgn", "sign", "arg", "arcsinh", 
-    "arccosh", "arctanh", "asinh", "acosh", "atanh",
+    "lcm", "det", "abs", "sqrt", "cosec", "ctg", "tg", "floor", "ceil", "Re", "Im", "sgn", "sign", "arg", "arcsinh",
+    "arccosh", "arctanh", "asinh", "acosh", "atanh", "cis",
 }  # fmt: skip
 """Names that stand for a known function also where no backslash marks them."""
 

@@ -13,6 +13,8 @@ square sq | cubic cu | per | unit | piece | people person | pm p.m | am a.m | fp
 _GROUPS = [group.split() for group in _UNITS.replace("\n", "|").split("|") if group.split()]
 _NAMES = {name: group[0] for group in _GROUPS for name in group}
 _SYMBOLS = {r"\circ": "degree", "%": "%", r"\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen", "₹": "rupee"}
+QUOTIENTS = {"mph": "mi / h", "kph": "km / h", "fps": "ft / s"}
+"""Of units that are written as one word."""
 NO_UNIT = frozenset({"unit", "a", "an", "the", "of", "total", "approximately", "about", "exactly", "only", "each"})
 CURRENCY = frozenset({r"\$", "€", "£", "¥", "₹"})
 """Signs that stand before a number."""

@@ -19,6 +19,8 @@ MAX_BITS = 8192
 """Largest binary exponent of any value on the way."""
 MAX_ANGLE_BITS = 300
 
+_HYPERBOLIC = {"sinh", "cosh", "tanh", "coth", "sech", "csch"}
+
 
 class Evaluator:
     """Values of expressions at one point.
@@ -160,8 +162,12 @@ class Evaluator:
             return self._chosen(max if name == "max" else min, values)
         if name in ("gcd", "lcm"):
             return self._unknown(f"{name}{sorted(self._spelled(value) for value in values)}")
-        if name in ("sinh", "cosh", "tanh", "coth", "sech", "csch") and abs(ctx.re(value)) > MAX_BITS:
-            raise TooLarge("a power is too large")
+        if name == "cis":
+            return self._exponential(value * ctx.mpc(0, 1))
+        if name in _HYPERBOLIC:
+            if abs(ctx.re(value)) > MAX_BITS:
+                raise TooLarge("a power is too large")
+            self.bits = max(self.bits, 3 * int(abs(ctx.re(value))))  # tanh(100) is nearly 1.
         function: Callable[[Any], Any] = getattr(ctx, name if name != "abs" else "fabs")
         return self._large(function(value))
 
