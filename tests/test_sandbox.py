@@ -100,16 +100,16 @@ def judge():
 
 
 def test_the_network_is_out_of_reach(level: str) -> None:
-    if level not in CLOSED:
-        pytest.skip("the level 'uid' leaves the network open, as docs/code.md says")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         program = f"""
 import socket
 tcp = lambda: socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 1)
 udp = lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53))
+host = lambda: socket.socket(40, socket.SOCK_STREAM)  # AF_VSOCK: namespaces do not cover it.
+unix = lambda: socket.socket(socket.AF_UNIX)
 """
-        results(program, "tcp", "udp")
+        results(program, "tcp", "udp", "host", "unix")
         with pytest.raises(TimeoutError):
             server.accept()
 
@@ -186,6 +186,30 @@ def test_memory_is_bounded(level: str, size: str) -> None:
     assert "MemoryError" in str(verdict.reason) or "OverflowError" in str(verdict.reason)
 
 
+def test_memory_that_is_no_process_s_is_refused(level: str) -> None:
+    program = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+def called(function, *args):
+    if function(*args) < 0:
+        raise OSError
+segment = lambda: called(libc.shmget, 0x7365, 1 << 20, 0o1600)
+queue = lambda: called(libc.msgget, 0x7365, 0o1600)
+file = lambda: os.memfd_create("x")
+ring = lambda: called(libc.syscall, 425, 8, ctypes.create_string_buffer(256))
+space = lambda: called(libc.unshare, 0x10000000)
+child = lambda: called(libc.syscall, os.uname().machine == "x86_64" and 56 or 220, 0x10000011, 0, 0, 0, 0)
+"""
+    results(program, "segment", "queue", "file", "ring", "space", "child")
+
+
+def test_a_program_of_another_architecture_is_ended(level: str) -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("x32 is a part of x86_64")
+    verdict = judged("import ctypes\ndef f(x):\n    ctypes.CDLL(None).syscall(0x40000000 + 39)\n    return x + 1")
+    assert (verdict.status, verdict.reason) == ("wrong", "0 of 2 tests passed; the program ended")
+
+
 def test_files_are_bounded(level: str) -> None:
     program = "def f(x):\n    open('big', 'wb').write(bytes(64 << 20))\n    return x + 1"
     verdict = judged(program)
@@ -245,6 +269,23 @@ def test_the_folder_of_a_program_is_removed(level: str) -> None:
     assert judged(deep).status == "right"
     end = time.monotonic() + 60
     while not set(Path("/tmp").glob("selftrain-program-*")) <= before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_is_left_in_folders_for_all_is_removed(level: str) -> None:
+    names = [f"{place}/selftrain-left-{os.getpid()}" for place in ("/tmp", "/var/tmp", "/dev/shm")]
+    leaving = f"""
+import os
+for name in {names}:
+    try:
+        os.makedirs(name + "/within")
+    except OSError:
+        pass
+"""
+    assert judged(leaving + GOOD).status == "right"
+    end = time.monotonic() + 10
+    while any(map(os.path.exists, names)):
         assert time.monotonic() < end
         time.sleep(0.05)
 

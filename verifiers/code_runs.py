@@ -88,10 +88,13 @@ def _text(fd: int, most: int) -> str:
 
 def run_module(box: Sandbox, limits: Limits, source: tuple[str, str], tests: dict[str, Any], seconds: float) -> Outcome:
     """All tests in one interpreter, all calls in one of the program's, which ``seconds`` bound together."""
+    try:
+        job = memory_file("tests", json.dumps(tests).encode())
+    except (TypeError, ValueError) as error:
+        raise UnfitTests(f"the tests are no JSON: {error}") from error
     questions, asked = os.pipe()
     answers, answered = os.pipe()
     results, told = os.pipe()
-    job = memory_file("tests", json.dumps(tests).encode())
     program_fds, tester_fds = [source_file(*source), questions, answered], [job, asked, answers, told]
     with closing([results]), contextlib.ExitStack() as running:
         with closing(program_fds + tester_fds):

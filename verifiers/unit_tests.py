@@ -12,8 +12,9 @@ response that has none. ``problem.answer`` is one object:
 
 ``value`` is the fraction of tests passed (``check``: 0 or 1), and ``right`` is all of them. Tests run in an interpreter
 of their own and call the program's functions over a pipe, which brings back exact built-in types and nothing else
-(`selftrain.sandbox.codec`); a program that ends, hangs or breaks off fails the tests that were still to come. What a
-program changes in its arguments does not reach the tests.
+(`selftrain.sandbox.codec`); a program that ends, hangs or breaks off fails the tests that were still to come. Functions
+get copies of their arguments; what one that returns None, as those that work in place do, changes in them reaches the
+tests.
 
 A program that takes too long is ``wrong`` with the reason ``timeout``: being quick enough is a part of the task, and
 the sandbox ended it in good order. The status ``timeout`` says that a *verifier* overran, ``error`` that the sandbox
@@ -33,7 +34,7 @@ from selftrain.judging import time_left
 from selftrain.sandbox.box import Limits, SandboxError
 from selftrain.sandbox.levels import check_level, require, shared
 from selftrain.types import Problem, Verdict
-from selftrain.verifiers.code_forms import number_of, program_of, whole
+from selftrain.verifiers.code_forms import imports_of, number_of, program_of, whole
 from selftrain.verifiers.code_runs import Outcome, UnfitTests, run_module, run_script
 from selftrain.verifiers.reasoning import after_thinking
 
@@ -89,7 +90,7 @@ class UnitTests:
             raise SandboxError("there is no time to run a program: raise reward.verify.seconds")
         box, limits = shared(require(self.level)), Limits(memory_mb=self.memory_mb)
         prefix = problem.metadata.get("prefix")
-        source = whole(program, prefix if isinstance(prefix, str) else "")
+        source = whole(program, prefix if isinstance(prefix, str) else imports_of(problem.answer.get("setup", "")))
         if problem.answer["kind"] == "stdio":
             return run_script(box, limits, source, problem.answer["cases"], seconds)
         return run_module(box, limits, source, problem.answer, seconds)
