@@ -155,8 +155,7 @@ class OtherUser:
 
     def _owns(self, entry: os.DirEntry[str]) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            owner: int = entry.stat(follow_symlinks=False).st_uid
-            return owner == self._uid
+            return bool(entry.stat(follow_symlinks=False).st_uid == self._uid)
         return False
 
 

@@ -1,0 +1,52 @@
+"""System calls that a program is refused at every level of isolation, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from sandboxes import GOOD, judged, level, results
+
+__all__ = ["level"]
+
+
+def test_memory_that_is_no_process_s_is_refused(level: str) -> None:
+    program = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+def called(function, *args):
+    if function(*args) < 0:
+        raise OSError
+segment = lambda: called(libc.shmget, 0x7365, 1 << 20, 0o1600)
+queue = lambda: called(libc.msgget, 0x7365, 0o1600)
+file = lambda: os.memfd_create("x")
+ring = lambda: called(libc.syscall, 425, 8, ctypes.create_string_buffer(256))
+space = lambda: called(libc.unshare, 0x10000000)
+child = lambda: called(libc.syscall, os.uname().machine == "x86_64" and 56 or 220, 0x10000011, 0, 0, 0, 0)
+"""
+    results(program, "segment", "queue", "file", "ring", "space", "child")
+
+
+def test_a_program_of_another_architecture_is_ended(level: str) -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("x32 is a part of x86_64")
+    verdict = judged("import ctypes\ndef f(x):\n    ctypes.CDLL(None).syscall(0x40000000 + 39)\n    return x + 1")
+    assert (verdict.status, verdict.reason) == ("wrong", "0 of 2 tests passed; the program ended")
+
+
+def test_what_is_left_in_folders_for_all_is_removed(level: str) -> None:
+    names = [f"{place}/selftrain-left-{os.getpid()}" for place in ("/tmp", "/var/tmp", "/dev/shm")]
+    leaving = f"""
+import os
+for name in {names}:
+    try:
+        os.makedirs(name + "/within")
+    except OSError:
+        pass
+"""
+    assert judged(leaving + GOOD).status == "right"
+    end = time.monotonic() + 10
+    while any(map(os.path.exists, names)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
