@@ -34,6 +34,8 @@ def test_the_kernel_says_what_a_program_waited(level: str) -> None:
     try:
         assert waited(level, "import time\nwhile time.process_time() < 1.0:\n    pass") > 0.3
         assert waited(level, "import time\ntime.sleep(1.0)") < 0.3
+        threads = "import threading, time\ndef work():\n    while time.process_time() < 1.0:\n        pass\n"
+        assert waited(level, threads + "for _ in range(4):\n    threading.Thread(target=work).start()\nwork()") < 0.3
     finally:
         for process in busy:
             process.kill()

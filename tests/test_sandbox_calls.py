@@ -35,6 +35,11 @@ def test_a_program_of_another_architecture_is_ended(level: str) -> None:
     assert (verdict.status, verdict.reason) == ("wrong", "0 of 2 tests passed; the program ended")
 
 
+def test_temporary_files_are_its_own(level: str) -> None:
+    using = "import os, tempfile\ndef f(x):\n    with tempfile.NamedTemporaryFile() as file:\n"
+    assert judged(f"{using}        return x + len(os.listdir('.'))").status == "right"
+
+
 def test_what_is_left_in_folders_for_all_is_removed(level: str) -> None:
     names = [f"{place}/selftrain-left-{os.getpid()}" for place in ("/tmp", "/var/tmp", "/dev/shm")]
     leaving = f"""

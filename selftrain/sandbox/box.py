@@ -145,14 +145,19 @@ class Program:
         self._waited = 0.0
 
     def waited(self) -> float:
-        """Seconds it has been ready to run while others had the processors; 0 where the kernel does not say."""
-        with contextlib.suppress(OSError, ValueError, IndexError):
+        """Seconds it has been ready to run while others had the processors; 0 where the kernel does not say.
+
+        Nothing is added while it has threads or children: it may be those that it waits for.
+        """
+        with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
             if self._process is None:
                 self._process = self._received()
             told = dict(
                 line.split(":\t") for line in Path(f"/proc/self/fdinfo/{self._process}").read_text().splitlines()
             )
-            self._waited = int(Path(f"/proc/{int(told['Pid'])}/schedstat").read_text().split()[1]) / 1e9
+            threads = Path(f"/proc/{int(told['Pid'])}/task")
+            if os.listdir(threads) == [told["Pid"]] and not (threads / told["Pid"] / "children").read_text():
+                self._waited = int((threads.parent / "schedstat").read_text().split()[1]) / 1e9
         return self._waited
 
     def _received(self) -> int:

@@ -92,6 +92,7 @@ class Landlock:
 
     def enter(self, request: Mapping[str, Any]) -> None:
         os.chdir(self._folder)
+        tempfile.tempdir = self._folder  # Where it remembers to have made that.
         limit(request, None)
         rules, rights = self._landlock.Ruleset(), self._rights
         folders = [path for path in request["visible"] if os.path.isdir(path)]
@@ -119,6 +120,7 @@ class OtherUser:
 
     def enter(self, request: Mapping[str, Any]) -> None:
         os.chdir(self._folder)
+        tempfile.tempdir = self._folder  # Where it remembers to have made that.
         library = os.path.dirname(os.__file__)
         os.dup2(os.open(library, os.O_PATH), LIBRARY)
         limit(request, request["processes"])
