@@ -6,7 +6,11 @@ import os
 import time
 
 import pytest
-from sandboxes import GOOD, judged, level, results
+from conftest import LEVELS
+from sandboxes import GOOD, NEXT, STDIO, judged, level, results
+
+from selftrain.sandbox import levels
+from selftrain.types import Problem
 
 __all__ = ["level"]
 
@@ -55,3 +59,13 @@ for name in {names}:
     while any(map(os.path.exists, names)):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("asked", [NEXT, STDIO], ids=["calls", "stdio"])
+def test_without_root_there_is_no_other_user(asked: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (lacking := levels.trial("uid")) is not None:
+        pytest.skip(f"{LEVELS} 'uid': {lacking}")
+    monkeypatch.setattr(levels, "strongest", lambda: "uid")
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    verdict = judged(GOOD, asked)
+    assert verdict.status == "error" and "only root can give a program another user id" in str(verdict.reason)

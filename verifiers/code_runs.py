@@ -177,6 +177,8 @@ def _lines(results: int, allowed: Time, programs: tuple[Program, Program]) -> It
                 begun, clock = True, allowed.clock()
                 clock.watch(*programs)
         if not piece or len(text) > RESULT_BYTES:
+            for program in programs:
+                program.wait(LOOK_SECONDS)  # Raises what it knows better.
             raise SandboxError("the process that runs the tests ended")
     if not begun:
         raise SandboxError(f"nothing began to run within {START_SECONDS:g} s")

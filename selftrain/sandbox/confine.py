@@ -115,6 +115,8 @@ class OtherUser:
 
     def separate(self, request: Mapping[str, Any]) -> None:
         checked(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
+        if request["uid"] is None:
+            raise PermissionError("only root can give a program another user id")
         self._folder, self._uid = tempfile.mkdtemp(prefix="selftrain-program-"), request["uid"]
         os.chown(self._folder, self._uid, self._uid)
 

@@ -59,8 +59,12 @@ def keep(level: Level, request: Mapping[str, Any], fds: list[int]) -> None:
     lifeline, status, *rest = fds
     try:
         level.separate(request)
+    except OSError as error:
+        failed(status, error)
+    try:
         program = os.fork()
     except OSError as error:
+        level.remove()
         failed(status, error)
     if program == 0:
         return play(level, request, status, rest)
