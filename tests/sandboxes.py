@@ -59,6 +59,24 @@ def still_works() -> None:
     assert judged(GOOD).status == "right"
 
 
+TRYING = """
+def tried(attempt):
+    try:
+        attempt()
+    except (OSError, ImportError) as error:
+        return type(error).__name__
+    return "done"
+"""
+
+
+def results(program: str, *names: str) -> None:
+    """Each attempt of a program must have been refused."""
+    for name in names:
+        verdict = judged(f"{TRYING}{program}\n\ndef f(_):\n    return tried({name})", calling(([0], "done")))
+        assert verdict.status == "wrong", name
+    still_works()
+
+
 def left_running() -> list[int]:
     """Processes of the user that programs of this process run as; nobody can tell where root does not run them."""
     found = []

@@ -48,6 +48,7 @@ def test_scripts_are_compared_but_for_white_space_at_ends() -> None:
     main = "import sys\nif __name__ == '__main__':\n    print(int(sys.stdin.read()) + 1, '  ')\n    sys.exit(0)"
     assert judged(main, STDIO).status == "right"
     assert judged("import sys\nsys.exit(0)", STDIO).status == "wrong"
+    assert judged(f"{SCRIPT}\nexit()", STDIO).status == "right"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,10 @@ def test_calls_compare_json_data(returned: str, expected: Any, right: bool) -> N
         f"```python\n{GOOD}",
         f"<think>```python\nbad\n```</think>```python\n{GOOD}```",
         f"```python\ndef f(x): return 0\n```\nNo:\n```python\n{GOOD}```",
+        f"\ufeff```python\n{GOOD}```",
+        f"\ufeff{GOOD}",
+        "```python\ndef f(x):\n    '''\n    ```\n    f(1)\n    ```\n    '''\n    return x + 1\n```",
+        "```pycon\n>>> def f(x):\n...     return x + 1\n...\n>>> f(1)\n2\n```",
     ],
 )
 def test_the_program_is_the_last_block_or_all_of_it(response: str) -> None:
@@ -151,10 +156,12 @@ BAD: list[Any] = [
     {"kind": "stdio", "cases": [{"input": "1"}]},
     {"kind": "calls", "entry_point": "f", "cases": [{"args": 1, "expected": 2}]},
     {"kind": "asserts", "setup": "", "tests": ["assert f(lambda: 1) == 2"]},
+    {"kind": "calls", "entry_point": "f", "cases": [{"args": [{1}], "expected": 2}]},
+    {"kind": "calls", "entry_point": "f", "cases": [{"args": [1], "expected": 10**5000}]},
 ]
 
 
-@pytest.mark.parametrize("tests", BAD, ids=str)
+@pytest.mark.parametrize("tests", BAD, ids=range(len(BAD)))
 def test_tests_that_cannot_be_used_are_an_error(tests: Any) -> None:
     verdict = judged(GOOD, problem(tests))
     assert (verdict.status, verdict.value) == ("error", None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
+_PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)(.*)$", re.MULTILINE)
+_UNSEEN = "\ufeff\u200b"
+"""Marks of an encoding, and of nothing, that some text begins with."""
 _PYTHON = re.compile(r"\{?\.?(?:python|py|python3|pycon)\b", re.IGNORECASE)
 
 
@@ -13,14 +17,20 @@ def program_of(response: str) -> str | None:
     """The last fenced block, or else all of a response; None where that is empty.
 
     A block marked as Python goes before those without a mark, and those before others (``text``, ``bash``); a fence
-    that is never closed runs to the end.
+    that is never closed runs to the end. Of a session at Python's prompt it is what was typed.
     """
+    response = response.lstrip(_UNSEEN)
     blocks = fenced(response)
     for rank in (2, 1, 0):
         ranked = [code for label, code in blocks if _rank(label) == rank and code.strip()]
         if ranked:
-            return ranked[-1]
-    return response if response.strip() and not blocks else None
+            return _typed(ranked[-1])
+    return _typed(response) if response.strip() and not blocks else None
+
+
+def _typed(code: str) -> str:
+    code = code.lstrip(_UNSEEN)
+    return "\n".join(_PROMPT.findall(code)) if code.lstrip().startswith(">>>") else code
 
 
 def _rank(label: str) -> int:
@@ -28,19 +38,27 @@ def _rank(label: str) -> int:
 
 
 def fenced(text: str) -> list[tuple[str, str]]:
-    """Label and content of every fenced block (CommonMark: closed by at least as many of the same mark)."""
+    """Label and content of every fenced block.
+
+    As CommonMark has it, one is closed by at least as many of the same mark, indented by less than four: a fence in a
+    docstring closes none.
+    """
     blocks: list[tuple[str, str]] = []
     opening: re.Match[str] | None = None
     for match in _FENCE.finditer(text):
         mark, label = match[1], match[2].strip()
         if opening is None:
             opening = match
-        elif mark[0] == opening[1][0] and len(mark) >= len(opening[1]) and not label:
+        elif mark[0] == opening[1][0] and len(mark) >= len(opening[1]) and not label and _near(match, opening):
             blocks.append(_block(opening, text[opening.end() + 1 : match.start()]))
             opening = None
     if opening is not None:
         blocks.append(_block(opening, text[opening.end() + 1 :]))
     return blocks
+
+
+def _near(closing: re.Match[str], opening: re.Match[str]) -> bool:
+    return closing.start(1) - closing.start() < opening.start(1) - opening.start() + 4
 
 
 def _block(opening: re.Match[str], content: str) -> tuple[str, str]:
@@ -58,6 +76,15 @@ def whole(program: str, prefix: str) -> tuple[str, str]:
     """
     first = next((line for line in program.splitlines() if line.strip()), "")
     return ("", f"{prefix}{program}") if prefix and first[:1].isspace() else (prefix, program)
+
+
+def imports_of(setup: str) -> str:
+    """What the setup of asserts imports; programs use that too, since others run both in one namespace."""
+    try:
+        body = ast.parse(setup).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""  # Those who run it say so.
+    return "\n".join(ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom)))
 
 
 def same_output(found: str, expected: str) -> bool:

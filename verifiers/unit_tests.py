@@ -12,13 +12,15 @@ response that has none. ``problem.answer`` is one object:
 
 ``value`` is the fraction of tests passed (``check``: 0 or 1), and ``right`` is all of them. Tests run in an interpreter
 of their own and call the program's functions over a pipe, which brings back exact built-in types and nothing else
-(`selftrain.sandbox.codec`); a program that ends, hangs or breaks off fails the tests that were still to come. What a
-program changes in its arguments does not reach the tests.
+(`selftrain.sandbox.codec`); a program that ends, hangs or breaks off fails the tests that were still to come. Functions
+get copies of their arguments; what one that returns None, as those that work in place do, changes in them reaches the
+tests.
 
 A program that takes too long is ``wrong`` with the reason ``timeout``: being quick enough is a part of the task, and
-the sandbox ended it in good order. The status ``timeout`` says that a *verifier* overran, ``error`` that the sandbox
-failed or the tests cannot be used. To have the last word before its worker is killed, a judgement takes no longer than
-`selftrain.judging.time_left` allows, whatever ``seconds`` says.
+the sandbox ended it in good order. Its clock stands still while it waits for a processor that others have, but not for
+longer than ``seconds``: a busy machine must not make a right program wrong. The status ``timeout`` says that a
+*verifier* overran, ``error`` that the sandbox failed or the tests cannot be used. To have the last word before its
+worker is killed, a judgement takes no longer than `selftrain.judging.time_left` allows, whatever ``seconds`` says.
 
 What stands before ``</think>`` is no answer. Where ``problem.metadata`` has a ``prefix``, it is run before the program,
 and a program that begins indented goes on from it.
@@ -33,13 +35,15 @@ from selftrain.judging import time_left
 from selftrain.sandbox.box import Limits, SandboxError
 from selftrain.sandbox.levels import check_level, require, shared
 from selftrain.types import Problem, Verdict
-from selftrain.verifiers.code_forms import number_of, program_of, whole
-from selftrain.verifiers.code_runs import Outcome, UnfitTests, run_module, run_script
+from selftrain.verifiers.code_forms import imports_of, number_of, program_of, whole
+from selftrain.verifiers.code_runs import Outcome, Time, UnfitTests, run_module, run_script
 from selftrain.verifiers.reasoning import after_thinking
 
 LONGEST = 1 << 20
 """Characters of a program that is run."""
 LAST_WORD_SECONDS = 0.5
+PATIENCE = 2.0
+"""How many times its seconds a program may take on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class UnitTests:
     """Right where the program of a response passes all tests."""
 
     seconds: float = 10.0
-    """For all tests of a program together, its start included."""
+    """For all tests of a program together, its start included; what it waits for a processor that others have is not
+    counted, up to as much again."""
     memory_mb: int = 1024
     """Address space of each of its processes, in MiB."""
     level: Literal["uid", "landlock", "namespaces"] = "uid"
@@ -84,12 +89,13 @@ class UnitTests:
         return Verdict("wrong", share, reason=f"{outcome.passed} of {total} tests passed; {outcome.reason}")
 
     def _run(self, problem: Problem, program: str) -> Outcome:
-        seconds = min(self.seconds, time_left() - LAST_WORD_SECONDS)
-        if seconds <= 0:
+        longest = min(PATIENCE * self.seconds, time_left() - LAST_WORD_SECONDS)
+        if longest <= 0:
             raise SandboxError("there is no time to run a program: raise reward.verify.seconds")
+        allowed = Time(min(self.seconds, longest), longest)
         box, limits = shared(require(self.level)), Limits(memory_mb=self.memory_mb)
         prefix = problem.metadata.get("prefix")
-        source = whole(program, prefix if isinstance(prefix, str) else "")
+        source = whole(program, prefix if isinstance(prefix, str) else imports_of(problem.answer.get("setup", "")))
         if problem.answer["kind"] == "stdio":
-            return run_script(box, limits, source, problem.answer["cases"], seconds)
-        return run_module(box, limits, source, problem.answer, seconds)
+            return run_script(box, limits, source, problem.answer["cases"], allowed)
+        return run_module(box, limits, source, problem.answer, allowed)

@@ -115,7 +115,7 @@ class Sandbox:
             "visible": visible(),
             "devices": [device for device in DEVICES if os.path.exists(device)],
         }
-        lifeline, ours = os.pipe()
+        lifeline, ours = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         status, theirs = os.pipe()
         try:
             socket.send_fds(self._channel, [json.dumps(request).encode()], [lifeline, theirs, *standard, *fds])
@@ -141,6 +141,30 @@ class Program:
     def __init__(self, lifeline: int, status: int) -> None:
         self._lifeline, self.status = lifeline, status
         """``status`` can be read, and polled, as soon as the program has ended."""
+        self._process: int | None = None
+        self._waited = 0.0
+
+    def waited(self) -> float:
+        """Seconds it has been ready to run while others had the processors; 0 where the kernel does not say.
+
+        Nothing is added while it has threads or children: it may be those that it waits for.
+        """
+        with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
+            if self._process is None:
+                self._process = self._received()
+            told = dict(
+                line.split(":\t") for line in Path(f"/proc/self/fdinfo/{self._process}").read_text().splitlines()
+            )
+            threads = Path(f"/proc/{int(told['Pid'])}/task")
+            if os.listdir(threads) == [told["Pid"]] and not (threads / told["Pid"] / "children").read_text():
+                self._waited = int((threads.parent / "schedstat").read_text().split()[1]) / 1e9
+        return self._waited
+
+    def _received(self) -> int:
+        """The descriptor of its process, which its keeper has sent."""
+        with socket.socket(fileno=os.dup(self._lifeline)) as keeper:
+            keeper.setblocking(False)
+            return socket.recv_fds(keeper, 16, 1, socket.MSG_CMSG_CLOEXEC)[1][0]
 
     def wait(self, seconds: float) -> int | None:
         """Its exit status, negative the number of a signal; None where it still runs.
@@ -164,6 +188,9 @@ class Program:
     def close(self) -> bool:
         """Kill; whether nothing of the program is left."""
         self.kill()
+        if self._process is not None:
+            os.close(self._process)
+            self._process = None
         ended = bool(readable([self.status], GRACE_SECONDS))
         os.close(self.status)
         return ended

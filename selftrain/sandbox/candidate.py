@@ -9,17 +9,19 @@ As a *script* it reads standard input and writes standard output, as ``python so
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import sys
 import types
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from selftrain.sandbox.codec import Malformed, Unsendable, decode, described, encode, receive, send
+from selftrain.sandbox.codec import Malformed, Unsendable, decode, described, encode, receive, reported, send
 
-ITEMS = 1_000_000
-"""Items taken from an iterator at most."""
+DEEP = 5000
+"""Python calls within each other while a result is written down, or read: three for each level of nesting."""
 NAME = "solution"
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 """What compiling hostile text raises."""
@@ -71,10 +73,13 @@ def run_module(fds: list[int]) -> None:
 
 def serve(requests: int, replies: int, names: dict[str, Any]) -> None:
     kept: list[Any] = []
+    places: dict[int, int] = {}
 
     def keep(value: Any) -> int:
-        kept.append(value)
-        return len(kept) - 1
+        place = places.setdefault(id(value), len(kept))
+        if place == len(kept):
+            kept.append(value)
+        return place
 
     while True:
         try:
@@ -82,29 +87,69 @@ def serve(requests: int, replies: int, names: dict[str, Any]) -> None:
         except EOFError:
             return
         try:
-            value = answer(operation, [decode(operand, kept.__getitem__) for operand in operands], names)
-            reply = ["value", encode(value, keep)]
+            given = [decode(operand, kept.__getitem__) for operand in operands]
+            value = answer(operation, given, names)
+            with deep():
+                reply = ["value", encode(value, keep)]
+                if operation == "call" and value is None:
+                    reply.append(encode(given[1:], keep))  # What works in place returns None.
         except (Unsendable, Malformed):
             raise
         except BaseException as error:  # As above.
-            reply = ["raised", *described(error)]
-        send(replies, reply)
+            reply = ["raised", *reported(error)]
+        with deep():
+            send(replies, reply)
+
+
+@contextmanager
+def deep() -> Iterator[None]:
+    """Room for the recursion of our own that results need; the program's own bound is as it was."""
+    bound = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(bound, DEEP))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(bound)
+
+
+def following(iterator: Any, number: int) -> tuple[list[Any], list[str] | None]:
+    """The next items, and why there are no more: nothing where there may be, else what was raised, if anything."""
+    items: list[Any] = []
+    try:
+        for _ in range(number):
+            items.append(next(iterator))
+    except StopIteration:
+        return items, []
+    except BaseException as error:  # As above.
+        return items, reported(error)
+    return items, None
 
 
 def answer(operation: str, operands: list[Any], names: dict[str, Any]) -> Any:
     if operation == "call":
         function, args, named = operands
         return function(*args, **named)
+    if operation in OPERATIONS:
+        return OPERATIONS[operation](*operands)
     if operation == "name":
         return (True, names[operands[0]]) if operands[0] in names else (False, None)
-    if operation == "attribute":
-        return getattr(*operands)
-    if operation == "assign":
-        return setattr(*operands)
-    if operation == "item":
-        return operands[0][operands[1]]
-    if operation == "length":
-        return len(operands[0])
-    if operation == "truth":
-        return bool(operands[0])
-    return list(islice(iter(operands[0]), ITEMS))
+    raise Malformed(operation)
+
+
+OPERATIONS: dict[str, Any] = {
+    "attribute": getattr,
+    "assign": setattr,
+    "item": operator.getitem,
+    "put": operator.setitem,
+    "remove": operator.delitem,
+    "length": len,
+    "truth": bool,
+    "text": format,
+    "shown": repr,
+    "instance": isinstance,
+    "iterator": iter,
+    "following": following,
+    "enter": lambda context: type(context).__enter__(context),
+    "leave": lambda context: type(context).__exit__(context, None, None, None),
+}
+"""What is done with objects that stay here. Nothing of it compares: then the program would be told what is expected."""

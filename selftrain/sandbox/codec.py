@@ -1,8 +1,8 @@
 """Values on their way between a program nobody trusts and those who judge it: a closed encoding in JSON.
 
 Only exact built-in types come out of `decode`, whatever wrote the text: no object, method or ``__eq__`` of the writer
-survives the trip. Subclasses are sent as the built-in they extend (a ``Counter`` as a dict); anything else is left
-where it is and stands in the text as the number of a handle.
+survives the trip. Subclasses are sent as the built-in they extend (a ``Counter`` as a dict), dates, fractions and other
+``VALUES`` as what they are; anything else is left where it is and stands in the text as the number of a handle.
 
 JSON's own null, booleans, floats, strings and short integers stand for themselves, everything else is a list that
 begins with a tag.
@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 MESSAGE_BYTES = 16 << 20
@@ -56,19 +60,34 @@ def encode(value: Any, keep: Keep = refuse) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, dict):
-        items = [(encode(key, keep), encode(item, keep)) for key, item in dict.items(value)]
-        return ["d", items]
+        return ["d", [[encode(key, keep), encode(item, keep)] for key, item in dict.items(value)]]
     for tag, kind in SEQUENCES.items():
         if isinstance(value, kind):
             return [tag, [encode(item, keep) for item in kind.__iter__(value)]]
+    return _rare(value) or ["h", keep(value)]
+
+
+def _rare(value: Any) -> list[Any] | None:
     if isinstance(value, (bytes, bytearray)):
         return ["b" if isinstance(value, bytes) else "a", bytes(memoryview(value)).hex()]
     if isinstance(value, complex):
         return ["c", float(value.real), float(value.imag)]
-    return ["h", keep(value)]
+    for tag, (kind, parts, _) in VALUES.items():
+        if isinstance(value, kind):
+            return [tag, *map(encode, parts(value))]
+    return None
 
 
-SEQUENCES: dict[str, Any] = {"l": list, "t": tuple, "s": set, "z": frozenset}
+SEQUENCES: dict[str, Any] = {"l": list, "t": tuple, "s": set, "z": frozenset, "q": deque}
+VALUES: dict[str, tuple[Any, Callable[[Any], tuple[Any, ...]], Callable[..., Any]]] = {
+    "range": (range, lambda v: (v.start, v.stop, v.step), range),
+    "decimal": (Decimal, lambda v: (str(v),), Decimal),
+    "fraction": (Fraction, lambda v: (v.numerator, v.denominator), Fraction),
+    "datetime": (datetime, lambda v: (v.isoformat(),), datetime.fromisoformat),
+    "date": (date, lambda v: (v.isoformat(),), date.fromisoformat),
+    "timedelta": (timedelta, lambda v: (v.days, v.seconds, v.microseconds), timedelta),
+}
+"""Tag, type, what a value is made of, and how it is made of that: immutable types of the standard library."""
 
 
 def decode(data: Any, handle: Callable[[int], Any] | None = None) -> Any:
@@ -89,7 +108,7 @@ def decode(data: Any, handle: Callable[[int], Any] | None = None) -> Any:
         return _decoded(tag, rest, handle)
     except Malformed:
         raise
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
         raise Malformed(f"no value: {error}") from error
 
 
@@ -106,6 +125,8 @@ def _decoded(tag: Any, rest: list[Any], handle: Callable[[int], Any] | None) -> 
         return complex(float(rest[0]), float(rest[1]))
     if tag == "h" and handle is not None and type(rest[0]) is int:
         return handle(rest[0])
+    if tag in VALUES:
+        return VALUES[tag][2](*map(decode, rest))
     return SEQUENCES[tag](decode(item, handle) for item in rest[0])
 
 
@@ -129,7 +150,7 @@ def receive(fd: int) -> Any:
         raise Malformed(f"a message of {size} bytes")
     try:
         return json.loads(_read(fd, size))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise Malformed("no JSON") from error
 
 
@@ -150,3 +171,8 @@ def described(error: BaseException) -> list[str]:
     except Exception:  # Its class may be of the program's own making.
         text = ""
     return [type(error).__name__[:CLIPPED], text[:CLIPPED]]
+
+
+def reported(error: BaseException) -> list[str]:
+    """Type and message, and the built-in type it is or extends, which an ``except`` of a test may name."""
+    return [*described(error), next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")]

@@ -14,6 +14,7 @@ import importlib
 import os
 import resource
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from selftrain.sandbox.kernel import refuse_calls
 from selftrain.sandbox.syscalls import filter_of
 
 NEW_NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000
 """CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID."""
 NO_SUID_NO_DEV = 2 | 4
-PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 38, 24, 4, 36
+PR_CAPBSET_DROP, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 24, 4, 36
 CAPABILITIES = 64
 FIRST, MOVED, LIBRARY = 3, 200, 250
 """Descriptors: a program's own begin at the first, are moved out of the way to the second; the third is the folder of
@@ -66,6 +68,7 @@ class Namespaces:
         limit(request, request["processes"] + (0 if request["uid"] else SHARED))
         become(request["uid"])
         drop_capabilities()
+        refuse_calls()
 
     def end(self, request: Mapping[str, Any]) -> None:
         """Processes, mounts and memory ended with the namespaces."""
@@ -89,6 +92,7 @@ class Landlock:
 
     def enter(self, request: Mapping[str, Any]) -> None:
         os.chdir(self._folder)
+        tempfile.tempdir = self._folder  # Where it remembers to have made that.
         limit(request, None)
         rules, rights = self._landlock.Ruleset(), self._rights
         folders = [path for path in request["visible"] if os.path.isdir(path)]
@@ -107,23 +111,25 @@ class Landlock:
 
 
 class OtherUser:
-    """A user id nobody has, by root: it can end no process and write no file of others. It sees what all users see,
-    the network too."""
+    """A user id nobody has, by root: it can end no process and write no file of others. It sees what all users see."""
 
     def separate(self, request: Mapping[str, Any]) -> None:
         checked(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
-        self._folder = tempfile.mkdtemp(prefix="selftrain-program-")
-        os.chown(self._folder, request["uid"], request["uid"])
+        if request["uid"] is None:
+            raise PermissionError("only root can give a program another user id")
+        self._folder, self._uid = tempfile.mkdtemp(prefix="selftrain-program-"), request["uid"]
+        os.chown(self._folder, self._uid, self._uid)
 
     def enter(self, request: Mapping[str, Any]) -> None:
         os.chdir(self._folder)
+        tempfile.tempdir = self._folder  # Where it remembers to have made that.
         library = os.path.dirname(os.__file__)
         os.dup2(os.open(library, os.O_PATH), LIBRARY)
         limit(request, request["processes"])
         become(request["uid"])
-        checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         checked(libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # Else its own /proc/self is closed to it.
         drop_capabilities()
+        refuse_calls()
         if not os.access(os.__file__, os.R_OK):  # Somewhere above it is a folder of root's, as /root is.
             packages = [
                 m.__path__ for m in list(sys.modules.values()) if isinstance(getattr(m, "__path__", None), list)
@@ -145,6 +151,21 @@ class OtherUser:
 
     def remove(self) -> None:
         remove(self._folder)
+        for folder in filter(os.path.isdir, OPEN):
+            with os.scandir(folder) as entries:
+                left = [entry.path for entry in entries if self._owns(entry)]
+            for path in left:
+                subprocess.run([*REMOVE, path], check=False, stderr=subprocess.DEVNULL)
+
+    def _owns(self, entry: os.DirEntry[str]) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return bool(entry.stat(follow_symlinks=False).st_uid == self._uid)
+        return False
+
+
+OPEN = ("/tmp", "/var/tmp", "/dev/shm")
+"""Folders that all users may write."""
+REMOVE = ("/bin/rm", "-rf", "--")
 
 
 LEVELS: dict[str, type[Level]] = {"namespaces": Namespaces, "landlock": Landlock, "uid": OtherUser}
@@ -171,6 +192,8 @@ def limit(request: Mapping[str, Any], processes: int | None) -> None:
 def become(uid: int | None) -> None:
     """Another user, for good; None: stay who one is."""
     if uid is not None:
+        for number in range(CAPABILITIES):  # While one may; those beyond the last one are none.
+            libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
@@ -188,7 +211,7 @@ def remove(folder: str) -> None:
     """By a program, since shutil.rmtree does not come to the end of folders nested a thousand deep."""
     with contextlib.suppress(OSError):
         return os.rmdir(folder)  # Most programs leave nothing.
-    subprocess.run(["/bin/rm", "-rf", "--", folder], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run([*REMOVE, folder], check=False, stderr=subprocess.DEVNULL)
 
 
 def only(fds: Sequence[int], standard: Mapping[int, int]) -> list[int]:
@@ -208,6 +231,8 @@ def preload() -> None:
     """Import what most programs import, once for all of them."""
     for name in COMMON:
         importlib.import_module(name)
+    for names in (site.setquit, site.setcopyright, site.sethelper):
+        names()  # Programs end by exit(), which Python without its packages lacks.
     gc.collect()
     gc.freeze()
 

@@ -18,7 +18,7 @@ from selftrain.sandbox.box import Limits, Sandbox, SandboxError, memory_file
 LEVELS = ("uid", "landlock", "namespaces")
 """From the weakest to the strongest."""
 PROMISES = {
-    "uid": frozenset({"write", "signal", "memory"}),
+    "uid": frozenset({"write", "signal", "memory", "network"}),
     "landlock": frozenset({"write", "signal", "memory", "read", "network"}),
     "namespaces": frozenset({"write", "signal", "memory", "read", "network"}),
 }

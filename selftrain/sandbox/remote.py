@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from selftrain.sandbox.codec import Malformed, Unsendable, decode, encode, receive, send
+from selftrain.sandbox.codec import CLIPPED, Malformed, Unsendable, decode, encode, receive, send
+from selftrain.sandbox.returned import change, raised
+
+T = TypeVar("T")
+
+CHUNK = 1024
+"""Items of an iterator that are asked for at once, at most."""
+NONSENSE = "the program wrote where its answers go"
 
 
 class Gone(BaseException):
@@ -15,10 +22,6 @@ class Gone(BaseException):
 
 class Unfit(BaseException):
     """The tests cannot be used; that is no failure of the program."""
-
-
-class ProgramError(Exception):
-    """Stands for an exception of a type that is no built-in one."""
 
 
 class Remote:
@@ -42,17 +45,52 @@ class Remote:
     def __getitem__(self, key: Any) -> Any:
         return self._program.ask("item", self, key)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._program.ask("put", self, key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._program.ask("remove", self, key)
+
     def __len__(self) -> int:
-        length = self._program.ask("length", self)
-        return length if type(length) is int else self._no_data()
+        return self._of(int, "length", self)
 
     def __bool__(self) -> bool:
-        truth = self._program.ask("truth", self)
-        return truth if type(truth) is bool else self._no_data()
+        return self._of(bool, "truth", self)
+
+    def __format__(self, form: str) -> str:
+        return self._of(str, "text", self, form)
+
+    def __str__(self) -> str:
+        return self._of(str, "text", self, "")
+
+    def __repr__(self) -> str:
+        return self._of(str, "shown", self)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return self._of(bool, "instance", instance, self)
+
+    def __enter__(self) -> Any:
+        return self._program.ask("enter", self)
+
+    def __exit__(self, *_: Any) -> None:
+        """What a test raises is not the program's to suppress."""
+        self._program.ask("leave", self)
 
     def __iter__(self) -> Iterator[Any]:
-        items = self._program.ask("items", self)
-        return iter(items) if type(items) is list else self._no_data()
+        items: Iterator[Any] = self._program.items(self._of(Remote, "iterator", self))
+        return items
+
+    def __next__(self) -> Any:
+        more, item = self._program.following(self, 1)
+        if more:
+            return item
+        raise StopIteration
+
+    def _of(self, kind: type[T], *question: Any) -> T:
+        found: T = self._program.ask(*question)
+        if type(found) is not kind:
+            self._no_data()
+        return found
 
     def _no_data(self, *_: Any) -> Any:
         raise TypeError("the program returned an object that is no plain data")
@@ -65,6 +103,8 @@ class Program:
 
     def __init__(self, requests: int, replies: int) -> None:
         self._requests, self._replies = requests, replies
+        self._known: dict[int, Remote] = {}
+        self._ahead: dict[int, deque[tuple[bool, Any]]] = {}
         self.gone: str | None = None
         self.calls = 0
 
@@ -73,7 +113,8 @@ class Program:
         kind, *rest = self._reply()
         if kind != "ready":
             where = "is no Python program" if kind == "unreadable" else "failed when it was loaded"
-            self.break_off(f"the program {where}: {': '.join(map(str, rest))}")
+            words = [word[:CLIPPED] for word in rest if type(word) is str]
+            self.break_off(f"the program {where}: {': '.join(words)}")
 
     def hello(self) -> None:
         """The first message is sent before any foreign code is read."""
@@ -81,10 +122,38 @@ class Program:
             self.break_off("the program did not start")
 
     def name(self, name: str) -> tuple[bool, Any]:
-        found = self.ask("name", name)
+        try:
+            found = self.ask("name", name)
+        except Exception:  # A name raises nothing, unless the program meddles.
+            self.break_off(NONSENSE)
         if type(found) is not tuple or len(found) != 2 or type(found[0]) is not bool:
-            self.break_off("the program wrote where its answers go")
+            self.break_off(NONSENSE)
         return found[0], found[1]
+
+    def items(self, iterator: Remote) -> Iterator[Any]:
+        """One, then more at a time, so that an endless iterator serves as well as a long one."""
+        number = 1
+        while True:
+            more, item = self.following(iterator, number)
+            if not more:
+                return
+            yield item
+            number = min(2 * number, CHUNK)
+
+    def following(self, iterator: Remote, number: int) -> tuple[bool, Any]:
+        """The next item of an iterator, if there is one; what was asked for and not yet wanted is kept for later."""
+        ahead = self._ahead.setdefault(self._handle(iterator), deque())
+        if not ahead:
+            found = self.ask("following", iterator, number)
+            if type(found) is not tuple or len(found) != 2 or type(found[0]) is not list:
+                self.break_off(NONSENSE)
+            ahead.extend((True, item) for item in found[0])
+            if found[1] is not None or not ahead:
+                ahead.append((False, found[1]))
+        more, item = ahead.popleft()
+        if not more and item:
+            raise raised(*self._three(item))
+        return more, item
 
     def ask(self, operation: str, *operands: Any) -> Any:
         self.calls += operation == "call"
@@ -99,11 +168,18 @@ class Program:
         except BrokenPipeError:
             self.break_off("the program ended")
         kind, *rest = self._reply()
-        if kind == "value" and len(rest) == 1:
-            return self._value(rest[0])
-        if kind == "raised" and len(rest) == 2:
-            raise raised(str(rest[0]), str(rest[1]))
-        self.break_off("the program wrote where its answers go")
+        if kind == "raised":
+            raise raised(*self._three(rest))
+        if kind != "value" or len(rest) not in (1, 2):
+            self.break_off(NONSENSE)
+        if len(rest) == 2:
+            change(list(operands[1:]), self._value(rest[1]))
+        return self._value(rest[0])
+
+    def _three(self, words: Any) -> list[str]:
+        if type(words) is not list or len(words) != 3 or any(type(word) is not str for word in words):
+            self.break_off(NONSENSE)
+        return [word[:CLIPPED] for word in words]
 
     def _reply(self) -> list[Any]:
         try:
@@ -113,14 +189,17 @@ class Program:
         except Malformed:
             reply = None
         if type(reply) is not list or not reply:
-            self.break_off("the program wrote where its answers go")
+            self.break_off(NONSENSE)
         return list(reply)
 
     def _value(self, data: Any) -> Any:
         try:
-            return decode(data, lambda handle: Remote(self, handle))
+            return decode(data, self._remote)
         except Malformed:
-            self.break_off("the program wrote where its answers go")
+            self.break_off(NONSENSE)
+
+    def _remote(self, handle: int) -> Remote:
+        return self._known.setdefault(handle, Remote(self, handle))
 
     def _handle(self, value: Any) -> int:
         if type(value) is not Remote:
@@ -129,16 +208,5 @@ class Program:
         return handle
 
     def break_off(self, reason: str) -> NoReturn:
-        self.gone = reason
+        self.gone = reason[: 2 * CLIPPED]
         raise Gone
-
-
-def raised(name: str, text: str) -> Exception:
-    """The built-in exception of that name, else a `ProgramError`."""
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(text)
-        except TypeError:  # UnicodeError and its like are made of more than a text.
-            pass
-    return ProgramError(f"{name}: {text}")

@@ -42,6 +42,7 @@ REFUSED = (
     *("removexattr", "lremovexattr", "fremovexattr", "removexattrat", "flock"),
     # What outlives a process.
     *("shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgctl", "semget", "semop", "semctl", "mq_open", "mq_unlink"),
+    *("memfd_create", "memfd_secret"),  # Nor is it anybody's memory.
     *("add_key", "request_key", "keyctl"),
     # The machine.
     *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig"),
@@ -49,5 +50,5 @@ REFUSED = (
     *("userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "fanotify_init", "personality", "acct"),
     *("quotactl", "quotactl_fd", "swapon", "swapoff", "reboot", "syslog", "init_module", "finit_module"),
     *("delete_module", "kexec_load", "kexec_file_load", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex"),
-    *("sethostname", "setdomainname", "iopl", "ioperm", "vhangup", "lookup_dcookie", "memfd_secret"),
+    *("sethostname", "setdomainname", "iopl", "ioperm", "vhangup", "lookup_dcookie"),
 )

@@ -1,8 +1,8 @@
 """Inside a sandbox of their own: tests, in an interpreter the program under test never touches.
 
 They call its functions over pipes. What comes back is plain data of exact built-in types, or a `Remote`, which stands
-for an object that stayed with the program: it has attributes, can be called, passed back and iterated, and equals
-nothing. So ``==`` in a test is always Python's own.
+for an object that stayed with the program: it has attributes, can be called, passed back, iterated and printed, and
+equals nothing. So ``==`` in a test is always Python's own.
 
 One line of JSON for each test goes to the judge, who alone decides what they mean.
 """
@@ -13,11 +13,12 @@ import ast
 import json
 import os
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from selftrain.sandbox.candidate import read_all
+from selftrain.sandbox.candidate import DEEP, read_all
 from selftrain.sandbox.codec import described
 from selftrain.sandbox.names import function, namespace, parsed
 from selftrain.sandbox.remote import Gone, Program, Unfit
@@ -35,6 +36,7 @@ def run(fds: list[int]) -> None:
 
     program = Program(requests, replies)
     random.seed(0)
+    sys.setrecursionlimit(DEEP)
     try:
         try:
             program.hello()
@@ -93,6 +95,9 @@ def check(program: Program, tests: dict[str, Any]) -> list[Test]:
     try:
         exec(compile(tree, "test", "exec"), names)
     except Exception as error:  # Whatever foreign tests raise while they only define things is theirs.
+        if program.calls:
+            reason = ": ".join(described(error))
+            return [lambda: failed(f"before the test: {reason}")]
         raise Unfit(f"the tests cannot be loaded: {': '.join(described(error))}") from error
     if not callable(names.get("check")):
         raise Unfit("the tests define no function check(candidate)")

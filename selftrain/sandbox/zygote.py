@@ -1,7 +1,7 @@
 """Inside the sandbox: the process that all programs are forked from, so that none waits for Python to start.
 
 It holds no secrets and never runs foreign code itself. Each program gets a keeper, forked first: the keeper separates
-the program's world, forks the program into it, waits, and kills it when its lifeline (a pipe that only the judge's
+the program's world, forks the program into it, waits, and kills it when its lifeline (a socket that only the judge's
 process holds the other end of) is closed. The judge learns from the keeper, not from the program, how it ended.
 """
 
@@ -59,14 +59,20 @@ def keep(level: Level, request: Mapping[str, Any], fds: list[int]) -> None:
     lifeline, status, *rest = fds
     try:
         level.separate(request)
+    except OSError as error:
+        failed(status, error)
+    try:
         program = os.fork()
     except OSError as error:
+        level.remove()
         failed(status, error)
     if program == 0:
         return play(level, request, status, rest)
     for fd in rest:
         os.close(fd)
     ended = os.pidfd_open(program)
+    with socket.socket(fileno=os.dup(lifeline)) as judge, contextlib.suppress(BrokenPipeError):
+        socket.send_fds(judge, [b"program"], [ended])
     watched = select.poll()
     watched.register(ended, select.POLLIN)
     watched.register(lifeline, select.POLLIN)

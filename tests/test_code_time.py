@@ -1,0 +1,62 @@
+"""How long a program may take, on a machine that others use too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from sandboxes import level
+
+from selftrain.sandbox import levels
+from selftrain.sandbox.box import Limits, Program, memory_file, readable
+from selftrain.verifiers.code_runs import Clock, closing
+
+__all__ = ["level"]
+
+
+def waited(level: str, program: str) -> float:
+    """Seconds that a script waited for a processor."""
+    found = 0.0
+    job = memory_file("program", b"\0" + program.encode())
+    with closing([job]), levels.shared(level).start("script", Limits(), [job]) as running:
+        while not readable([running.status], 0.05):
+            found = running.waited()
+        assert running.wait(0.0) == 0
+    return found
+
+
+def test_the_kernel_says_what_a_program_waited(level: str) -> None:
+    if not os.path.exists("/proc/self/schedstat"):
+        pytest.skip("this kernel does not")
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    try:
+        assert waited(level, "import time\nwhile time.process_time() < 1.0:\n    pass") > 0.3
+        assert waited(level, "import time\ntime.sleep(1.0)") < 0.3
+        threads = "import threading, time\ndef work():\n    while time.process_time() < 1.0:\n        pass\n"
+        assert waited(level, threads + "for _ in range(4):\n    threading.Thread(target=work).start()\nwork()") < 0.3
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_a_clock_stands_still_but_not_for_ever() -> None:
+    class Waiting(Program):
+        def __init__(self) -> None:
+            self.seconds = 5.0
+
+        def waited(self) -> float:
+            return self.seconds
+
+    program, clock = Waiting(), Clock(2.0, 4.0)
+    clock.watch(program)
+    assert 1.9 < clock.left() <= 2.0
+    program.seconds += 1.0
+    assert 2.9 < clock.left() <= 3.0
+    clock.watch()
+    assert 2.9 < clock.left() <= 3.0
+    clock.watch(program)
+    program.seconds += 9.0
+    assert 3.9 < clock.left() <= 4.0
