@@ -4,7 +4,7 @@ A verifier is a callable ``(Problem, response) -> Verdict | float | bool``, plai
 takes lists of both and returns one such value for each. ``NotImplemented`` means: not mine, this problem is for others.
 
 This is the one place where a verifier is called: by the workers of `selftrain.serving`, and by verifiers that ask
-others (``any``, ``weighted`` ...) through `asked`.
+others (``any``, ``weighted`` ...) through `selftrain.asking`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import math
 import numbers
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from selftrain import registry
 from selftrain.errors import RunError
-from selftrain.nested import changed
+from selftrain.nested import changed, parts
 from selftrain.types import STATUSES, Problem, Status, Verdict
 
 Judgement = tuple[Status, float | None, str | None, str | None, str | None]
 """Status, value, answer, reason of a verdict, and by which part it was decided."""
-Form = Literal["single", "async", "batch"]
+Form = Literal["single", "async", "batch", "parts"]
+"""``parts``: made of verifiers none of which waits for anything (`selftrain.asking`)."""
 Marked = TypeVar("Marked")
 
 REASON_CHARACTERS = 500
@@ -77,6 +79,11 @@ def time_left() -> float:
 def ends(moment: float) -> None:
     """The judgement that is begun here overruns at this moment (time.monotonic)."""
     _END.set(moment)
+
+
+def delay(seconds: float) -> None:
+    """The judgement at hand overruns so much later."""
+    _END.set(_END.get() + seconds)
 
 
 def batched(verifier: Marked) -> Marked:
@@ -146,21 +153,33 @@ def _load_part(table: str, part: Any, place: str) -> Any:
 
 def judge_of(verifier: Callable[..., Any], right_at: float | None = None) -> Judge:
     """A verifier that is ready for use; ``right_at`` is its own where none is given."""
+    if isinstance(verifier, Judge):
+        return verifier
     form: Form = "single"
     if getattr(verifier, "batched", False):
         form = "batch"
     elif any(map(inspect.iscoroutinefunction, (verifier, getattr(verifier, "__call__", None)))):  # noqa: B004
-        form = "async"
+        waits = not getattr(verifier, "follows_parts", False) or bool(_waiting(verifier))
+        form = "async" if waits else "parts"
     return Judge(verifier, float(getattr(verifier, "right_at", 1.0) if right_at is None else right_at), form)
 
 
+def _waiting(verifier: Any) -> list[Judge]:
+    """The async ones of the verifiers a verifier is made of."""
+    judges = [judge_of(part) for part in parts("verifier", type(verifier), vars(verifier))]
+    return [judge for judge in judges if judge.form == "async"]
+
+
 def asked(verifier: Any, problem: Problem, response: str) -> Verdict | None:
-    """What a verifier that another one asks says; None where it says that this is none of its problems.
+    """What a verifier says, in this process; None where it says that this is none of its problems.
 
     Whatever it raises is a verdict with the status ``error``, but for MemoryError, which ends the worker.
     """
-    judge = verifier if isinstance(verifier, Judge) else judge_of(verifier)
-    judgement = judge.single(problem, response)
+    return of_judgement(judge_of(verifier).single(problem, response))
+
+
+def of_judgement(judgement: Judgement) -> Verdict | None:
+    """The verdict a judgement stands for; None for `NOT_MINE`. Raises MemoryError for `OUT_OF_MEMORY`."""
     if judgement is OUT_OF_MEMORY:
         raise MemoryError
     if judgement is NOT_MINE:
@@ -179,14 +198,19 @@ class Judge:
 
     @property
     def concurrent(self) -> int:
-        """Responses of an async verifier that may be under way at once."""
-        return max(1, int(getattr(self.verifier, "concurrency", CONCURRENT)))
+        """Responses of an async verifier that may be under way at once: as many as each of its async parts bears."""
+        own = max(1, int(getattr(self.verifier, "concurrency", CONCURRENT)))
+        if not getattr(self.verifier, "follows_parts", False):
+            return own
+        return min([own, *(judge.concurrent for judge in _waiting(self.verifier))])
 
     def single(self, problem: Problem, response: str) -> Judgement:
         """One response, by a verifier of any form."""
         try:
             if self.form == "batch":
                 (result,) = _of_batch(self.verifier([problem], [response]), 1)
+            elif self.form == "parts":
+                result = _at_once(self.verifier(problem, response))
             else:
                 result = settled(self.verifier(problem, response))
             return self._checked(result)
@@ -194,7 +218,7 @@ class Judge:
             return failed(error)
 
     async def later(self, problem: Problem, response: str) -> Judgement:
-        """One response, by an async verifier."""
+        """One response, by a verifier that is async or made of others."""
         try:
             return self._checked(await self.verifier(problem, response))
         except asyncio.CancelledError:
@@ -273,15 +297,49 @@ def _of_batch(results: Any, wanted: int) -> list[object]:
 
 
 def settled(result: Any) -> Any:
-    """A result, waited for where it is awaitable; not from inside async code."""
-    return event_loop().run(_awaited(result)) if inspect.isawaitable(result) else result
+    """A result, waited for where it is awaitable."""
+    if not inspect.isawaitable(result):
+        return result
+    if not _in_event_loop():
+        return event_loop().run(_awaited(result))
+    # Called by what does not wait itself, inside what does: another thread waits, always the same.
+    context = copy_context()
+    return _aside().submit(lambda: _loop_aside().run(_awaited(result), context=context)).result()
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
+def _at_once(coroutine: Coroutine[Any, Any, object]) -> object:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise RuntimeError("the verifier waits for something, but none of those it is made of is async")
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=1)
 def event_loop() -> asyncio.Runner:
     """One for the whole process, so that the connections an async verifier keeps stay of use."""
+    return asyncio.Runner()
+
+
+@lru_cache(maxsize=1)
+def _aside() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "verifier-aside")
+
+
+@lru_cache(maxsize=1)
+def _loop_aside() -> asyncio.Runner:
     return asyncio.Runner()
