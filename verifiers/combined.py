@@ -48,6 +48,7 @@ class AllOf:
     """By a name of your choice: a verifier, or ``{kind: NAME, ...options}``."""
 
     follows_parts = True
+    golds = "all"
 
     def __post_init__(self) -> None:
         _check_named(self.verifiers)
@@ -74,6 +75,7 @@ class AnyOf:
     """By a name of your choice: a verifier, or ``{kind: NAME, ...options}``."""
 
     follows_parts = True
+    golds = "any"
 
     def __post_init__(self) -> None:
         _check_named(self.verifiers)
@@ -102,6 +104,7 @@ class Weighted:
     """The mean from which on the whole is right."""
 
     follows_parts = True
+    golds = "all"
 
     def __post_init__(self) -> None:
         _check_named(self.verifiers)

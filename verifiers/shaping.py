@@ -34,6 +34,7 @@ class FormatGate:
     """Who judges what has the format; None: the format alone is right."""
 
     follows_parts = True
+    golds = "all"
 
     def __post_init__(self) -> None:
         if not self.pattern:
@@ -79,6 +80,7 @@ class LengthPenalty:
     """What the value loses at most."""
 
     follows_parts = True
+    golds = "all"
 
     def __post_init__(self) -> None:
         if self.verifier is None:
