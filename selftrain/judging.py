@@ -34,6 +34,7 @@ Form = Literal["single", "async", "batch", "parts"]
 Marked = TypeVar("Marked")
 
 REASON_CHARACTERS = 500
+"""Of a reason, which is kept for every response; what is longer is cut."""
 CONCURRENT = 64
 """Responses an async verifier has under way at once in each worker, where it does not say otherwise."""
 OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take", None)
@@ -119,7 +120,9 @@ def load(spec: VerifierSpec) -> Judge:
     except Exception as error:  # The user's constructor may raise anything.
         raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
     if not callable(verifier):
-        raise VerifierError(f"verifier '{spec.reference}' is a {type(verifier).__name__}; it must be callable")
+        raise VerifierError(
+            f"verifier '{spec.reference}' must be callable; it is of the type {type(verifier).__name__}"
+        )
     try:
         inspect.signature(verifier).bind(None, "")
     except TypeError as error:
@@ -129,14 +132,6 @@ def load(spec: VerifierSpec) -> Judge:
     except RunError as error:
         raise VerifierError(f"verifier '{spec.reference}': {error}") from error
     return judge_of(verifier, getattr(verifier, "right_at", spec.right_at) if given is None else given)
-
-
-def unread_golds(verifier: Any, problems: Iterable[Problem]) -> list[tuple[str, str]]:
-    """Ids of the problems whose gold answer the verifier cannot read, and why; none where it has no ``check_gold``."""
-    check = getattr(verifier, "check_gold", None)
-    if check is None:
-        return []
-    return [(problem.id, str(why)) for problem in problems if (why := check(problem.answer))]
 
 
 def _load_part(table: str, part: Any, place: str) -> Any:
@@ -261,10 +256,11 @@ def _of_verdict(verdict: Verdict) -> Judgement:
         return no_judgement(f"the verifier returned the status {verdict.status!r}; known: {', '.join(STATUSES)}")
     if not all(text is None or isinstance(text, str) for text in (verdict.answer, verdict.reason, verdict.by)):
         return no_judgement("the verifier returned an answer, a reason or a part that is not a string")
+    reason = None if verdict.reason is None else verdict.reason[:REASON_CHARACTERS]
     if verdict.status in ("timeout", "error"):
-        return verdict.status, None, verdict.answer, verdict.reason, verdict.by
+        return verdict.status, None, verdict.answer, reason, verdict.by
     value = verdict.status == "right" if verdict.value is None else verdict.value
-    return _with_value(value, verdict.status, verdict.answer, verdict.reason, verdict.by)
+    return _with_value(value, verdict.status, verdict.answer, reason, verdict.by)
 
 
 def _with_value(
