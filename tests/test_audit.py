@@ -140,6 +140,16 @@ def test_the_sheet_may_stand_anywhere(run: RunDir, tmp_path: Path) -> None:
     assert raised.value.code == 2
 
 
+def test_when_all_are_drawn_no_empty_sheet_is_written(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert draw(run, 10 * PROBLEMS, tmp_path / "all.jsonl") == 0
+    assert len(rows(tmp_path / "all.jsonl")) == PROBLEMS
+    assert draw(run, 5, tmp_path / "more.jsonl") == 2
+    assert "all 600 responses of iteration 1, test, are on sheets already" in capsys.readouterr().err
+    assert not (tmp_path / "more.jsonl").exists()
+
+
 def test_a_sheet_half_done(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "sheet.jsonl"
     draw(run, 60, sheet)
