@@ -43,14 +43,14 @@ def source(tmp_path: Path) -> str:
 
 
 def test_what_fails_for_the_same_reason_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bad.py").write_text("def none(problem, response): return None\n")
+    (tmp_path / "bad.py").write_text("def none(problem, response): raise ValueError('\"it\\'s\"\\n\\u200b')\n")
     rows = [{"id": f"r{place}", "response": ""} for place in range(1200)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["verify", "--verifier", f"{tmp_path}/bad.py:none", f"{tmp_path}/in.jsonl", f"{tmp_path}/o.jsonl"]) == 0
     told = capsys.readouterr().out.splitlines()[7:9]
     assert told == [
         "what bad.py:none could not judge, by the first reasons:",
-        "  error on r0 and 1,199 more: the verifier returned a NoneType, not a Verdict, a number or a bool",
+        """  error on r0 and 1,199 more: ValueError: "it's"\\n\\u200b""",
     ]
 
 

@@ -145,4 +145,5 @@ def _brief(verdict: Verdict) -> str:
 
 def _short(text: str | None) -> str:
     """One line that any terminal can show."""
-    return ascii(text or "")[1:-1][:REASON_CHARACTERS]
+    start = (text or "")[:REASON_CHARACTERS]
+    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in start)[:REASON_CHARACTERS]
