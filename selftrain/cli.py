@@ -34,15 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = next((word for word in words if word in COMMANDS), None)
     module = import_module(f"selftrain.commands.{name}") if name else None
     reader = parser(name, module)
-    # Overrides may stand behind flags, where argparse does not look for them.
+    # Overrides and sheets may stand behind flags, where argparse does not look for them.
     options, late = reader.parse_known_args(words)
-    if late and (not hasattr(options, "overrides") or any(word.startswith("-") for word in late)):
+    several: list[Any] | None = getattr(options, "overrides", getattr(options, "sheets", None))
+    if late and (several is None or any(word.startswith("-") for word in late)):
         reader.error(f"unrecognized arguments: {' '.join(late)}")
     if options.command is None or module is None:
         reader.print_help()
         return 2
-    if late:
-        options.overrides += late
+    if several is not None:
+        several += late
     from selftrain.commands.failures import guarded
 
     return guarded(module.main, options)

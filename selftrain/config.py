@@ -229,7 +229,8 @@ def _options(table: str, kind: str, raw: Mapping[str, Any], where: str, also: Se
         if table == "verifier" and set(raw) == {"right_at"} and not isinstance(registry.resolve(table, kind), type):
             schema = _FunctionOptions
         elif raw:
-            raise ConfigError(f"{where}: '{kind}' is a plain function and takes no options: {', '.join(raw)}")
+            plain = "no dataclass" if isinstance(registry.resolve(table, kind), type) else "a plain function"
+            raise ConfigError(f"{where}: '{kind}' is {plain} and takes no options: {', '.join(raw)}")
         else:
             return {}
     whole = changed(schema, raw, lambda table, part, place: to_tree(component(table, part, f"{where}.{place}")))

@@ -4,7 +4,7 @@ A verifier is a callable ``(Problem, response) -> Verdict | float | bool``, plai
 takes lists of both and returns one such value for each. ``NotImplemented`` means: not mine, this problem is for others.
 
 This is the one place where a verifier is called: by the workers of `selftrain.serving`, and by verifiers that ask
-others (``any``, ``weighted`` ...) through `asked`.
+others (``any``, ``weighted`` ...) through `selftrain.asking`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ import math
 import numbers
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from selftrain import registry
 from selftrain.errors import RunError
-from selftrain.nested import changed
+from selftrain.nested import changed, parts
 from selftrain.types import STATUSES, Problem, Status, Verdict
 
 Judgement = tuple[Status, float | None, str | None, str | None, str | None]
 """Status, value, answer, reason of a verdict, and by which part it was decided."""
-Form = Literal["single", "async", "batch"]
+Form = Literal["single", "async", "batch", "parts"]
+"""``parts``: made of verifiers none of which waits for anything (`selftrain.asking`)."""
 Marked = TypeVar("Marked")
 
 REASON_CHARACTERS = 500
+"""Of a reason, which is kept for every response; what is longer is cut."""
 CONCURRENT = 64
 """Responses an async verifier has under way at once in each worker, where it does not say otherwise."""
 OUT_OF_MEMORY: Judgement = ("error", None, None, "memory: the verifier needed more than it may take", None)
@@ -79,6 +82,11 @@ def ends(moment: float) -> None:
     _END.set(moment)
 
 
+def delay(seconds: float) -> None:
+    """The judgement at hand overruns so much later."""
+    _END.set(_END.get() + seconds)
+
+
 def batched(verifier: Marked) -> Marked:
     """Mark a function, or a class with ``__call__``, that takes a list of problems and one of responses.
 
@@ -112,7 +120,9 @@ def load(spec: VerifierSpec) -> Judge:
     except Exception as error:  # The user's constructor may raise anything.
         raise VerifierError(f"verifier '{spec.reference}' does not load: {type(error).__name__}: {error}") from error
     if not callable(verifier):
-        raise VerifierError(f"verifier '{spec.reference}' is a {type(verifier).__name__}; it must be callable")
+        raise VerifierError(
+            f"verifier '{spec.reference}' must be callable; it is of the type {type(verifier).__name__}"
+        )
     try:
         inspect.signature(verifier).bind(None, "")
     except TypeError as error:
@@ -122,14 +132,6 @@ def load(spec: VerifierSpec) -> Judge:
     except RunError as error:
         raise VerifierError(f"verifier '{spec.reference}': {error}") from error
     return judge_of(verifier, getattr(verifier, "right_at", spec.right_at) if given is None else given)
-
-
-def unread_golds(verifier: Any, problems: Iterable[Problem]) -> list[tuple[str, str]]:
-    """Ids of the problems whose gold answer the verifier cannot read, and why; none where it has no ``check_gold``."""
-    check = getattr(verifier, "check_gold", None)
-    if check is None:
-        return []
-    return [(problem.id, str(why)) for problem in problems if (why := check(problem.answer))]
 
 
 def _load_part(table: str, part: Any, place: str) -> Any:
@@ -146,21 +148,33 @@ def _load_part(table: str, part: Any, place: str) -> Any:
 
 def judge_of(verifier: Callable[..., Any], right_at: float | None = None) -> Judge:
     """A verifier that is ready for use; ``right_at`` is its own where none is given."""
+    if isinstance(verifier, Judge):
+        return verifier
     form: Form = "single"
     if getattr(verifier, "batched", False):
         form = "batch"
     elif any(map(inspect.iscoroutinefunction, (verifier, getattr(verifier, "__call__", None)))):  # noqa: B004
-        form = "async"
+        waits = not getattr(verifier, "follows_parts", False) or bool(_waiting(verifier))
+        form = "async" if waits else "parts"
     return Judge(verifier, float(getattr(verifier, "right_at", 1.0) if right_at is None else right_at), form)
 
 
+def _waiting(verifier: Any) -> list[Judge]:
+    """The async ones of the verifiers a verifier is made of."""
+    judges = [judge_of(part) for part in parts("verifier", type(verifier), vars(verifier))]
+    return [judge for judge in judges if judge.form == "async"]
+
+
 def asked(verifier: Any, problem: Problem, response: str) -> Verdict | None:
-    """What a verifier that another one asks says; None where it says that this is none of its problems.
+    """What a verifier says, in this process; None where it says that this is none of its problems.
 
     Whatever it raises is a verdict with the status ``error``, but for MemoryError, which ends the worker.
     """
-    judge = verifier if isinstance(verifier, Judge) else judge_of(verifier)
-    judgement = judge.single(problem, response)
+    return of_judgement(judge_of(verifier).single(problem, response))
+
+
+def of_judgement(judgement: Judgement) -> Verdict | None:
+    """The verdict a judgement stands for; None for `NOT_MINE`. Raises MemoryError for `OUT_OF_MEMORY`."""
     if judgement is OUT_OF_MEMORY:
         raise MemoryError
     if judgement is NOT_MINE:
@@ -179,14 +193,19 @@ class Judge:
 
     @property
     def concurrent(self) -> int:
-        """Responses of an async verifier that may be under way at once."""
-        return max(1, int(getattr(self.verifier, "concurrency", CONCURRENT)))
+        """Responses of an async verifier that may be under way at once: as many as each of its async parts bears."""
+        own = max(1, int(getattr(self.verifier, "concurrency", CONCURRENT)))
+        if not getattr(self.verifier, "follows_parts", False):
+            return own
+        return min([own, *(judge.concurrent for judge in _waiting(self.verifier))])
 
     def single(self, problem: Problem, response: str) -> Judgement:
         """One response, by a verifier of any form."""
         try:
             if self.form == "batch":
                 (result,) = _of_batch(self.verifier([problem], [response]), 1)
+            elif self.form == "parts":
+                result = _at_once(self.verifier(problem, response))
             else:
                 result = settled(self.verifier(problem, response))
             return self._checked(result)
@@ -194,7 +213,7 @@ class Judge:
             return failed(error)
 
     async def later(self, problem: Problem, response: str) -> Judgement:
-        """One response, by an async verifier."""
+        """One response, by a verifier that is async or made of others."""
         try:
             return self._checked(await self.verifier(problem, response))
         except asyncio.CancelledError:
@@ -237,10 +256,11 @@ def _of_verdict(verdict: Verdict) -> Judgement:
         return no_judgement(f"the verifier returned the status {verdict.status!r}; known: {', '.join(STATUSES)}")
     if not all(text is None or isinstance(text, str) for text in (verdict.answer, verdict.reason, verdict.by)):
         return no_judgement("the verifier returned an answer, a reason or a part that is not a string")
+    reason = None if verdict.reason is None else verdict.reason[:REASON_CHARACTERS]
     if verdict.status in ("timeout", "error"):
-        return verdict.status, None, verdict.answer, verdict.reason, verdict.by
+        return verdict.status, None, verdict.answer, reason, verdict.by
     value = verdict.status == "right" if verdict.value is None else verdict.value
-    return _with_value(value, verdict.status, verdict.answer, verdict.reason, verdict.by)
+    return _with_value(value, verdict.status, verdict.answer, reason, verdict.by)
 
 
 def _with_value(
@@ -273,15 +293,49 @@ def _of_batch(results: Any, wanted: int) -> list[object]:
 
 
 def settled(result: Any) -> Any:
-    """A result, waited for where it is awaitable; not from inside async code."""
-    return event_loop().run(_awaited(result)) if inspect.isawaitable(result) else result
+    """A result, waited for where it is awaitable."""
+    if not inspect.isawaitable(result):
+        return result
+    if not _in_event_loop():
+        return event_loop().run(_awaited(result))
+    # Called by what does not wait itself, inside what does: another thread waits, always the same.
+    context = copy_context()
+    return _aside().submit(lambda: _loop_aside().run(_awaited(result), context=context)).result()
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
+def _at_once(coroutine: Coroutine[Any, Any, object]) -> object:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise RuntimeError("the verifier waits for something, but none of those it is made of is async")
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=1)
 def event_loop() -> asyncio.Runner:
     """One for the whole process, so that the connections an async verifier keeps stay of use."""
+    return asyncio.Runner()
+
+
+@lru_cache(maxsize=1)
+def _aside() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "verifier-aside")
+
+
+@lru_cache(maxsize=1)
+def _loop_aside() -> asyncio.Runner:
     return asyncio.Runner()

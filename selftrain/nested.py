@@ -39,6 +39,13 @@ def changed(schema: type | None, options: Mapping[str, Any], change: Callable[[s
     return result
 
 
+def parts(table: str, schema: type | None, options: Mapping[str, Any]) -> list[Any]:
+    """The components of a table directly inside options, in order."""
+    found: list[Any] = []
+    changed(schema, options, lambda kind, part, place: found.append(part) if kind == table else None)
+    return found
+
+
 def in_words(component: Mapping[str, Any]) -> str:
     """The tree of a component in words, with those inside its options: ``any (numeric_answer, exact_answer)``."""
     inside = [

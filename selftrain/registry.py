@@ -167,6 +167,6 @@ def _load_file(path: Path) -> ModuleType:
 def _attribute(kind: str, reference: str, module: ModuleType) -> Any:
     name = reference.rpartition(":")[2]
     if not hasattr(module, name):
-        public = [key for key in vars(module) if not key.startswith("_")]
+        public = [key for key in dir(module) if not key.startswith("_")]
         raise UnknownComponent(f"{kind} '{reference}': the module has no '{name}' ({nearest(name, public)})")
     return getattr(module, name)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftrain.asking import under_way
 from selftrain.board import GROUP, Board
 from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, VerifierSpec, ends, event_loop, failed, load
 from selftrain.types import Status
@@ -45,7 +46,7 @@ def serve(specs: Mapping[str, VerifierSpec], fd: int, seconds: float, memory_mb:
 
     def judge(requests: Sequence[Request]) -> Iterator[list[Row] | list[str]]:
         if not requests:
-            yield [task for task, judge in judges.items() if judge.form != "single"]
+            yield [task for task, judge in judges.items() if judge.form in ("async", "batch")]
             return
         rows: list[Row] = []
         flushed = time.monotonic()
@@ -116,10 +117,10 @@ class _Desk:
             os._exit(1)  # The parent asks again, one by one.
 
     async def _concurrent(self, judge: Judge, group: Sequence[Request], position: int) -> list[Row]:
-        gate = asyncio.Semaphore(judge.concurrent)
+        gate, lock = asyncio.Semaphore(judge.concurrent), asyncio.Lock()
         beat = asyncio.create_task(self._beat(position))
         try:
-            return list(await asyncio.gather(*(self._later(judge, gate, request) for request in group)))
+            return list(await asyncio.gather(*(self._later(judge, gate, lock, request) for request in group)))
         finally:
             beat.cancel()
 
@@ -129,13 +130,15 @@ class _Desk:
             self._begin(position)
             await asyncio.sleep(self.seconds / BEATS)
 
-    async def _later(self, judge: Judge, gate: asyncio.Semaphore, request: Request) -> Row:
+    async def _later(self, judge: Judge, gate: asyncio.Semaphore, lock: asyncio.Lock, request: Request) -> Row:
         async with gate:
-            start = time.monotonic()
+            start, turns = time.monotonic(), under_way(lock)
             ends(start + self.seconds)
             task = asyncio.create_task(judge.later(request.problem, request.response))
-            await asyncio.wait([task], timeout=self.seconds)
-            took = time.monotonic() - start
+            took = 0.0
+            while not task.done() and took < self.seconds:
+                await asyncio.wait([task], timeout=self.seconds - took)
+                took = time.monotonic() - start - turns.waited
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task], timeout=CANCEL_SECONDS)

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selftrain import registry
+from selftrain import golds
 from selftrain.artifacts import RunDir
 from selftrain.digests import value_digest
 from selftrain.judging import Request as Judgement
-from selftrain.judging import VerifierSpec, resolve_now, unread_golds
+from selftrain.judging import VerifierSpec
+from selftrain.nested import in_words
 from selftrain.planning import fingerprints
 from selftrain.planning.engine import OpenEngine
 from selftrain.planning.plan import Stages
@@ -215,14 +216,12 @@ class Session:
         """A line for each task that has gold answers its verifier cannot read."""
         lines = []
         for name, task in self.config.tasks.items():
-            # Others are not loaded here: what they need may be there in worker processes alone.
-            if not hasattr(registry.resolve("verifier", task.verifier.kind), "check_gold"):
-                continue
             asked = (problem for split in self.problems.splits[name].values() for problem in split)
-            found = unread_golds(resolve_now(verifier_spec(task.verifier, self.config.reward.verify)), asked)
+            found = golds.unread(verifier_spec(task.verifier, self.config.reward.verify), asked)
             if found:
                 first = "; ".join(f"{id} ({why[:80]})" for id, why in found[:3])
-                told = f"{len(found)} gold answers that {task.verifier.kind} does not read"
+                judge = in_words({"kind": task.verifier.kind, **task.verifier.options})
+                told = f"{len(found)} gold answers that {judge} does not read"
                 lines.append(f"task {name}: {told}, and that are met only as they are written: {first}")
         return lines
 

@@ -71,7 +71,8 @@ def by_hand(row: dict[str, Any]) -> bool:
 
 
 def draw(run: RunDir, k: int, sheet: Path, *more: str) -> int:
-    return main(["audit", str(run.root), str(sheet), "--draw", str(k), *more])
+    """As the page about audits writes it."""
+    return main(["audit", str(run.root), "--draw", str(k), str(sheet), *more])
 
 
 def test_from_the_draw_to_the_report(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +128,26 @@ def test_drawing_again_adds_others(run: RunDir, tmp_path: Path) -> None:
         fill(tmp_path / f"{name}.jsonl", by_hand)
     assert main(["audit", str(run.root), str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]) == 0
     assert len(read_json(path)["human"]) == 100
+
+
+def test_the_sheet_may_stand_anywhere(run: RunDir, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    assert main(["audit", str(run.root), str(first), "--draw", "30", "--split", "test"]) == 0
+    assert main(["audit", "--draw", "30", str(run.root), "--split", "test", str(second)]) == 0
+    assert len(rows(first)) == len(rows(second)) == 30
+    with pytest.raises(SystemExit) as raised:
+        main(["audit", str(run.root), "--draw", "30", str(second), "--nonsense"])
+    assert raised.value.code == 2
+
+
+def test_when_all_are_drawn_no_empty_sheet_is_written(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert draw(run, 10 * PROBLEMS, tmp_path / "all.jsonl") == 0
+    assert len(rows(tmp_path / "all.jsonl")) == PROBLEMS
+    assert draw(run, 5, tmp_path / "more.jsonl") == 2
+    assert "all 600 responses of iteration 1, test, are on sheets already" in capsys.readouterr().err
+    assert not (tmp_path / "more.jsonl").exists()
 
 
 def test_a_sheet_half_done(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,6 +208,9 @@ def test_component_of_your_own_by_file_has_its_options_checked(tmp_path: Path) -
         load(tmp_path, f"tasks: {{arithmetic: {{verifier: {{kind: '{file}:Near', wihtin: 2}}}}}}")
     with pytest.raises(ConfigError, match=r"verifier: '.*:judge' is a plain function and takes no options: within"):
         load(tmp_path, f"tasks: {{arithmetic: {{verifier: {{kind: '{file}:judge', within: 2}}}}}}")
+    file.with_name("bare.py").write_text("class Bare:\n    def __call__(self, problem, response): return True\n")
+    with pytest.raises(ConfigError, match=r"verifier: '.*:Bare' is no dataclass and takes no options: within"):
+        load(tmp_path, f"tasks: {{arithmetic: {{verifier: {{kind: '{tmp_path}/bare.py:Bare', within: 2}}}}}}")
 
 
 def test_component_by_dotted_path(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pages about the config name every key of the schema, with its default."""
+"""The pages: whole, and those about the config name every key of the schema, with its default."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import pytest
+import yaml
 from omegaconf import MISSING
 
 from selftrain.config import WRITTEN, to_tree
+from selftrain.registry import TABLES, resolve
 from selftrain.schema import RunConfig, Task
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ENTRIES = {"grow": "STEP", "examples": "KEY"}
 """What stands for the name of an entry; NAME elsewhere."""
 TABLE = re.compile(r"^## (.+)\n\n\| key \| default \| meaning \|\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""Language and body of a block of code."""
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
 def section(hint: Any) -> tuple[type | None, bool]:
@@ -96,3 +102,35 @@ def test_every_key_has_a_meaning_and_every_section_a_line() -> None:
     for field in dataclasses.fields(RunConfig):
         assert f"\n| `{field.name}` | " in overview, field.name
     assert "`keep: stage`" in overview
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_is_whole(page: Path) -> None:
+    """A merge may lose a line: fences come in pairs, a heading stands free, YAML can be read."""
+    text = page.read_text()
+    outside, inside = FENCED.sub("", text), FENCED.findall(text)
+    assert "```" not in outside
+    assert [line for line in re.findall(r"[^\n]\n(#+ .+)", outside)] == []
+    for language, body in inside:
+        if language == "yaml":
+            assert isinstance(yaml.safe_load(body), dict), body
+
+
+def test_verifiers_on_their_page_are_known_with_their_options() -> None:
+    seen = set()
+    for language, body in FENCED.findall((DOCS / "verifiers.md").read_text()):
+        if language == "yaml":
+            for tree in verifiers_in(yaml.safe_load(body)):
+                component = resolve("verifier", tree["kind"])
+                assert tree.keys() - {"kind"} <= {field.name for field in dataclasses.fields(component)}
+                seen.add(tree["kind"])
+    assert seen == {"format_gate", "weighted", "cascade", "trl_reward", "http"}
+
+
+def verifiers_in(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping with the kind of a verifier of ours, at any depth."""
+    if isinstance(tree, dict):
+        if tree.get("kind") in TABLES["verifier"]:
+            yield tree
+        for value in tree.values():
+            yield from verifiers_in(value)

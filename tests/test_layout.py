@@ -38,6 +38,7 @@ LAYERS = [
     {"encoding"},
     {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
     {"records", "judging", "hub", "rollouts", "mathematics"},
+    {"asking", "golds"},
     {"tasks", "verifiers", "sampling", "rewards", "objectives", "protocols", "serving"},
     {"verification", "selection", "evaluation", "training", "regrading", "auditing"},
     {"planning"},

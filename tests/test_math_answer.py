@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from selftrain import registry
-from selftrain.judging import unread_golds
+from selftrain import golds, registry
+from selftrain.judging import VerifierSpec
 from selftrain.types import Problem, Verdict
 from selftrain.verifiers.math_answer import MathAnswer
 
@@ -119,9 +119,9 @@ def test_a_gold_answer_that_is_not_read_is_named_and_met_as_it_is_written() -> N
 
 def test_gold_answers_that_are_not_read_are_listed() -> None:
     problems = [Problem(f"t/{index}", "t", "train", "", gold) for index, gold in enumerate(["1/2", "\\min at 1", None])]
-    found = unread_golds(MathAnswer(), problems)
+    found = golds.unread(VerifierSpec("math_answer"), problems)
     assert found == [("t/1", "not read: expected \\{"), ("t/2", "no answer")]
-    assert unread_golds(registry.build("verifier", "exact_answer", {}), problems) == []
+    assert golds.unread(VerifierSpec("exact_answer"), problems) == []
 
 
 def test_numbers_of_one_value_have_one_spelling() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fake_judge import FakeJudge
 
 from selftrain.config import ConfigError, check_tree
-from selftrain.judging import Request, VerifierSpec, load
+from selftrain.judging import Request, VerifierError, VerifierSpec, load
 from selftrain.types import Problem, Verdict
 from selftrain.verification import VerifierPool
 
@@ -33,6 +33,14 @@ async def later(completions, solution, **kwargs):
 def scaled(completions, **kwargs):
     said = {"low": -1, "high": 1.0, "middle": 0, "over": 3, "nan": float("nan"), "text": "1"}
     return [said[one] for one in completions]
+
+def tokens(completion_ids, **kwargs):
+    return [0.0] * len(completion_ids)
+
+def maker(length):
+    return lambda completions: [1.0] * len(completions)
+
+made = maker(3)
 
 def short(completions, **kwargs):
     return [1.0] * (len(completions) - ("short" in completions))
@@ -112,6 +120,19 @@ def test_a_reward_function_in_a_config_is_checked(rewards: str) -> None:
             config(**options)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tokens", "tokens asks for completion_ids, which there is in a trainer alone"),
+        ("maker", "maker takes no completions; where it makes a reward function, call it in a file of yours"),
+    ],
+)
+def test_a_function_that_is_no_reward_function_here_is_refused(rewards: str, name: str, told: str) -> None:
+    with pytest.raises(VerifierError, match=told):
+        load(VerifierSpec("trl_reward", {"function": f"{rewards}:{name}"}))
+    assert load(VerifierSpec("trl_reward", {"function": f"{rewards}:made"})).single(PROBLEM, "4")[0] == "right"
+
+
 @pytest.fixture
 def server() -> Iterator[FakeJudge]:
     with FakeJudge() as fake:
@@ -134,6 +155,7 @@ def test_a_server_is_asked_and_says(server: FakeJudge, monkeypatch: pytest.Monke
     assert [verdict.value for verdict in verdicts[:5]] == [1.0, 0.25, 1.0, 0.5, 0.9]
     assert (verdicts[1].answer, verdicts[11].answer) == ("5", "\ud800\x00")
     assert verdicts[9].reason == "no number"
+    assert "'[1]'; expected a number, or an object with value or status" in str(verdicts[6].reason)
     told = {"id": "t/train/0", "task": "t", "question": "2 + 2?", "answer": "4", "metadata": {"level": 3}}
     assert {**told, "response": "5"} in server.bodies
     assert server.keys == {"Bearer secret"}

@@ -141,3 +141,14 @@ def test_right_at_and_numbers_of_numpy(tmp_path: Path) -> None:
     assert (wrong[:2], right[:2]) == (("wrong", 0.5), ("right", 0.5))
     assert load(VerifierSpec(f"{path}:truth")).single(PROBLEM, "4")[:2] == ("right", 1.0)
     assert load(VerifierSpec(f"{path}:Own")).single(PROBLEM, "4")[:2] == ("right", 0.25)
+
+
+def test_a_long_reason_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "talks.py"
+    path.write_text(
+        "from selftrain.types import Verdict\n"
+        "def talks(problem, response): return Verdict(response, reason='x' * 1_000_000)\n"
+    )
+    for status in ("wrong", "error"):
+        _, _, _, reason, _ = load(VerifierSpec(f"{path}:talks")).single(PROBLEM, status)
+        assert reason == "x" * 500

@@ -42,6 +42,18 @@ def source(tmp_path: Path) -> str:
     return write(tmp_path / "in.jsonl", ROWS)
 
 
+def test_what_fails_for_the_same_reason_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.py").write_text("def none(problem, response): raise ValueError('\"it\\'s\"\\n\\u200b')\n")
+    rows = [{"id": f"r{place}", "response": ""} for place in range(1200)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["verify", "--verifier", f"{tmp_path}/bad.py:none", f"{tmp_path}/in.jsonl", f"{tmp_path}/o.jsonl"]) == 0
+    told = capsys.readouterr().out.splitlines()[7:9]
+    assert told == [
+        "what bad.py:none could not judge, by the first reasons:",
+        """  error on r0 and 1,199 more: ValueError: "it's"\\n\\u200b""",
+    ]
+
+
 def test_a_file_is_graded_in_order(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "out.jsonl"
     assert main(["verify", "--verifier", "numeric_answer", source, str(target)]) == 0
@@ -55,6 +67,7 @@ def test_a_file_is_graded_in_order(source: str, tmp_path: Path, capsys: pytest.C
     told = dict(line.split()[:2] for line in out.splitlines()[1:6])
     assert told == {"right": "1", "wrong": "1", "unparsed": "1", "timeout": "0", "error": "2"}
     assert "numeric_answer: 5 responses" in out and "error on c: the gold answer is not a number" in out
+    assert out.count("error on ") == 2 and "and 1 more" not in out  # Another reason each.
     assert err == ""  # No terminal, no progress.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selftrain.judging import asked
+from selftrain.asking import ask
 from selftrain.nested import VerifierPart
 from selftrain.types import Problem, Status, Verdict
 from selftrain.verifiers.judge import Judge, Refused, shown
@@ -38,6 +38,7 @@ class Cascade:
     """Who is asked first."""
     judge: Judge = field(default_factory=Judge)
 
+    follows_parts = True
     speed = tuple(f"judge.{name}" for name in Judge.speed)
 
     def __post_init__(self) -> None:
@@ -47,8 +48,8 @@ class Cascade:
             raise ValueError("rules: say who is asked first, such as rules=math_answer")
         self.judge.check()
 
-    def __call__(self, problem: Problem, response: str) -> Any:
-        verdict = asked(self.rules, problem, response)
+    async def __call__(self, problem: Problem, response: str) -> Any:
+        verdict = await ask(self.rules, problem, response)
         if verdict is None:
             return NotImplemented
         if not self._undecided(problem, verdict):

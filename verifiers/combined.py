@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selftrain import registry
-from selftrain.judging import REASON_CHARACTERS, asked
+from selftrain.asking import ask
+from selftrain.judging import REASON_CHARACTERS
 from selftrain.nested import VerifierParts
 from selftrain.ranges import NotNegative, Share
 from selftrain.types import Problem, Status, Verdict
@@ -46,11 +47,14 @@ class AllOf:
     verifiers: VerifierParts = field(default_factory=dict)
     """By a name of your choice: a verifier, or ``{kind: NAME, ...options}``."""
 
+    follows_parts = True
+    golds = "all"
+
     def __post_init__(self) -> None:
         _check_named(self.verifiers)
 
-    def __call__(self, problem: Problem, response: str) -> Any:
-        said = _said(self.verifiers, problem, response, _worthless)
+    async def __call__(self, problem: Problem, response: str) -> Any:
+        said = await _said(self.verifiers, problem, response, _worthless)
         if not said:
             return NotImplemented
         *_, last = said.values()
@@ -70,11 +74,14 @@ class AnyOf:
     verifiers: VerifierParts = field(default_factory=dict)
     """By a name of your choice: a verifier, or ``{kind: NAME, ...options}``."""
 
+    follows_parts = True
+    golds = "any"
+
     def __post_init__(self) -> None:
         _check_named(self.verifiers)
 
-    def __call__(self, problem: Problem, response: str) -> Any:
-        said = _said(self.verifiers, problem, response, _right)
+    async def __call__(self, problem: Problem, response: str) -> Any:
+        said = await _said(self.verifiers, problem, response, _right)
         if not said:
             return NotImplemented
         *_, last = said.values()
@@ -96,6 +103,9 @@ class Weighted:
     right_at: Share = 1.0
     """The mean from which on the whole is right."""
 
+    follows_parts = True
+    golds = "all"
+
     def __post_init__(self) -> None:
         _check_named(self.verifiers)
         for name in self.weights:
@@ -104,8 +114,8 @@ class Weighted:
         if not any(self.weights.get(name, 1.0) for name in self.verifiers):
             raise ValueError("weights: they are all 0; give at least one verifier a weight")
 
-    def __call__(self, problem: Problem, response: str) -> Any:
-        said = _said(self.verifiers, problem, response, _never)
+    async def __call__(self, problem: Problem, response: str) -> Any:
+        said = await _said(self.verifiers, problem, response, _never)
         counted = {name: verdict for name, verdict in said.items() if self.weights.get(name, 1.0)}
         if not counted:
             return NotImplemented
@@ -117,11 +127,13 @@ class Weighted:
         return Verdict(status, min(value, 1.0), _answer(said), _reason(said), by=_by(counted))
 
 
-def _said(verifiers: Mapping[str, Any], problem: Problem, response: str, enough: Callable[[Verdict], bool]) -> Said:
+async def _said(
+    verifiers: Mapping[str, Any], problem: Problem, response: str, enough: Callable[[Verdict], bool]
+) -> Said:
     """Verdicts of the members whose problem it is, up to the first that is enough."""
     said: Said = {}
     for name, verifier in verifiers.items():
-        verdict = asked(verifier, problem, response)
+        verdict = await ask(verifier, problem, response)
         if verdict is not None:
             said[name] = verdict
             if enough(verdict):

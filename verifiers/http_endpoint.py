@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from selftrain.ranges import Count, Positive, Share, Size
 from selftrain.types import Problem, Verdict
@@ -67,8 +68,9 @@ class HTTPEndpoint:
     """The number from which on a response is right."""
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url: give one that begins with http:// or https://, not {self.url!r}")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url: give one such as http://localhost:8000/judge, not {self.url!r}")
 
     async def __call__(self, problem: Problem, response: str) -> Any:
         last: list[str] = []
@@ -135,6 +137,7 @@ def _answer(url: str, reply: Response) -> Any:
         answer = json.loads(reply.content)
     except ValueError as error:
         raise Passing(f"{told}, which is no JSON") from error
-    if isinstance(answer, dict) and not (answer.keys() <= KEYS and answer.keys() & {"status", "value"}):
+    known = answer.keys() <= KEYS and answer.keys() & {"status", "value"} if isinstance(answer, dict) else True
+    if not known or isinstance(answer, list | str):
         raise Refused(f"{told}; expected a number, or an object with value or status, answer and reason")
     return answer

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from selftrain.judging import asked
+from selftrain.asking import ask
 from selftrain.nested import VerifierPart
 from selftrain.ranges import Count, Share, Size
 from selftrain.types import Problem, Verdict
@@ -33,6 +33,9 @@ class FormatGate:
     verifier: VerifierPart = None
     """Who judges what has the format; None: the format alone is right."""
 
+    follows_parts = True
+    golds = "all"
+
     def __post_init__(self) -> None:
         if not self.pattern:
             raise ValueError(r"pattern: give a regular expression, such as (?s)\A<think>.*</think>")
@@ -45,12 +48,12 @@ class FormatGate:
     def _format(self) -> re.Pattern[str]:
         return re.compile(self.pattern)
 
-    def __call__(self, problem: Problem, response: str) -> Any:
+    async def __call__(self, problem: Problem, response: str) -> Any:
         if self._format.search(response) is None:
             return Verdict("wrong", 0.0, reason=f"the format does not hold: no match of {self.pattern!r}"[:200])
         if self.verifier is None:
             return True
-        verdict = asked(self.verifier, problem, response)
+        verdict = await ask(self.verifier, problem, response)
         return NotImplemented if verdict is None else verdict
 
 
@@ -76,14 +79,17 @@ class LengthPenalty:
     most: Share = 1.0
     """What the value loses at most."""
 
+    follows_parts = True
+    golds = "all"
+
     def __post_init__(self) -> None:
         if self.verifier is None:
             raise ValueError("verifier: say who judges, such as verifier=numeric_answer")
         if self.end <= self.start:
             raise ValueError(f"end must be above start, {self.start} characters, not {self.end}")
 
-    def __call__(self, problem: Problem, response: str) -> Any:
-        verdict = asked(self.verifier, problem, response)
+    async def __call__(self, problem: Problem, response: str) -> Any:
+        verdict = await ask(self.verifier, problem, response)
         if verdict is None:
             return NotImplemented
         excess = min(max(len(response) - self.start, 0) / (self.end - self.start), 1.0)

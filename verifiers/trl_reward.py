@@ -23,6 +23,9 @@ from selftrain.nested import FunctionPart
 from selftrain.ranges import Finite, Share
 from selftrain.types import Problem, Verdict
 
+ONLY_IN_TRAINERS = {"completion_ids", "prompt_ids", "trainer_state", "log_extra", "log_metric", "environments"}
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 @batched
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class TRLReward:
     """Rewards from ``low`` to ``high`` become values from 0 to 1; one outside is an ``error``.
 
     Raises:
-        ValueError: no function is given, or ``high`` is not above ``low``.
+        ValueError: no function is given, it cannot be called as one, or ``high`` is not above ``low``.
     """
 
     function: FunctionPart = None
@@ -38,7 +41,7 @@ class TRLReward:
     gold: str = "solution"
     """Name of the column with the gold answers."""
     conversational: bool = False
-    """Give prompts and completions as lists of messages, not as text."""
+    """Give prompts and completions as lists of messages, not as text; the functions of TRL itself read messages."""
     low: Finite = 0.0
     high: Finite = 1.0
     right_at: Share = 1.0
@@ -47,6 +50,8 @@ class TRLReward:
     def __post_init__(self) -> None:
         if self.function is None:
             raise ValueError("function: name one, such as function=my_rewards.py:accuracy")
+        if callable(self.function):  # In a config it is a name yet.
+            self._check_function()
         if self.high <= self.low:
             raise ValueError(f"high must be above low, {self.low:g}, not {self.high:g}")
 
@@ -64,6 +69,18 @@ class TRLReward:
         if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
             return given
         return {name: value for name, value in given.items() if name in taken}
+
+    def _check_function(self) -> None:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        taken = inspect.signature(self.function).parameters
+        needed = {key for key, one in taken.items() if one.default is one.empty and one.kind not in VARIADIC}
+        if only := sorted(needed & ONLY_IN_TRAINERS):
+            raise ValueError(f"function: {name} asks for {' and '.join(only)}, which there is in a trainer alone")
+        if "completions" not in taken and all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+            raise ValueError(
+                f"function: {name} takes no completions; where it makes a reward function, "
+                "call it in a file of yours, and name what it returns"
+            )
 
     def _turns(self, role: str, text: str) -> str | list[dict[str, str]]:
         return [{"role": role, "content": text}] if self.conversational else text

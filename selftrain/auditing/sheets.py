@@ -32,7 +32,7 @@ def draw_sheet(run: RunDir, iteration: int, split: str, k: int, sheet: Path, *, 
         verdicts: show them, behind what is to be judged.
 
     Raises:
-        ConfigError: the sheet exists, or ``k`` is too small.
+        ConfigError: the sheet exists, ``k`` is too small, or all are drawn.
         RunError: there is nothing to draw from.
     """
     if sheet.exists():
@@ -44,6 +44,8 @@ def draw_sheet(run: RunDir, iteration: int, split: str, k: int, sheet: Path, *, 
     members = strata(found.members, apart=known["apart"] if known else k >= ODD_FROM * tasks)
     record = known or _fresh(iteration, split, found, members, apart=k >= ODD_FROM * tasks)
     before = Counter(record["drawn"].values())
+    if before.total() == len(found.members):
+        raise ConfigError(f"all {before.total()} responses of iteration {iteration}, {split}, are on sheets already")
     left = {name: [one for one in group if one.id not in record["drawn"]] for name, group in members.items()}
     try:
         wanted = allocate({name: len(group) for name, group in members.items()}, before.total() + k)

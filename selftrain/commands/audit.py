@@ -13,7 +13,7 @@ from selftrain.config import ConfigError
 def arguments(command: argparse.ArgumentParser) -> None:
     command.usage = "selftrain audit RUN [SHEET.jsonl ...] [--draw K SHEET.jsonl] [options]"
     command.add_argument("run", type=Path, help="run directory")
-    command.add_argument("sheets", type=Path, nargs="*", metavar="SHEET.jsonl", help="filled sheets to read")
+    command.add_argument("sheets", nargs="*", metavar="SHEET.jsonl", help="filled sheets to read")
     command.add_argument("--draw", type=int, metavar="K", help="write K responses to judge to the sheet")
     command.add_argument("--iteration", type=int, metavar="N", help="whose responses (default: the last evaluated one)")
     command.add_argument(
@@ -26,13 +26,13 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.auditing.sheets import draw_sheet, read_sheets
     from selftrain.report.audits import audit_lines, record_lines
 
-    run = existing(options.run)
+    run, sheets = existing(options.run), [Path(name) for name in options.sheets]
     if options.draw is not None:
-        if options.draw < 1 or len(options.sheets) != 1:
+        if options.draw < 1 or len(sheets) != 1:
             raise ConfigError("--draw K SHEET.jsonl: give a number above 0 and one file to write")
         iteration = _last(run) if options.iteration is None else options.iteration
         split = options.split or _split(run, iteration)
-        (sheet,) = options.sheets
+        (sheet,) = sheets
         with run.lock():
             record = draw_sheet(run, iteration, split, options.draw, sheet, verdicts=options.verdicts)
         print(
@@ -41,11 +41,11 @@ def main(options: argparse.Namespace) -> int:
             f"selftrain audit {options.run} {sheet}"
         )
         return 0
-    if not options.sheets:
+    if not sheets:
         print("\n".join(audit_lines(run)) or f"{run.root}: no audit yet; begin with --draw K SHEET.jsonl")
         return 0
     with run.lock():
-        taken = read_sheets(run, options.sheets)
+        taken = read_sheets(run, sheets)
     print("\n\n".join("\n".join(record_lines(run, record)) for record in taken))
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from selftrain.types import STATUSES, Status, Verdict
 
 SHOWN = 5
-"""Rows that are shown of those that could not be judged, and of those two verifiers disagree about."""
+"""Reasons that are shown of what could not be judged, and rows of those two verifiers disagree about."""
 REASON_CHARACTERS = 120
 SAME_VALUE = 1e-9
 EVERY_SECONDS = 0.2
@@ -25,14 +25,19 @@ class Count:
     statuses: Counter[Status] = field(default_factory=Counter)
     value: float = 0.0
     """Sum over what was judged."""
-    failed: list[str] = field(default_factory=list)
-    """The first that could not be judged, each with its reason."""
+    first: dict[tuple[Status, str], Any] = field(default_factory=dict)
+    """Id of the first response that could not be judged for a reason; for the first few reasons."""
+    failed: Counter[tuple[Status, str]] = field(default_factory=Counter)
+    """How many could not be judged for these."""
 
     def add(self, identifier: Any, verdict: Verdict) -> None:
         self.statuses[verdict.status] += 1
         self.value += verdict.value or 0.0
-        if verdict.status in ("error", "timeout") and len(self.failed) < SHOWN:
-            self.failed.append(f"  {verdict.status} on {identifier}: {_short(verdict.reason)}")
+        if verdict.status in ("error", "timeout"):
+            why = verdict.status, _short(verdict.reason)
+            if why in self.first or len(self.first) < SHOWN:
+                self.first.setdefault(why, identifier)
+                self.failed[why] += 1
 
     def lines(self) -> list[str]:
         total = self.statuses.total()
@@ -41,8 +46,13 @@ class Count:
         ]
         judged = total - self.statuses["error"] - self.statuses["timeout"]
         mean = f"mean value of what was judged: {self.value / judged:.4f}" if judged else "nothing was judged"
-        first = [f"the first of what {self.name} could not judge:", *self.failed] if self.failed else []
-        return [f"{self.name}: {total:,} responses", *rows, mean, *first]
+        told = [self._failed(*why) for why in self.first]
+        head = [f"what {self.name} could not judge, by the first reasons:"] if told else []
+        return [f"{self.name}: {total:,} responses", *rows, mean, *head, *told]
+
+    def _failed(self, status: Status, reason: str) -> str:
+        others = self.failed[status, reason] - 1
+        return f"  {status} on {self.first[status, reason]}{f' and {others:,} more' if others else ''}: {reason}"
 
 
 @dataclass
@@ -135,4 +145,5 @@ def _brief(verdict: Verdict) -> str:
 
 def _short(text: str | None) -> str:
     """One line that any terminal can show."""
-    return ascii(text or "")[1:-1][:REASON_CHARACTERS]
+    start = (text or "")[:REASON_CHARACTERS]
+    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in start)[:REASON_CHARACTERS]

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import IO, Any
 
 from selftrain.commands.following import TERMINATED
@@ -18,6 +19,7 @@ from selftrain.commands.grading import Agreement, Count, Progress, same
 from selftrain.config import ConfigError, apply_overrides, component
 from selftrain.files import replacing
 from selftrain.judging import Request, VerifierError
+from selftrain.registry import TABLES
 from selftrain.schema import Component, Verify
 from selftrain.session import verifier_spec
 from selftrain.tasks.jsonl import read_records
@@ -42,7 +44,8 @@ Row = dict[str, Any]
 def arguments(command: argparse.ArgumentParser) -> None:
     command.usage = "selftrain verify --verifier NAME [key=value ...] INPUT.jsonl OUTPUT.jsonl [--against OTHER]"
     command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.epilog = EXAMPLES
+    known = fill(f"verifiers of the package: {', '.join(TABLES['verifier'])}", 110, subsequent_indent="  ")
+    command.epilog = f"{known}\n\n{EXAMPLES}"
     command.add_argument(
         "--verifier", required=True, metavar="NAME", help="by name, package.module:name or FILE.py:name"
     )
