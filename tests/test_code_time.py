@@ -30,12 +30,16 @@ def waited(level: str, program: str) -> float:
 def test_the_kernel_says_what_a_program_waited(level: str) -> None:
     if not os.path.exists("/proc/self/schedstat"):
         pytest.skip("this kernel does not")
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    # In sessions of their own, as a scheduler may share processors out by session.
+    others = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(others, start_new_session=True) for _ in range(2 * len(os.sched_getaffinity(0)))]
     try:
-        assert waited(level, "import time\nwhile time.process_time() < 1.0:\n    pass") > 0.3
-        assert waited(level, "import time\ntime.sleep(1.0)") < 0.3
-        threads = "import threading, time\ndef work():\n    while time.process_time() < 1.0:\n        pass\n"
-        assert waited(level, threads + "for _ in range(4):\n    threading.Thread(target=work).start()\nwork()") < 0.3
+        work = "import os, threading, time\nwhile time.process_time() < 0.6:\n    pass\n"
+        working = waited(level, work)
+        assert working > 0.3
+        assert waited(level, "import time\ntime.sleep(1.0)") < working / 2
+        threaded = "import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()\n"
+        assert waited(level, f"{threaded}{work}os._exit(0)") < working / 2
     finally:
         for process in busy:
             process.kill()
