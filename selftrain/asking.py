@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from selftrain.judging import delay, judge_of, of_judgement
+from selftrain.deadline import delay
+from selftrain.judging import judge_of, of_judgement
 from selftrain.types import Problem, Verdict
 
 

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import numbers
-import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from selftrain import registry
+from selftrain.awaiting import at_once, settled
 from selftrain.errors import RunError
 from selftrain.nested import changed, parts
 from selftrain.types import STATUSES, Problem, Status, Verdict
@@ -64,27 +60,6 @@ class Request(NamedTuple):
     task: str
     problem: Problem
     response: str
-
-
-_END: ContextVar[float] = ContextVar("end", default=math.inf)
-
-
-def time_left() -> float:
-    """Seconds until the judgement at hand overruns and its worker is killed; infinite where there is no worker.
-
-    For verifiers that bound what they run themselves, so that theirs is the last word.
-    """
-    return _END.get() - time.monotonic()
-
-
-def ends(moment: float) -> None:
-    """The judgement that is begun here overruns at this moment (time.monotonic)."""
-    _END.set(moment)
-
-
-def delay(seconds: float) -> None:
-    """The judgement at hand overruns so much later."""
-    _END.set(_END.get() + seconds)
 
 
 def batched(verifier: Marked) -> Marked:
@@ -205,7 +180,7 @@ class Judge:
             if self.form == "batch":
                 (result,) = _of_batch(self.verifier([problem], [response]), 1)
             elif self.form == "parts":
-                result = _at_once(self.verifier(problem, response))
+                result = at_once(self.verifier(problem, response))
             else:
                 result = settled(self.verifier(problem, response))
             return self._checked(result)
@@ -290,52 +265,3 @@ def _of_batch(results: Any, wanted: int) -> list[object]:
     if len(listed := list(results)) != wanted:
         raise ValueError(f"a batched verifier returned {len(listed)} verdicts for {wanted} responses")
     return listed
-
-
-def settled(result: Any) -> Any:
-    """A result, waited for where it is awaitable."""
-    if not inspect.isawaitable(result):
-        return result
-    if not _in_event_loop():
-        return event_loop().run(_awaited(result))
-    # Called by what does not wait itself, inside what does: another thread waits, always the same.
-    context = copy_context()
-    return _aside().submit(lambda: _loop_aside().run(_awaited(result), context=context)).result()
-
-
-async def _awaited(result: Awaitable[Any]) -> Any:
-    return await result
-
-
-def _at_once(coroutine: Coroutine[Any, Any, object]) -> object:
-    """The result of a coroutine that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    coroutine.close()
-    raise RuntimeError("the verifier waits for something, but none of those it is made of is async")
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-@lru_cache(maxsize=1)
-def event_loop() -> asyncio.Runner:
-    """One for the whole process, so that the connections an async verifier keeps stay of use."""
-    return asyncio.Runner()
-
-
-@lru_cache(maxsize=1)
-def _aside() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "verifier-aside")
-
-
-@lru_cache(maxsize=1)
-def _loop_aside() -> asyncio.Runner:
-    return asyncio.Runner()

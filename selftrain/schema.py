@@ -228,7 +228,8 @@ class Learner:
 class Verify:
     """Bounds of one judgement."""
 
-    seconds: Positive = 10.0
+    seconds: Positive = 25.0
+    """A program that is run may take 10 s, and as long again while others have the processors."""
     memory_mb: Count = 2048
     max_errors: Share = 0.2
     """Share of judgements that end in error or timeout above which the run stops."""

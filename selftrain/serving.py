@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.asking import under_way
+from selftrain.awaiting import event_loop
 from selftrain.board import GROUP, Board
-from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, VerifierSpec, ends, event_loop, failed, load
+from selftrain.deadline import ends
+from selftrain.judging import OUT_OF_MEMORY, Judge, Judgement, Request, VerifierSpec, failed, load
 from selftrain.types import Status
 from selftrain.workers import Handler
 

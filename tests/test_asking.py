@@ -30,7 +30,7 @@ def hang(problem, response):
     return True
 
 def bound(problem, response):
-    from selftrain.judging import time_left
+    from selftrain.deadline import time_left
     return 0.9 < time_left() <= 1
 
 async def later(problem, response):

@@ -30,6 +30,8 @@ LAYERS = [
         "files",
         "nested",
         "board",
+        "awaiting",
+        "deadline",
         "__init__",
     },
     {"registry"},

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selftrain.judging import batched, settled
+from selftrain.awaiting import settled
+from selftrain.judging import batched
 from selftrain.nested import FunctionPart
 from selftrain.ranges import Finite, Share
 from selftrain.types import Problem, Verdict

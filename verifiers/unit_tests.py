@@ -20,7 +20,7 @@ A program that takes too long is ``wrong`` with the reason ``timeout``: being qu
 the sandbox ended it in good order. Its clock stands still while it waits for a processor that others have, but not for
 longer than ``seconds``: a busy machine must not make a right program wrong. The status ``timeout`` says that a
 *verifier* overran, ``error`` that the sandbox failed or the tests cannot be used. To have the last word before its
-worker is killed, a judgement takes no longer than `selftrain.judging.time_left` allows, whatever ``seconds`` says.
+worker is killed, a judgement takes no longer than `selftrain.deadline.time_left` allows, whatever ``seconds`` says.
 
 What stands before ``</think>`` is no answer. Where ``problem.metadata`` has a ``prefix``, it is run before the program,
 and a program that begins indented goes on from it.
@@ -31,7 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from selftrain.judging import time_left
+from selftrain.deadline import time_left
 from selftrain.sandbox.box import Limits, SandboxError
 from selftrain.sandbox.levels import check_level, require, shared
 from selftrain.types import Problem, Verdict
