@@ -54,7 +54,7 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
         *(f"tasks.{task}.data_dir={place}" for task, place in (("gsm8k", DATA / "gsm8k"), ("aqua", folder / "aqua"))),
         f"tasks.countdown.data_dir={DATA / 'countdown'}",
         *(f"tasks.{task}.limit={limit}" for task, limit in sizes.items()),
-        "warmup.policy={from: gold, optim: {lr: 3e-3, steps: 110, batch_size: 16}}",
+        "warmup.policy={from: gold, optim: {lr: 3e-3, steps: 100, batch_size: 16}}",
         f"grow.draft.prompts={PROMPTS}",
         f"grow.draft.n={N}",
         f"grow.draft.enough={ENOUGH}",

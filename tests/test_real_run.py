@@ -36,7 +36,7 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
         f"tasks.gsm8k.data_dir={DATA / 'gsm8k'}",
         "tasks.gsm8k.prompt.few_shot.n=0",  # It is too small to learn from examples, and knows the bare prompt.
         f"tasks.gsm8k.limit={{train: {PROBLEMS}, val: 4, test: 8}}",
-        "warmup.policy={from: gold, optim: {lr: 3e-3, steps: 120, batch_size: 16}}",
+        "warmup.policy={from: gold, optim: {lr: 3e-3, steps: 80, batch_size: 16}}",
         f"grow.draft.n={N}",
         "grow.draft.max_tokens=300",
         f"grow.draft.sampler.max_num_seqs={SEQUENCES}",
@@ -85,8 +85,8 @@ def test_a_whole_iteration_learns_from_its_own_right_answers(folder: Path) -> No
 def test_killed_while_it_samples_it_loses_no_finished_sample_and_few_tokens(folder: Path) -> None:
     run, drawn = folder / "killed", [folder / "first.count", folder / "second.count"]
     journal = run / "iteration_0001" / "samples" / "draft.journal"
-    arguments = command(folder, "killed", f"grow.draft.n={2 * N}", "--until", "1/grow")
-    kill_at(drawn[0], arguments, lambda: journal.exists() and journal.stat().st_size > 150_000)
+    arguments = command(folder, "killed", "--until", "1/grow")
+    kill_at(drawn[0], arguments, lambda: journal.exists() and journal.stat().st_size > 80_000)
     before = Journal(journal)
     before.close()
     assert before.finished and before.begun
@@ -94,7 +94,7 @@ def test_killed_while_it_samples_it_loses_no_finished_sample_and_few_tokens(fold
     assert not journal.exists()
     samples = samples_of(run)
     of_place = {(sample.problem_id, sample.index): sample for sample in samples}
-    assert len(of_place) == len(samples) == PROBLEMS * 2 * N
+    assert len(of_place) == len(samples) == PROBLEMS * N
     asked = asked_problems(arguments, run)
     for done in before.finished:
         assert of_place[asked[done.request], done.index].response_ids == done.ids
