@@ -139,8 +139,7 @@ def preload() -> None:
 
     import selftrain
 
-    records = ("pandas", "pyarrow.compute", "pyarrow.parquet")
-    for name in (*records, "scipy.stats", "rich.live", "transformers.models.qwen3.modeling_qwen3", "peft"):
+    for name in ("pyarrow.parquet", "scipy.stats", "rich.live", "transformers.models.qwen3.modeling_qwen3", "peft"):
         importlib.import_module(name)
     for module in pkgutil.walk_packages(selftrain.__path__, "selftrain."):
         importlib.import_module(module.name)
