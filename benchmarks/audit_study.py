@@ -16,7 +16,7 @@ from typing import Any
 from common import save
 
 from selftrain.auditing.design import ACCEPTED, ODD_FROM, SMALL, allocate, kind_of
-from selftrain.auditing.estimates import Audit, Stratum, audit
+from selftrain.auditing.estimates import Audit, Stratum, audit, with_spread
 
 AUDITED = (50, 100, 200, 400)
 FALSE_POSITIVE = (0.0, 0.02, 0.05, 0.1)
@@ -83,8 +83,10 @@ def setting(n: int, repeats: int, *, k: int, fp: float, fn: float, rate: float, 
     for _ in range(repeats):
         found = population(random, n, k, rate, fp, fn)
         drawn = audited(random, found, k)
-        result = audit(drawn, spread_over_problems_of(found, drawn))
-        sums += list(holds(result, audit(drawn), found, rate))
+        within = audit(drawn)
+        over = with_spread(within.corrected, spread_over_problems_of(found, drawn))
+        result = within._replace(corrected=over)
+        sums += list(holds(result, within, found, rate))
         width += (result.corrected.high - result.corrected.low) / repeats
         bias += (result.corrected.mean - rate) / repeats
     names = ("pass", "pass_within", "false_positive", "false_negative")

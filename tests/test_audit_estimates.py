@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from selftrain.auditing.estimates import Stratum, audit, bounds, jeffreys, predicted, rogan_gladen, spread_over_problems
+from selftrain.auditing.likelihood import Part, interval
 
 TWO = [Stratum("t: right", 600, True, 60, 57), Stratum("t: wrong", 400, False, 40, 8)]
 
@@ -47,10 +50,34 @@ def test_intervals_by_hand() -> None:
     assert said.corrected == (0.5, 0.5, 0.5)
     # MOVER: one stratum's distance alone where the other is known.
     one = Stratum("t: right", 100_000, True, 50, 40)
-    alone = audit([one, Stratum("t: wrong", 100, False, 100, 0)])
+    alone = audit([one, Stratum("t: right, odd", 100, True, 100, 100)])
     weight = 100_000 / 100_100
     low, high = bounds(one)
-    assert alone.corrected == pytest.approx((weight * 0.8, weight * low, weight * high))
+    assert alone.accepted_wrong == pytest.approx((weight * 0.2, weight * (1 - high), weight * (1 - low)))
+
+
+def test_the_interval_by_the_likelihood_ratio() -> None:
+    """One share: where the log-likelihood lacks 1.92. Two: the lowest and highest sum of pairs that lack no more."""
+
+    def lacks(right: float, judged: float, p: Any) -> Any:
+        y, n = right + 0.1, judged + 0.2
+        return y * np.log(y / n / p) + (n - y) * np.log((1 - y / n) / (1 - p))
+
+    for right, judged in ((40, 50), (1, 10), (0, 46)):
+        low, high = interval([Part(1.0, right / judged, judged)])
+        assert lacks(right, judged, high) == pytest.approx(1.9207, abs=1e-3)
+        assert low == 0.0 if right == 0 else lacks(right, judged, low) == pytest.approx(1.9207, abs=1e-3)
+    shares = np.linspace(0.0005, 0.9995, 1000)
+    first, second = shares[:, None], shares[None, :]
+    likely = lacks(3, 4, first) + lacks(1, 46, second) <= 1.9207
+    sums = (0.25 * first + 0.75 * second)[likely]
+    assert interval([Part(0.25, 0.75, 4), Part(0.75, 1 / 46, 46)]) == pytest.approx((sums.min(), sums.max()), abs=2e-3)
+    # What is known moves it, and does not widen it.
+    low, high = interval([Part(0.5, 0.8, 50)])
+    moved = interval([Part(0.5, 0.8, 50), Part(0.5, 1.0, math.inf)])
+    assert moved == pytest.approx((low + 0.5, high + 0.5))
+    assert interval([Part(1.0, 0.3, math.inf)]) == pytest.approx((0.3, 0.3))
+    assert interval([Part(0.5, 1.0, 20), Part(0.5, 0.0, 20)])[0] < 0.5 < interval([Part(1.0, 1.0, 20)])[1] == 1.0
 
 
 def test_the_rate_of_one_side_reaches_1_where_the_other_may_be_empty() -> None:

@@ -7,8 +7,9 @@ times such shares (Cochran 1977, "Sampling Techniques", 5A), so nothing is assum
 Where strata follow the verdicts, this equals the correction of Rogan and Gladen 1978, (q - FP) / (1 - FN - FP), with
 rates of the same audit; that formula itself is here for rates measured elsewhere.
 
-Intervals: each share gets Jeffreys' interval (Brown, Cai and DasGupta 2001), made for a finite stratum; those of a sum
-are recovered from those of its parts (MOVER: Zou, Huang and Zhang 2009), those of a ratio too (Donner and Zou 2012).
+Intervals: that of the share that is right follows from the likelihood ratio (`selftrain.auditing.likelihood`). For the
+rates, each share gets Jeffreys' interval (Brown, Cai and DasGupta 2001), made for a finite stratum; those of a sum are
+recovered from those of its parts (MOVER: Zou, Huang and Zhang 2009), those of a ratio too (Donner and Zou 2012).
 `benchmarks/audit_study.py` measures how often they hold the truth.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from selftrain.auditing.likelihood import Part, interval
 from selftrain.intervals import Z95, Estimate, mean
 
 HALF = 0.025
@@ -49,6 +51,15 @@ class Stratum:
     @property
     def share(self) -> float:
         return self.right / self.judged
+
+    @property
+    def effective(self) -> float:
+        """Draws with replacement that tell as much; infinite where all are judged.
+
+        The variance of a draw without is p(1 - p) / k * (N - k) / (N - 1), as of k (N - 1) / (N - k) with it.
+        """
+        left = self.size - self.judged
+        return self.judged * (self.size - 1) / left if left else math.inf
 
 
 class Audit(NamedTuple):
@@ -81,7 +92,7 @@ def audit(strata: Sequence[Stratum], spread: float = 0.0) -> Audit:
     right = [_total(side, whole, right=True) for side in (accepted, rejected)]
     return Audit(
         kept / whole,
-        _with_spread(_total(strata, whole, right=True), spread),
+        with_spread(_corrected(strata, whole), spread),
         _part(wrong[0], wrong[1]),
         _part(right[1], right[0]),
         _inside(_total(accepted, kept, right=False)) if accepted else Estimate(math.nan, 0.0, 1.0),
@@ -126,6 +137,18 @@ def spread_over_problems(problems: Iterable[Mapping[str, int]], shares: Mapping[
     return (between + mean(rest)) / len(means)
 
 
+def with_spread(estimate: Estimate, spread: float) -> Estimate:
+    """The interval over problems, by MOVER: Wilson's score interval for a share of the variance ``spread`` on top."""
+    value, low, high = estimate
+    if spread <= 0:
+        return _inside(estimate)
+    n = value * (1 - value) / spread if 0 < value < 1 else 0.25 / spread
+    centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    margin = Z95 * math.sqrt(value * (1 - value) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
+    down = math.hypot(value - low, value - (centre - margin))
+    return _inside(Estimate(value, value - down, value + math.hypot(high - value, centre + margin - value)))
+
+
 def jeffreys(right: float, judged: float) -> tuple[float, float]:
     """Quantiles of Beta(y + 1/2, k - y + 1/2); 0 and 1 where all are of one kind (Brown et al. 2001, 3.1.3)."""
     from scipy.special import betaincinv
@@ -142,9 +165,7 @@ def bounds(stratum: Stratum) -> tuple[float, float]:
     if left <= COUNTED:
         low, high = predicted(stratum.right, stratum.judged, left)
         return (stratum.right + low) / stratum.size, (stratum.right + high) / stratum.size
-    # Variance of a draw without replacement: p(1 - p) / k * (N - k) / (N - 1), as of k (N - 1) / (N - k) with it.
-    judged = stratum.judged * (stratum.size - 1) / left
-    return jeffreys(stratum.share * judged, judged)
+    return jeffreys(stratum.share * stratum.effective, stratum.effective)
 
 
 def predicted(right: int, judged: int, left: int) -> tuple[int, int]:
@@ -167,6 +188,13 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
+def _corrected(strata: Sequence[Stratum], whole: int) -> Estimate:
+    """The share that is right: sum W_h p_h."""
+    parts = [Part(stratum.size / whole, stratum.share, stratum.effective) for stratum in strata]
+    value = math.fsum(part.weight * part.share for part in parts)
+    return Estimate(value, *interval(parts))
+
+
 def _total(strata: Sequence[Stratum], whole: int, *, right: bool) -> Estimate:
     """sum W_h p_h; its bounds lie ``sqrt(sum W_h^2 (p_h - bound_h)^2)`` away: MOVER, Zou, Huang and Zhang 2009."""
     value = down = up = 0.0
@@ -177,18 +205,6 @@ def _total(strata: Sequence[Stratum], whole: int, *, right: bool) -> Estimate:
         down += (weight * (share - low)) ** 2
         up += (weight * (high - share)) ** 2
     return Estimate(value, value - math.sqrt(down), value + math.sqrt(up))
-
-
-def _with_spread(estimate: Estimate, spread: float) -> Estimate:
-    """MOVER once more, with Wilson's score interval for a share of this variance."""
-    value, low, high = estimate
-    if spread <= 0:
-        return _inside(estimate)
-    n = value * (1 - value) / spread if 0 < value < 1 else 0.25 / spread
-    centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    margin = Z95 * math.sqrt(value * (1 - value) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
-    down = math.hypot(value - low, value - (centre - margin))
-    return _inside(Estimate(value, value - down, value + math.hypot(high - value, centre + margin - value)))
 
 
 def _part(part: Estimate, rest: Estimate) -> Estimate:
