@@ -45,7 +45,7 @@ def make(folder: Path) -> None:
     from selftrain.models.small import character_tokenizer, random_model
     from selftrain.objectives.nll import NLL
     from selftrain.schema import Optim
-    from selftrain.training.fit import fit
+    from selftrain.training.fit import Fit, fit
     from selftrain.types import Example
 
     tokenizer = character_tokenizer("0123456789+-*= #abcdefgh", 320)
@@ -72,15 +72,7 @@ def make(folder: Path) -> None:
         response = (*tokenizer.encode(f"{body}#{draw.randint(0, 9)}"), tokenizer.eos_token_id)
         examples.append(Example(str(number), str(number), "made", tuple(tokenizer.encode(prompt)), response))
     optim = Optim(lr=3e-3, steps=300, batch_size=32)
-    for _ in fit(
-        examples,
-        source=folder / "start",
-        target=folder / "model",
-        log=folder / "log",
-        objective=NLL(),
-        optim=optim,
-        seed=0,
-    ):
+    for _ in fit(examples, Fit(folder / "start", folder / "model", folder / "log", NLL(), optim, seed=0)):
         pass
     (folder / "even.py").write_text(VERIFIER)
     (folder / "grow.yaml").write_text(CONFIG.format(folder=folder, problems=PROBLEMS, n=N, room=ROOM, cap=CAP))

@@ -29,7 +29,7 @@ from selftrain.objectives.nll import NLL
 from selftrain.session import Session
 from selftrain.stages.examples import demonstration_examples
 from selftrain.stages.start import start
-from selftrain.training.fit import fit
+from selftrain.training.fit import Fit, fit
 from selftrain.types import Example
 
 STEPS, SKIPPED, RUNS = 320, 20, 3
@@ -38,11 +38,8 @@ CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 def ours(folder: Path, examples: list[Example], optim: Any) -> float:
     tokens, began = 0, 0.0
-    states = fit(
-        examples, source=folder / "start", target=folder / "ours", log=folder / "log.jsonl", objective=NLL(),
-        optim=replace(optim, steps=STEPS), seed=0,
-    )  # fmt: skip
-    for state in states:
+    asked = Fit(folder / "start", folder / "ours", folder / "log.jsonl", NLL(), replace(optim, steps=STEPS), seed=0)
+    for state in fit(examples, asked):
         if state.step == SKIPPED:
             began = time.perf_counter()
         elif state.step > SKIPPED:

@@ -257,8 +257,10 @@ def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    objective = component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)
-    return _fitted(where, {**raw, "objective": objective})
+    own = {"objective": component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)}
+    if raw.get("advantage") is not None:
+        own["advantage"] = component("advantage", raw["advantage"], f"{where}.advantage")
+    return _fitted(where, {**raw, **own})
 
 
 def _fitted(where: str, raw: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.files import replacing
-from selftrain.types import Example, Problem, Sample, Score, Verdict
+from selftrain.types import Example, Problem, Sample, Score, TokenScores, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,8 +73,14 @@ COLUMNS: dict[type, dict[str, str]] = {
         "loss_mask": f"list<{BOOL}>",
         "weight": FLOAT,
         "label": FLOAT,
+        "advantages": f"list<{FLOAT}>",
+        "old_logprobs": f"list<{FLOAT}>",
+        "reference_logprobs": f"list<{FLOAT}>",
+        "pair_id": STRING,
+        "role": STRING,
         "eos_added": BOOL,
     },
+    TokenScores: {"key": STRING, "logprobs": f"list<{FLOAT}>"},
     Verdict: {
         "status": STRING,
         "value": FLOAT,
@@ -87,7 +93,7 @@ COLUMNS: dict[type, dict[str, str]] = {
 }
 """Column types by record; a verdict's rows also carry ``sample_id``, those of an evaluation a sample and its verdict.
 What is ``json`` is text as it is, and anything else as JSON."""
-ADDED = frozenset({"by"})
+ADDED = frozenset({"by", "advantages", "old_logprobs", "reference_logprobs", "pair_id", "role"})
 """Columns that files of earlier versions lack: nothing stands in them."""
 
 

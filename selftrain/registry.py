@@ -59,9 +59,30 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "reward": {
         "outcome": "selftrain.rewards.outcome:Outcome",
+        "implicit_prm": "selftrain.rewards.implicit_prm:ImplicitPRM",
     },
     "objective": {
         "nll": "selftrain.objectives.nll:NLL",
+        "dpo": "selftrain.objectives.paired:DPO",
+        "robust_dpo": "selftrain.objectives.paired:RobustDPO",
+        "ipo": "selftrain.objectives.paired:IPO",
+        "slic": "selftrain.objectives.paired:SLiC",
+        "nca": "selftrain.objectives.paired:NCA",
+        "simpo": "selftrain.objectives.paired:SimPO",
+        "orpo": "selftrain.objectives.paired:ORPO",
+        "implicit_ce": "selftrain.objectives.labelled:ImplicitCE",
+        "kto": "selftrain.objectives.labelled:KTO",
+        "ppo_clip": "selftrain.objectives.policy_gradient:PPOClip",
+        "reinforce": "selftrain.objectives.policy_gradient:Reinforce",
+    },
+    "advantage": {
+        "rloo": "selftrain.advantages.group:RLOO",
+        "grpo": "selftrain.advantages.group:GRPO",
+        "dr_grpo": "selftrain.advantages.group:DrGRPO",
+        "remax": "selftrain.advantages.group:ReMax",
+        "reinforce_pp": "selftrain.advantages.reinforce_pp:ReinforcePP",
+        "prime_rloo": "selftrain.advantages.prime:PrimeRLOO",
+        "pure": "selftrain.advantages.min_form:PureMinForm",
     },
     "rollout": {
         # The first one that recognises a file reads it: the more particular stand first.

@@ -202,6 +202,8 @@ class Selection:
 
     source: str = MISSING
     """Written ``from``: a step of Grow, ``gold`` (demonstrations), or ``replay:FILE.jsonl``."""
+    kind: Literal["samples", "pairs"] = "samples"
+    """samples: each by itself; pairs: a right and a wrong one of the same problem."""
     verdict: Literal["any", "right", "wrong"] = "any"
     reward_above: Finite | None = None
     cap: Count | None = None
@@ -211,15 +213,43 @@ class Selection:
     """Multiplies the loss of every example."""
     history: Literal["this", "all"] = "this"
     """all: samples of earlier iterations too, newest first."""
+    truncated: Literal["out", "in"] = "out"
+    """in: responses that were cut short are learnt from too, without an end token, where labels or advantages say how
+    good they are."""
+    label: Literal["verdict", "reward"] = "verdict"
+    """What objectives that read labels are told of a sample: the verifier's credit, or the total reward."""
+    balance: Literal["none", "problem", "all"] = "none"
+    """Right and wrong ones weigh the same, in every problem or over all: by weights, none is left out."""
+    pairing: Literal["one_to_one", "cartesian"] = "one_to_one"
+    """Of pairs: the first right one with the first wrong one and so on, or each with each."""
+    max_per_problem: Count | None = None
+    """Pairs per problem at most; taken so that no sample comes again before each has come once."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Where the sampler records log-probabilities (its option ``logprobs``): what is done where the trainer finds
+    others."""
+
+    correct: Literal["none", "truncate", "mask"] = "truncate"
+    """truncate: tokens count by p_trainer / p_sampler, ``bound`` at most; mask: tokens beyond it do not count."""
+    bound: Positive = 2.0
 
 
 @dataclass(frozen=True)
 class Learner:
     init: str = "base"
     """``base``: the model the run starts from, after warm-up; ``previous``: the last iteration's."""
+    when: Literal["after_score", "before_score"] = "after_score"
+    """before_score: reward sources already ask what it learns in the same iteration."""
     objective: Any = "nll"
+    advantage: Any = None
+    """A component; how rewards become advantages, for objectives that read them."""
+    reference: str = "base"
+    """Which model is the reference, for objectives that read one."""
     examples: dict[str, Selection] = field(default_factory=dict)
     optim: Optim = field(default_factory=Optim)
+    gap: Gap = field(default_factory=Gap)
     lora: Lora | None = None
     """Fit an adapter in place of all weights; ``previous`` continues the last one."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from selftrain.schema import Selection
@@ -24,39 +24,39 @@ class Candidate(NamedTuple):
 
     sample: Sample
     status: Status
+    value: float | None
+    """The verifier's credit in [0, 1]; None where it gave none."""
     answer: str | None
     """The final answer the verifier extracted; None where it names none."""
     reward: float | None
-    """The total; None where it is not valid."""
+    """The total; None where it is not valid, or nothing is scored yet."""
 
 
 @dataclass
 class Chooser:
-    """Applies one selection to a stream of candidates; counts what happened to each."""
+    """Applies the filters of one selection to a stream of candidates; counts what happened to each."""
 
-    name: str
     selection: Selection
-    end_token: int
     reasons: Counter[str] = field(default_factory=Counter)
     _kept: Counter[str] = field(default_factory=Counter)
     _seen: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
-    def choose(self, candidates: Iterable[Candidate]) -> Iterator[Example]:
-        """Examples in the order of the candidates, which decides who comes first under a cap."""
+    def choose(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Those that pass, in the order of the candidates, which decides who comes first under a cap."""
         for candidate in candidates:
             reason = self._reason(candidate)
             self.reasons[reason] += 1
             if reason == "kept":
                 self._kept[candidate.sample.problem_id] += 1
-                yield self._example(candidate)
+                yield candidate
 
     def _reason(self, candidate: Candidate) -> str:
-        sample, status, _, reward = candidate
+        sample, status, reward = candidate.sample, candidate.status, candidate.reward
         rule = self.selection
         if status in ("error", "timeout"):
             return f"not judged ({status})"
         # A truncated response is never taught as if it were complete.
-        if sample.finish_reason not in ENDED:
+        if sample.finish_reason not in ENDED and rule.truncated == "out":
             return f"truncated ({sample.finish_reason})"
         if rule.verdict == "right" and status != "right":
             return status
@@ -80,21 +80,37 @@ class Chooser:
         seen.add(key)
         return not new
 
-    def _example(self, candidate: Candidate) -> Example:
-        sample = candidate.sample
-        # A stop string cut the response before the model said it was done, so the end token is taught here.
-        added = sample.finish_reason == "stop"
-        end = (self.end_token,) if added else ()
-        mask = sample.loss_mask
-        return Example(
-            id=f"{self.name}/{sample.id}",
-            problem_id=sample.problem_id,
-            source=self.name,
-            prompt_ids=sample.prompt_ids,
-            response_ids=(*sample.response_ids, *end),
-            weight=self.selection.weight,
-            sample_id=sample.id,
-            loss_mask=None if mask is None else (*mask, *(True for _ in end)),
-            eos_added=added,
-            label=candidate.reward,
-        )
+
+def as_scored(sample: Sample, end_token: int) -> Example:
+    """A sample as the sequence a model reads: one that a stop string cut before the model said it was done gets its end
+    token here."""
+    added = sample.finish_reason == "stop"
+    end = (end_token,) if added else ()
+    mask = sample.loss_mask
+    return Example(
+        id=sample.id,
+        problem_id=sample.problem_id,
+        source=sample.step,
+        prompt_ids=sample.prompt_ids,
+        response_ids=(*sample.response_ids, *end),
+        sample_id=sample.id,
+        loss_mask=None if mask is None else (*mask, *(True for _ in end)),
+        # An end token that was not sampled has no log-probability to go with it.
+        old_logprobs=None if added else sample.logprobs,
+        eos_added=added,
+    )
+
+
+def as_example(name: str, selection: Selection, candidate: Candidate, end_token: int) -> Example:
+    """A chosen candidate as what a learner is fitted to.
+
+    Args:
+        name: of the selection.
+    """
+    return replace(
+        as_scored(candidate.sample, end_token),
+        id=f"{name}/{candidate.sample.id}",
+        source=name,
+        weight=selection.weight,
+        label=candidate.reward if selection.label == "reward" else candidate.value,
+    )

@@ -127,6 +127,26 @@ class Example:
     eos_added: bool = False
     """The end token was appended here; the policy did not sample it."""
     label: float | None = None
+    """How right the response is, in [0, 1]."""
+    advantages: tuple[float, ...] | None = None
+    """One per response id; 0 where nothing is learnt."""
+    old_logprobs: tuple[float, ...] | None = None
+    """Natural log-probability per response id under the distribution it was sampled from."""
+    reference_logprobs: tuple[float, ...] | None = None
+    """Natural log-probability per response id under the reference."""
+    pair_id: str | None = None
+    """Two examples with the same one, a chosen and a rejected response to one problem, are learnt together."""
+    role: Literal["chosen", "rejected"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What a model gives the tokens of one response."""
+
+    key: str
+    """Digest of prompt and response."""
+    logprobs: tuple[float, ...]
+    """Natural log-probability per response token, the end token included."""
 
 
 @dataclass(frozen=True, slots=True)

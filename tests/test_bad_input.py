@@ -463,7 +463,7 @@ def test_learner_without_samples_keeps_its_checkpoint_and_says_so(runs: Runs) ->
     ended = runs.run("two", judged_by_length(runs), *other, "learners.other.optim.steps=1")
     assert ended.status == 0, ended.err
     assert "no sample for 'other' was accepted; it keeps its checkpoint" in ended.out
-    start = runs.folder / "two" / "start" / "model.safetensors"
+    start = runs.folder / "two" / "warmup" / "policy" / "checkpoint" / "model.safetensors"
     kept = runs.iteration("two") / "other" / "checkpoint" / "model.safetensors"
     trained = runs.iteration("two") / "policy" / "checkpoint" / "model.safetensors"
     assert kept.read_bytes() == start.read_bytes() != trained.read_bytes()

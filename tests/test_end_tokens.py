@@ -25,7 +25,7 @@ from selftrain.sampling.base import Completion, Request
 from selftrain.sampling.vllm import VLLM
 from selftrain.schema import Optim, Sampling
 from selftrain.training.data import micro_batches
-from selftrain.training.fit import fit
+from selftrain.training.fit import Fit, fit
 from selftrain.types import Example, Problem, Sample
 
 RUN = """
@@ -150,9 +150,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optim = Optim(lr=3e-3, steps=120, batch_size=16)
     log = folder / "log.jsonl"
     examples = endless(tokenizer, 24)
-    for _ in fit(
-        examples, source=folder / "random", target=folder / "start", log=log, objective=NLL(), optim=optim, seed=0
-    ):
+    for _ in fit(examples, Fit(folder / "random", folder / "start", log, NLL(), optim, seed=0)):
         pass
     prompt = '{template: "Question: {question}\\nAnswer:", answer: " {demonstration}", few_shot: {n: 2}}'
     return run(folder, chat="none", prompt=prompt, warmup="null", stop='["\\n\\nQuestion"]')

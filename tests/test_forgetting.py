@@ -120,13 +120,14 @@ def test_batches_of_any_size_give_the_same(run: Path, monkeypatch: pytest.Monkey
     from selftrain.schema import Chat
     from selftrain.stages import kept
     from selftrain.stages.replay import Row
+    from selftrain.training import scoring
 
     checkpoint = run / "iteration_0001" / "policy" / "checkpoint"
     tokenizer = load_tokenizer(checkpoint)
     encoder = make_encoder(tokenizer, Chat())
     rows = {"chat": [Example(str(i), "", "", *Row("", *row).ids(encoder)) for i, row in enumerate(ROWS)]}
-    monkeypatch.setattr(kept, "BATCH_TOKENS", 20)
-    ((name, found),) = kept.likelihoods(checkpoint, rows, tokenizer.pad_token_id)
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 20)
+    ((name, found),) = kept.likelihoods(checkpoint, rows)
     assert name == "chat" and found == pytest.approx(plain_nll(checkpoint, ROWS)[0], abs=1e-5)
 
 

@@ -15,6 +15,7 @@ from selftrain.config import ConfigError, check_tree, to_tree
 from selftrain.models import adapters, checkpoint, export, logprobs
 from selftrain.models.logprobs import Positions, batch_logprobs
 from selftrain.objectives.nll import NLL
+from selftrain.objectives.terms import Totals
 from selftrain.planning import fingerprints
 from selftrain.schema import Lora, Optim
 from selftrain.training.data import micro_batches
@@ -51,7 +52,7 @@ def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of three steps on the tiny model."""
     made = engine(tiny)
     for _ in range(3):
-        made.step(batches(), 4)
+        made.step(batches())
     folder = tmp_path_factory.mktemp("adapter") / "checkpoint"
     made.save(folder)
     return folder
@@ -103,7 +104,7 @@ def test_every_linear_layer_but_the_head_has_an_adapter_and_nothing_else_changes
     assert fitted == {f"{layer}.lora_{side}.default.weight" for layer in layers for side in "AB"}
     before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
     for _ in range(2):
-        made.step(batches(), 4)
+        made.step(batches())
     changed = {name for name, p in made.model.named_parameters() if not p.equal(before[name])}
     assert changed == fitted
 
@@ -122,13 +123,13 @@ def test_in_bf16_the_base_is_bf16_and_small_steps_of_the_adapter_are_kept(tiny: 
     made = engine(tiny, replace(FLAT, dtype="bfloat16"))
     assert {p.dtype for p in made.model.parameters() if p.requires_grad} == {torch.float32}
     assert {p.dtype for p in made.model.parameters() if not p.requires_grad} == {torch.bfloat16}
-    losses = [made.step(batches(), 4).loss for _ in range(6)]
+    losses = [made.step(batches()).loss for _ in range(6)]
     assert losses[-1] < losses[0] - 0.05
     served = checkpoint.load_model(adapter, dtype="bfloat16", device="cpu")
     assert {p.dtype for p in served.parameters()} == {torch.bfloat16}
     small = engine(adapter, replace(FLAT, dtype="bfloat16", lr=1e-6))
     before = small.weights()
-    small.step(batches(), 4)
+    small.step(batches())
     for name, tensor in small.weights().items():
         moved = (tensor - before[name]).abs().max()
         assert 0 < moved < 2e-6, name
@@ -159,7 +160,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(adapter: Path) -> None:
     assert made[1].model.is_gradient_checkpointing
     found = []
     for one in made:
-        one._loss(batches()[0], 16, 4).backward()
+        one._loss(batches()[0], Totals(16, 4)).value.backward()
         found.append(gradients(one))
     assert len(found[0]) == 28 and found[0].keys() == found[1].keys()
     for name, tensor in found[0].items():
@@ -168,9 +169,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(adapter: Path) -> None:
 
 def test_dropout_is_there_in_training_only(adapter: Path) -> None:
     made = engine(adapter, lora=replace(LORA, dropout=0.5))
-    assert made.evaluate(batches(), 4) == made.evaluate(batches(), 4)
+    assert made.evaluate(batches()) == made.evaluate(batches())
     with torch.no_grad():
-        assert made._loss(batches()[0], 16, 4) != made._loss(batches()[0], 16, 4)
+        one, other = (made._loss(batches()[0], Totals(16, 4)).value for _ in range(2))
+    assert one != other
 
 
 def test_a_saved_adapter_loads_unmerged_and_is_continued(adapter: Path, tiny: Path, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_a_saved_adapter_loads_unmerged_and_is_continued(adapter: Path, tiny: Pa
     again = engine(adapter)
     assert logits(again.model).equal(logits(loaded))
     assert checkpoint.end_tokens(loaded, again.tokenizer) == {1}
-    again.step(batches(), 4)
+    again.step(batches())
     again.save(tmp_path / "next")
     assert adapters.adapter_base(tmp_path / "next") == tiny
 
@@ -225,7 +227,7 @@ def test_a_full_fit_of_an_adapter_starts_from_what_it_computes(adapter: Path, tm
     made = engine(adapter, lora=None)
     assert torch.allclose(logits(made.model), logits(checkpoint.load_model(adapter, device="cpu")), atol=1e-5)
     before = made.weights()
-    made.step(batches(), 4)
+    made.step(batches())
     assert sum(not tensor.equal(before[name]) for name, tensor in made.weights().items()) > 14
     made.save(tmp_path / "full")
     assert adapters.adapter_base(tmp_path / "full") is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from selftrain.schema import Selection
-from selftrain.selection import Candidate, Chooser
+from selftrain.selection import Candidate, Chooser, as_example
 from selftrain.types import Example, FinishReason, Sample, Status
 
 END = 99
@@ -25,12 +25,15 @@ def candidate(
 ) -> Candidate:
     identifier = f"{problem}/{index}"
     sample = Sample(identifier, problem, 1, "draft", index, (1, 2), (3, END), text, finish, "policy", "scripted")
-    return Candidate(sample, status, answer, reward)
+    return Candidate(
+        sample, status, None if status in ("timeout", "error") else float(status == "right"), answer, reward
+    )
 
 
 def choose(selection: Selection, candidates: list[Candidate]) -> tuple[list[Example], dict[str, int]]:
-    chooser = Chooser("own", selection, END)
-    return list(chooser.choose(candidates)), dict(chooser.reasons)
+    chooser = Chooser(selection)
+    taught = [as_example("own", selection, kept, END) for kept in chooser.choose(candidates)]
+    return taught, dict(chooser.reasons)
 
 
 def test_every_sample_is_counted_once_with_its_reason() -> None:

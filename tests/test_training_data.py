@@ -19,9 +19,9 @@ from selftrain.models.checkpoint import load_model, load_tokenizer
 from selftrain.models.logprobs import batch_logprobs
 from selftrain.objectives.nll import NLL
 from selftrain.schema import Optim, Validation
-from selftrain.training.data import Batching, epochs_to_steps, length, micro_batches, schedule
+from selftrain.training.data import Batching, epochs_to_steps, length, micro_batches, schedule, totals
 from selftrain.training.engine import TorchEngine, lr_factor
-from selftrain.training.fit import fit, hold_out, validation_loss
+from selftrain.training.fit import Fit, fit, hold_out, validation_loss
 from selftrain.types import Example
 
 BATCHINGS: tuple[Batching, ...] = ("bucketed", "packed")
@@ -71,11 +71,10 @@ def our_nll(
     model: Any, examples: Sequence[Example], objective: NLL, batching: Batching = "bucketed", max_tokens: int = 4096
 ) -> torch.Tensor:
     batches = micro_batches(examples, batching=batching, max_tokens=max_tokens, pad=0)
-    tokens = sum(len(batch.weights) for batch in batches)
     parts = []
     for batch in batches:
         logprobs = batch_logprobs(model, batch.input_ids, batch.position_ids, batch.positions)
-        parts.append(objective.loss(logprobs, batch.weights, tokens=tokens, sequences=len(examples)))
+        parts.append(objective.loss(replace(batch.terms, logprobs=logprobs), totals(batches)).value)
     return torch.stack(parts).sum()
 
 
@@ -110,7 +109,7 @@ def test_micro_batches_keep_to_their_bound(examples: list[Example], batching: Ba
     assert 1 < len(batches) < len(examples)
     assert all(batch.input_ids.numel() <= 40 for batch in batches)
     assert sum(batch.tokens for batch in batches) == sum(map(length, examples))
-    assert {i for batch in batches for i in batch.sequences.tolist()} == set(range(len(examples)))
+    assert {i for batch in batches for i in batch.examples.tolist()} == set(range(len(examples)))
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -118,8 +117,8 @@ def test_targets_are_the_response_ids_byte_for_byte(examples: list[Example], bat
     for batch in micro_batches(examples, batching=batching, max_tokens=60, pad=0):
         flat = batch.input_ids.reshape(-1)
         assert flat[batch.positions.index + 1].equal(batch.positions.targets)
-        for i in set(batch.sequences.tolist()):
-            own = batch.sequences == i
+        for place, i in enumerate(batch.examples.tolist()):
+            own = batch.terms.sequences == place
             assert tuple(batch.positions.targets[own].tolist()) == examples[i].response_ids
             first = int(batch.positions.index[own][0]) + 1
             start = first - len(examples[i].prompt_ids)
@@ -136,7 +135,7 @@ def test_prompt_and_pad_carry_no_loss_and_the_end_token_does(
     assert len(logprobs) == loss_tokens(examples)
     assert (batch.positions.targets == 1).sum() == len(examples)
     assert (batch.positions.targets == 0).sum() == 0
-    per_token = -batch.weights * logprobs
+    per_token = -batch.terms.weights[batch.terms.sequences] * logprobs
     assert per_token.sum().item() == pytest.approx(plain_nll(model, examples).item(), rel=1e-5)
 
     without_end = [replace(one, loss_mask=(*[True] * (len(one.response_ids) - 1), False)) for one in examples]
@@ -185,7 +184,7 @@ def test_a_step_does_not_depend_on_how_it_is_cut(tiny: Path, examples: list[Exam
     for max_tokens in (1, 50, 4096):
         engine = TorchEngine(tiny, NLL(), replace(FLAT, lr=1e-3, clip=0.5), steps=2, device="cpu")
         batches = micro_batches(examples, batching=batching, max_tokens=max_tokens, pad=0)
-        steps.append([engine.step(batches, len(examples)) for _ in range(2)])
+        steps.append([engine.step(batches) for _ in range(2)])
         weights.append(engine.weights())
     for first, second in zip(steps[0], steps[-1], strict=True):
         assert first.loss == pytest.approx(second.loss, rel=1e-5)
@@ -201,7 +200,7 @@ def test_gradient_checkpointing_changes_nothing(tiny: Path, examples: list[Examp
     batches = micro_batches(examples, batching="bucketed", max_tokens=4096, pad=0)
     norms = [
         TorchEngine(tiny, NLL(), replace(FLAT, gradient_checkpointing=again), steps=1, device="cpu")
-        .step(batches, len(examples))
+        .step(batches)
         .grad_norm
         for again in (False, True)
     ]
@@ -237,7 +236,7 @@ def test_small_steps_in_bfloat16_move_the_fp32_weights(tiny: Path, examples: lis
         parameter.register_hook(partial(note, touched[name]))
     batches = micro_batches(examples, batching="bucketed", max_tokens=4096, pad=0)
     for _ in range(200):
-        engine.step(batches, len(examples))
+        engine.step(batches)
     after = engine.weights()
     moved = sum(int(((after[name] != before[name]) & mask).sum()) for name, mask in touched.items())
     received = sum(int(mask.sum()) for mask in touched.values())
@@ -295,14 +294,14 @@ def test_the_learning_rate_rises_then_falls_half_a_cosine() -> None:
 def test_the_engine_uses_the_schedule_and_clips(tiny: Path, examples: list[Example]) -> None:
     engine = TorchEngine(tiny, NLL(), Optim(lr=1e-3, warmup=0.5, clip=1.0), steps=4, device="cpu")
     batches = micro_batches(examples, batching="bucketed", max_tokens=4096, pad=0)
-    assert [engine.step(batches, len(examples)).lr for _ in range(4)] == pytest.approx([5e-4, 1e-3, 1e-3, 5.5e-4])
+    assert [engine.step(batches).lr for _ in range(4)] == pytest.approx([5e-4, 1e-3, 1e-3, 5.5e-4])
 
 
 def run_fit(
     tmp_path: Path, tiny: Path, examples: Sequence[Example], optim: Optim, name: str = "fit", seed: int = 0
 ) -> tuple[Path, list[dict[str, Any]]]:
     target, log = tmp_path / name, tmp_path / f"{name}.jsonl"
-    for _ in fit(examples, source=tiny, target=target, log=log, objective=NLL(), optim=optim, seed=seed):
+    for _ in fit(examples, Fit(tiny, target, log, NLL(), optim, seed)):
         pass
     return target, [json.loads(line) for line in log.read_text().splitlines()]
 

@@ -131,10 +131,10 @@ def test_answers_that_no_verifier_names_are_no_duplicates() -> None:
         Sample(f"p/{index}", "p", 1, "draft", index, (1,), (2, 9), text, "eos", "policy", "scripted")
         for index, text in enumerate(("4", "four", "IV"))
     ]
-    chooser = Chooser("own", Selection("draft", dedupe="answer"), end_token=9)
-    named = [Candidate(samples[0], "right", "4", 1.0), Candidate(samples[1], "right", "4", 1.0)]
-    taught = list(chooser.choose([*(Candidate(sample, "right", None, 1.0) for sample in samples), *named]))
-    assert [example.sample_id for example in taught] == ["p/0", "p/1", "p/2", "p/0"]
+    chooser = Chooser(Selection("draft", dedupe="answer"))
+    named = [Candidate(samples[0], "right", 1.0, "4", 1.0), Candidate(samples[1], "right", 1.0, "4", 1.0)]
+    taught = list(chooser.choose([*(Candidate(sample, "right", 1.0, None, 1.0) for sample in samples), *named]))
+    assert [candidate.sample.id for candidate in taught] == ["p/0", "p/1", "p/2", "p/0"]
     assert chooser.reasons == {"kept": 4, "duplicate": 1}
 
 

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
+from selftrain.checks.models import check_scored_by
 from selftrain.checks.prompts import check_prompts
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
@@ -22,6 +24,7 @@ from selftrain.planning.settings import sampler_of, sampling_of
 from selftrain.prompts import check_tokenizer
 from selftrain.schema import Grow, Learner, RunConfig, Warmup
 from selftrain.session import Session, verifier_spec
+from selftrain.stages.compared import check_drawn
 from selftrain.stages.evaluate import evaluated_splits
 from selftrain.stages.examples import demonstrated
 from selftrain.stages.kept import check_kept, kept_rows
@@ -40,10 +43,13 @@ def check(session: Session) -> None:
             resolve_now(verifier_spec(task.verifier, config.reward.verify))
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
+    check_learning(config)
+    check_drawn(session)
     check_data(session)
     check_samplers(config)
     check_model(session)
     check_writers(session)
+    check_scored_by(session)
     check_lora(config, partial(model_config, config))
 
 

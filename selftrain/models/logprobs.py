@@ -95,11 +95,19 @@ def check_packing(model: PreTrainedModel) -> None:
         raise ValueError(f"{type(model).__name__} does not keep packed sequences apart; set optim.batching to bucketed")
 
 
-def token_logprobs(hidden: Tensor, logits: Callable[[Tensor], Tensor], targets: Tensor, vocabulary: int) -> Tensor:
+def token_logprobs(
+    hidden: Tensor,
+    logits: Callable[[Tensor], Tensor],
+    targets: Tensor,
+    vocabulary: int,
+    temperature: float = 1.0,
+) -> Tensor:
     """log p(target) for each row: ``[N, H]`` and ``[N]`` to ``[N]``, fp32."""
 
     def one(states: Tensor, wanted: Tensor) -> Tensor:
         scores = logits(states)
+        if temperature != 1.0:
+            scores = scores / temperature
         return scores.gather(1, wanted[:, None]).squeeze(1) - scores.logsumexp(dim=1)
 
     rows = max(1, CHUNK_LOGITS // vocabulary)
@@ -113,7 +121,11 @@ def token_logprobs(hidden: Tensor, logits: Callable[[Tensor], Tensor], targets: 
 
 
 def batch_logprobs(
-    model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor | None, positions: Positions
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    positions: Positions,
+    temperature: float = 1.0,
 ) -> Tensor:
     """log p of the wanted tokens of a right-padded or packed batch.
 
@@ -123,10 +135,12 @@ def batch_logprobs(
     Args:
         input_ids: ``[B, T]``.
         position_ids: ``[B, T]``, only for packed rows.
+        temperature: logits are divided by it.
 
     Returns:
         ``[N]`` natural log-probabilities in fp32, in the order of ``positions``.
     """
     hidden = model.base_model(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     wanted = hidden.reshape(-1, hidden.shape[-1])[positions.index]
-    return token_logprobs(wanted, read_head(model), positions.targets, int(model.config.get_text_config().vocab_size))
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return token_logprobs(wanted, read_head(model), positions.targets, vocabulary, temperature)

@@ -7,10 +7,9 @@ REINFORCE with rewards 0 and 1, so as acceptance rises the effective learning ra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from selftrain.objectives.terms import Loss, Terms, Totals
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,9 @@ class NLL:
     normalise: Literal["tokens", "sequences"] = "tokens"
     """What the sum over a whole step is divided by: the tokens that carry loss, or the examples."""
 
-    def loss(self, logprobs: Tensor, weights: Tensor, *, tokens: int, sequences: int) -> Tensor:
-        """- sum_t w_t log p(y_t | x, y_<t) / N.
+    needs: ClassVar[frozenset[str]] = frozenset()
 
-        Args:
-            logprobs: ``[N]`` of one forward pass.
-            weights: ``[N]``.
-            tokens: tokens that carry loss in the whole step.
-            sequences: examples in the whole step.
-
-        Returns:
-            This pass's part of the step's loss; the parts add up to it, however the step is cut. 0 where no token
-            carries loss.
-        """
-        return -(weights * logprobs).sum() / max(1, tokens if self.normalise == "tokens" else sequences)
+    def loss(self, terms: Terms, totals: Totals) -> Loss:
+        """- sum_t w_t log p(y_t | x, y_<t) / N."""
+        count = totals.tokens if self.normalise == "tokens" else totals.sequences
+        return Loss(-(terms.weights[terms.sequences] * terms.logprobs).sum() / max(1, count))

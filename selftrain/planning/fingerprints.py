@@ -131,14 +131,24 @@ def grow(config: RunConfig) -> dict[str, Any]:
 
 
 def score(config: RunConfig) -> dict[str, Any]:
-    sources = {name: component("reward", source) for name, source in config.reward.sources.items()}
+    sources = {name: reward(source) for name, source in config.reward.sources.items()}
     return {"reward": {"sources": sources, "total": to_tree(config.reward.total)}}
+
+
+def reward(source: Component) -> dict[str, Any]:
+    """A reward source, with what its models hold in place of where they lie."""
+    models = getattr(registry.resolve("reward", source.kind), "models", ())
+    tree: dict[str, Any] = by_contents(component("reward", source), [str(source.options[option]) for option in models])
+    return tree
 
 
 def improve(config: RunConfig, learner: str) -> dict[str, Any]:
     chosen = config.learners[learner]
     replayed = [selection.source for selection in chosen.examples.values() if selection.source.startswith(REPLAY)]
-    tree = by_contents(fit(to_tree(chosen)), replayed) | {"objective": component("objective", chosen.objective)}
+    tree = by_contents(fit(to_tree(chosen)), [*replayed, chosen.reference])
+    tree |= {"objective": component("objective", chosen.objective)}
+    if chosen.advantage is not None:
+        tree |= {"advantage": component("advantage", chosen.advantage)}
     return {"run.seed": config.run.seed, "learners": {learner: tree}, **per_task(config, "train_prompt")}
 
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selftrain.artifacts import RunDir, Stage
 from selftrain.digests import file_digest
 from selftrain.planning import fingerprints
-from selftrain.planning.settings import POLICY
+from selftrain.planning.references import read_reference, score_references
+from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.schema import RunConfig
 
 NOT_DONE = "not done"
 """In place of the digest of a mark that is not there yet."""
+
+
+class Model(NamedTuple):
+    """A model that a stage asks."""
+
+    checkpoint: Path
+    digest: str
+    made_by: tuple[str, ...] = ()
+    """Label of the stage that makes it; empty where it comes from outside the run."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +67,25 @@ class Stages:
 
     def score(self, iteration: int) -> Stage:
         inputs = {"verify": self._digest(iteration, "verify")}
-        config, reads = fingerprints.score(self.config), (f"{iteration}/verify",)
+        reads: tuple[str, ...] = (f"{iteration}/verify",)
+        for place, text in score_references(self.config).items():
+            model = self.model(text, iteration, "score", place)
+            inputs[place], reads = model.digest, (*reads, *model.made_by)
+        config = fingerprints.score(self.config)
         return Stage("score", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def improve(self, iteration: int, learner: str) -> Stage:
         chosen = self.config.learners[learner]
         before = iteration - 1 if chosen.init == "previous" else 0
         history = any(selection.history == "all" for selection in chosen.examples.values())
-        inputs = {"score": self._digest(iteration, "score"), "init": self.checkpoint_digest(learner, before)}
-        inputs |= {f"score of {i}": self._digest(i, "score") for i in range(1, iteration) if history}
-        scored = tuple(f"{i}/score" for i in range(1 if history else iteration, iteration + 1))
-        reads = (*scored, *self._made_by(learner, before))
+        judged = "verify" if chosen.when == "before_score" else "score"
+        inputs = {judged: self._digest(iteration, judged), "init": self.checkpoint_digest(learner, before)}
+        inputs |= {f"{judged} of {i}": self._digest(i, judged) for i in range(1, iteration) if history}
+        seen = tuple(f"{i}/{judged}" for i in range(1 if history else iteration, iteration + 1))
+        reads = (*seen, *self._made_by(learner, before))
+        if "reference" in objective_needs(chosen.objective):
+            model = self.model(chosen.reference, iteration, f"improve-{learner}", f"learners.{learner}.reference")
+            inputs["reference"], reads = model.digest, (*reads, *model.made_by)
         config = fingerprints.improve(self.config, learner)
         return Stage(f"improve-{learner}", iteration, self.run.iteration(iteration), config, inputs, reads)
 
@@ -77,27 +95,46 @@ class Stages:
         reads = self._made_by(POLICY, iteration)
         return Stage("evaluate", iteration, self.run.iteration(iteration), config, inputs, reads)
 
+    def model(self, text: str, iteration: int, stage: str, where: str) -> Model:
+        """What a model reference means to a stage of an iteration.
+
+        Args:
+            where: its place in the config, for the message.
+        """
+        found = read_reference(text, self.config, where)
+        if not found.learner:
+            return Model(Path(found.name), fingerprints.contents(found.name))
+        at = found.at(self.config, iteration, stage)
+        return Model(
+            self.checkpoint(found.name, at), self.checkpoint_digest(found.name, at), self._made_by(found.name, at)
+        )
+
     def checkpoint(self, learner: str, iteration: int) -> Path:
         """A learner's checkpoint after an iteration; iteration 0 is the model the run starts from, warmed up."""
         if iteration > 0:
             return self.run.iteration(iteration) / learner / "checkpoint"
-        if learner in self.config.warmup:
-            return self.run.warmup / learner / "checkpoint"
+        if (warmed := self._warmed(learner)) is not None:
+            return self.run.warmup / warmed / "checkpoint"
         return Path(self.config.model.path) if self.config.model.path else self.run.start
 
     def checkpoint_digest(self, learner: str, iteration: int) -> str:
         """Stands for the checkpoint: the mark of the stage that made it, or the model's own name."""
         if iteration > 0:
             return self._digest(iteration, f"improve-{learner}")
-        if learner in self.config.warmup:
-            return _digest(self.warmup(learner).mark)
+        if (warmed := self._warmed(learner)) is not None:
+            return _digest(self.warmup(warmed).mark)
         return self._start_digest()
 
     def _made_by(self, learner: str, iteration: int) -> tuple[str, ...]:
         """Label of the stage that makes a learner's checkpoint; empty where it comes from outside the run."""
         if iteration > 0:
             return (f"{iteration}/improve-{learner}",)
-        return (f"0/warmup-{learner}",) if learner in self.config.warmup else self._start_label()
+        warmed = self._warmed(learner)
+        return self._start_label() if warmed is None else (f"0/warmup-{warmed}",)
+
+    def _warmed(self, learner: str) -> str | None:
+        """Whose warm-up a learner begins with: its own, else the policy's, which is what ``base`` means."""
+        return next((name for name in (learner, POLICY) if name in self.config.warmup), None)
 
     def _start_label(self) -> tuple[str, ...]:
         return ("0/start",) if self.config.model.path is None else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from selftrain.config import instantiate
 from selftrain.schema import Component, Grow, RunConfig, Sampling
 
 POLICY = "policy"
@@ -26,6 +27,12 @@ def sampling_of(config: RunConfig) -> Sampling:
         return own[0].sampling()
     # A teacher's numbers are as good as any, its token ids are not the policy's.
     return next((replace(step.sampling(), stop_ids=()) for step in config.grow.values()), Sampling())
+
+
+def objective_needs(objective: Component) -> frozenset[str]:
+    """What an objective reads of examples beside their tokens."""
+    needs: frozenset[str] = instantiate("objective", objective).needs
+    return needs
 
 
 def stop_ids(config: RunConfig, task: str) -> tuple[int, ...]:

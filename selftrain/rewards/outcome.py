@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from selftrain.rewards.base import Judged, Models
 from selftrain.types import Score, Verdict
 
 
@@ -17,7 +20,12 @@ class Outcome:
     right: float = 1.0
     wrong: float = 0.0
 
-    def score(self, sample_id: str, verdict: Verdict, source: str) -> Score:
+    verdict_only: ClassVar[bool] = True
+
+    def scores(self, judged: Sequence[Judged], source: str, models: Models) -> Iterator[Score]:
+        return (self._score(one.sample_id, one.verdict, source) for one in judged)
+
+    def _score(self, sample_id: str, verdict: Verdict, source: str) -> Score:
         if verdict.status in ("error", "timeout"):
             return Score(sample_id, source, valid=False)
         value = verdict.value or 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from selftrain.config import instantiate
@@ -15,6 +16,9 @@ from selftrain.schema import Component, Learner, Warmup
 from selftrain.session import Session
 from selftrain.types import Example
 
+SHOWN = ("reward accuracy", "clipped")
+"""Of what an objective tells, what is shown while it runs; all of it is in the log."""
+
 
 def run_fit(
     session: Session,
@@ -26,31 +30,30 @@ def run_fit(
     objective: Component,
     fitted: Learner | Warmup,
     seed: int,
+    temperature: float = 1.0,
 ) -> Iterator[Progress]:
     """Fit in this process and put the checkpoint in its place, and ``log.jsonl`` beside it; one event per step.
+
+    Args:
+        temperature: the samples were drawn at, for objectives that compare with it.
 
     Raises:
         RunError: the fit failed, for lack of memory for instance.
     """
-    from selftrain.training.fit import fit
+    from selftrain.training.fit import Fit, fit
 
     session.free_for_training()
     chosen = instantiate("objective", objective)
     tokens = 0
     with replacing(target.with_name("log.jsonl")) as journal, replacing(target) as folder:
-        states = fit(
-            examples,
-            source=source,
-            target=folder,
-            log=journal,
-            objective=chosen,
-            optim=fitted.optim,
-            seed=seed,
-            lora=fitted.lora,
-        )
+        asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
+        if isinstance(fitted, Learner):
+            asked = replace(asked, temperature=temperature, gap=fitted.gap)
+        states = fit(examples, asked)
         for state in failing_as_run_error(states, f"iteration {iteration}, stage '{stage}'"):
             tokens += state.last.tokens
-            values = {"loss": state.last.loss}
+            told = {name: value for name, value in state.last.measures.items() if name in SHOWN}
+            values = {"loss": state.last.loss, **told}
             if state.validation is not None:
                 values["validation loss"] = state.validation
             yield Progress(iteration, stage, state.step, state.steps, tokens, values=values)

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from selftrain import records
 from selftrain.files import replacing, write_json
+from selftrain.pairing import as_pair, balanced, paired
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.schema import Selection
-from selftrain.selection import Candidate, Chooser
+from selftrain.selection import Candidate, Chooser, as_example
 from selftrain.session import Session
+from selftrain.stages.advantages import token_advantages, with_advantages
 from selftrain.stages.replay import replayed
 from selftrain.stages.score import candidates
 from selftrain.types import Example, Problem
@@ -31,31 +34,57 @@ def select(session: Session, iteration: int, learner: str) -> Counter[str]:
     counts: dict[str, dict[str, int]] = {}
     with replacing(folder / "examples" / learner) as target:
         target.mkdir(parents=True)
-        for name, selection in session.config.learners[learner].examples.items():
-            examples, reasons = chosen_examples(session, iteration, name, selection)
+        advantages = token_advantages(session, iteration, learner)
+        for name in session.config.learners[learner].examples:
+            examples, reasons = chosen_examples(session, iteration, learner, name)
+            if reasons is not None and advantages is not None:
+                examples = with_advantages(examples, advantages)
             kept = records.write_parts(target, name, Example, examples, EXAMPLES_PER_PART)
             counts[name] = {"kept": kept} if reasons is None else dict(reasons)
             sampled.update(reasons or {})
-    write_json(selection_file(session, iteration, learner), {"sampled": dict(sampled), "selections": counts})
+    told: dict[str, Any] = {"sampled": dict(sampled), "selections": counts}
+    if advantages is not None:
+        told["advantages"] = {"flat_groups": advantages.flat_groups, "empty": advantages.empty}
+    write_json(selection_file(session, iteration, learner), told)
     return sampled
 
 
 def chosen_examples(
-    session: Session, iteration: int, name: str, selection: Selection
+    session: Session, iteration: int, learner: str, name: str
 ) -> tuple[Iterator[Example], Counter[str] | None]:
     """Examples of one selection; the reasons fill as they are read, None for what is not sampled."""
+    chosen = session.config.learners[learner]
+    selection = chosen.examples[name]
     if selection.source == "gold":
         return iter(demonstration_examples(session, session.problems.gold(), name, selection.weight)), None
     if selection.source.startswith(REPLAY):
         return replayed(session, Path(selection.source.removeprefix(REPLAY)), name, selection.weight), None
-    chooser = Chooser(name, selection, session.tokenizer.eos_token_id)
+    chooser = Chooser(selection)
     oldest = iteration if selection.history == "this" else 1
 
     def stream() -> Iterator[Candidate]:
         for number in range(iteration, oldest - 1, -1):
-            yield from candidates(session, number, selection.source)
+            yield from candidates(session, number, selection.source, scored=chosen.when == "after_score")
 
-    return (as_taught(session, example) for example in chooser.choose(stream())), chooser.reasons
+    kept = chooser.choose(stream())
+    made = (
+        _pairs(session, kept, name, selection)
+        if selection.kind == "pairs"
+        else _singles(session, kept, name, selection)
+    )
+    return (as_taught(session, example) for example in made), chooser.reasons
+
+
+def _singles(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:
+    end = session.tokenizer.eos_token_id
+    examples = (as_example(name, selection, candidate, end) for candidate in kept)
+    return examples if selection.balance == "none" else iter(balanced(list(examples), selection.balance == "problem"))
+
+
+def _pairs(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:
+    end = session.tokenizer.eos_token_id
+    for sides in paired(kept, selection):
+        yield from as_pair(*(as_example(name, selection, candidate, end) for candidate in sides))
 
 
 def as_taught(session: Session, example: Example) -> Example:

@@ -15,6 +15,7 @@ from selftrain.schema import Component, Learner
 from selftrain.seeds import derive
 from selftrain.session import Session
 from selftrain.stages.checkpoints import keep_checkpoint, run_fit
+from selftrain.stages.compared import sampled_at, with_reference
 from selftrain.stages.examples import demonstrated, demonstration_examples, select, selection_file
 from selftrain.types import Example
 
@@ -55,7 +56,11 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
         seed = derive(session.config.run.seed, iteration, learner, "fit")
         last: Progress | None = None
         stage = f"improve-{learner}"
-        for last in run_fit(session, stage, iteration, examples, source, target, chosen.objective, chosen, seed):
+        temperature = sampled_at(session, learner)
+        examples = with_reference(session, iteration, learner, examples, temperature)
+        for last in run_fit(
+            session, stage, iteration, examples, source, target, chosen.objective, chosen, seed, temperature
+        ):
             yield last
         if last is not None:
             summary += f", {last.done} steps, loss {last.values['loss']:.3f}"

@@ -24,8 +24,6 @@ from selftrain.stages.replay import Row, check_closed, encoder_of, read_rows, re
 from selftrain.types import Example
 
 SPLIT = "kept"
-BATCH_TOKENS = 8192
-"""Tokens of one forward pass at most, padding counted."""
 
 
 def kept_rows(kept: Kept, name: str) -> list[Row]:
@@ -101,7 +99,7 @@ def measure_kept(session: Session, iteration: int) -> None:
     }
     checkpoint = session.stages.checkpoint(POLICY, iteration)
     try:
-        for name, values in likelihoods(checkpoint, examples, session.tokenizer.pad_token_id):
+        for name, values in likelihoods(checkpoint, examples):
             tokens = [len(example.response_ids) for example in examples[name]]
             read = value_digest([[example.prompt_ids, example.response_ids] for example in examples[name]])
             path = scores_file(session, iteration, name)
@@ -114,32 +112,17 @@ def measure_kept(session: Session, iteration: int) -> None:
         ) from error
 
 
-def likelihoods(checkpoint: Path, examples: dict[str, list[Example]], pad: int) -> Iterator[tuple[str, list[float]]]:
+def likelihoods(checkpoint: Path, examples: dict[str, list[Example]]) -> Iterator[tuple[str, list[float]]]:
     """By name of a set of examples: the negative log-likelihood of each response, summed over its tokens, in nats.
 
     Raises:
         ValueError: the architecture is unknown, or a likelihood is not a number.
     """
-    import torch
+    from selftrain.training.scoring import Scorer
 
-    from selftrain.models.checkpoint import load_model
-    from selftrain.models.logprobs import batch_logprobs, check_head
-    from selftrain.training.data import micro_batches
-
-    model = load_model(checkpoint).eval()
-    check_head(model)
-    for name, rows in examples.items():
-        sums = torch.zeros(len(rows), dtype=torch.float64)
-        for batch in micro_batches(rows, batching="bucketed", max_tokens=BATCH_TOKENS, pad=pad, device=model.device):
-            with torch.inference_mode():
-                logprobs = batch_logprobs(model, batch.input_ids, batch.position_ids, batch.positions)
-            sums.index_add_(0, batch.sequences.cpu(), -logprobs.double().cpu())
-        if not bool(sums.isfinite().all()):
-            raise ValueError(f"the checkpoint gives {name} a likelihood that is not a number")
-        yield name, sums.tolist()
-    del model
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    with Scorer(checkpoint) as scorer:
+        for name, rows in examples.items():
+            yield name, [-float(own.sum(dtype="float64")) for own in scorer.logprobs(rows)]
 
 
 def kept_lines(session: Session, iteration: int) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from selftrain.artifacts import Stage
 from selftrain.events import Event
+from selftrain.planning.references import trained_before, training_order
 from selftrain.session import Session
 from selftrain.stages.evaluate import evaluate, rejudged
 from selftrain.stages.grow import grow
@@ -30,15 +31,26 @@ def preparation(session: Session) -> Iterator[tuple[Stage, Work]]:
 
 
 def iteration_stages(session: Session, iteration: int) -> Iterator[tuple[Stage, Work]]:
-    """Grow, Verify, Score, Improve, Evaluate. Iteration 0 only evaluates the model the run starts from."""
+    """Grow, Verify, learners that train before Score, Score, the others, Evaluate.
+
+    Iteration 0 only evaluates the model the run starts from.
+    """
     stages = session.stages
     if iteration > 0:
         yield stages.grow(iteration), partial(grow, session, iteration)
         yield stages.verify(iteration), partial(verify, session, iteration)
+        early = trained_before(session.config, "score")
+        order = training_order(session.config)
+        yield from _improvements(session, iteration, [name for name in order if name in early])
         yield stages.score(iteration), partial(score, session, iteration)
-        for learner in session.config.learners:
-            yield stages.improve(iteration, learner), partial(improve, session, iteration, learner)
+        yield from _improvements(session, iteration, [name for name in order if name not in early])
     yield stages.evaluate(iteration), partial(evaluate, session, iteration)
+
+
+def _improvements(session: Session, iteration: int, learners: Sequence[str]) -> Iterator[tuple[Stage, Work]]:
+    """One by one: what a stage depends on is known when those before it are done."""
+    for learner in learners:
+        yield session.stages.improve(iteration, learner), partial(improve, session, iteration, learner)
 
 
 def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:

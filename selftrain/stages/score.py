@@ -8,9 +8,12 @@ from pathlib import Path
 
 from selftrain import records
 from selftrain.config import instantiate
+from selftrain.errors import RunError
 from selftrain.events import Event, Progress, StageFinished, StageStarted
+from selftrain.rewards.base import Judged, Models, RewardSource
 from selftrain.selection import Candidate
 from selftrain.session import Session
+from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.types import Sample, Score, Verdict
 
 TOTAL = "total"
@@ -28,20 +31,49 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
     stage.begin_afresh(session.run, scores_folder(session, iteration))
     parts = records.parts(folder / "verdicts")
     sources = {name: instantiate("reward", source) for name, source in session.config.reward.sources.items()}
-    weights = session.config.reward.total or dict.fromkeys(sources, 1.0)
     yield StageStarted(iteration, "score", len(parts), "parts")
-    for number, part in enumerate(parts, 1):
-        target = scores_folder(session, iteration) / part.name
-        if not target.exists():
-            ids = records.column(part, "sample_id")
-            rows: list[Score] = []
-            for sample_id, verdict in zip(ids, records.rows(part, Verdict), strict=True):
-                single = [source.score(sample_id, verdict, name) for name, source in sources.items()]
-                rows += [*single, total(single, weights)]
-            records.write(target, Score, rows)
-        yield Progress(iteration, "score", number, len(parts))
+    with Logprobs(session, iteration) as logprobs:
+        models = RunModels(session, iteration, "score", logprobs)
+        for number, part in enumerate(parts, 1):
+            target = scores_folder(session, iteration) / part.name
+            if not target.exists():
+                judged = read_judged(session, iteration, part.name, sources)
+                records.write(target, Score, scored(judged, sources, total_weights(session), models))
+            yield Progress(iteration, "score", number, len(parts))
+            session.check_stop()
     stage.finish([scores_folder(session, iteration)])
     yield StageFinished(iteration, "score", time.monotonic() - started, f"{len(parts)} parts", False)
+
+
+def read_judged(session: Session, iteration: int, part: str, sources: Mapping[str, RewardSource]) -> list[Judged]:
+    """The judged samples of a part; the samples themselves only where a source looks at them."""
+    folder = session.run.iteration(iteration)
+    verdicts = records.rows(folder / "verdicts" / part, Verdict)
+    if all(getattr(source, "verdict_only", False) for source in sources.values()):
+        return list(map(Judged, records.column(folder / "verdicts" / part, "sample_id"), verdicts))
+    samples = records.rows(folder / "samples" / part, Sample)
+    return [Judged(sample.id, verdict, sample) for sample, verdict in zip(samples, verdicts, strict=True)]
+
+
+def scored(
+    judged: Sequence[Judged], sources: Mapping[str, RewardSource], weights: Mapping[str, float], models: Models
+) -> list[Score]:
+    """For every sample the scores of all sources, in their order, and their total.
+
+    Raises:
+        RunError: a source gave another number of scores than there are samples.
+    """
+    columns = [list(source.scores(judged, name, models)) for name, source in sources.items()]
+    for name, column in zip(sources, columns, strict=True):
+        if len(column) != len(judged):
+            raise RunError(f"reward.sources.{name} gave {len(column)} scores for {len(judged)} samples")
+    rows = zip(*columns, strict=True)
+    return [score for single in rows for score in (*single, total(single, weights))]
+
+
+def total_weights(session: Session) -> Mapping[str, float]:
+    reward = session.config.reward
+    return reward.total or dict.fromkeys(reward.sources, 1.0)
 
 
 def total(scores: Sequence[Score], weights: Mapping[str, float]) -> Score:
@@ -55,11 +87,19 @@ def total(scores: Sequence[Score], weights: Mapping[str, float]) -> Score:
     return Score(scores[0].sample_id, TOTAL, valid=True, reward=value)
 
 
-def candidates(session: Session, iteration: int, step: str) -> Iterator[Candidate]:
-    """The samples of a step with verdict and total reward, part by part."""
+def candidates(session: Session, iteration: int, step: str, scored: bool = True) -> Iterator[Candidate]:
+    """The samples of a step with verdict and total reward, part by part.
+
+    Args:
+        scored: whether Score has been there; else rewards are None.
+    """
     folder = session.run.iteration(iteration)
     for part in records.parts(folder / "samples", f"{step}-"):
-        verdicts = records.columns(folder / "verdicts" / part.name, "status", "answer")
-        scores = zip(*records.columns(folder / "scores" / part.name, "source", "reward"), strict=True)
-        totals = [reward for source, reward in scores if source == TOTAL]
+        verdicts = records.columns(folder / "verdicts" / part.name, "status", "value", "answer")
+        totals = total_rewards(folder / "scores" / part.name) if scored else [None] * len(verdicts[0])
         yield from map(Candidate._make, zip(records.rows(part, Sample), *verdicts, totals, strict=True))
+
+
+def total_rewards(path: Path) -> list[float | None]:
+    scores = zip(*records.columns(path, "source", "reward"), strict=True)
+    return [reward for source, reward in scores if source == TOTAL]

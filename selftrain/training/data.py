@@ -6,7 +6,7 @@ tells them apart by position ids that start again from 0. In both, a token's los
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from selftrain.models.logprobs import Positions
+from selftrain.objectives.terms import Terms, Totals
 from selftrain.types import Example
 
 POOL = 64
@@ -31,17 +32,50 @@ class MicroBatch:
         input_ids: ``[B, T]``.
         position_ids: ``[B, T]`` for packed rows, else None.
         positions: the ``N`` tokens that carry loss.
-        weights: ``[N]`` weight of each.
-        sequences: ``[N]`` which of the step's examples each belongs to.
+        terms: what the objective sees of them, without the log-probabilities.
+        examples: ``[S]`` which of the step's examples each sequence is.
         tokens: real tokens, without padding.
     """
 
     input_ids: Tensor
     position_ids: Tensor | None
     positions: Positions
-    weights: Tensor
-    sequences: Tensor
+    terms: Terms
+    examples: Tensor
     tokens: int
+
+
+def totals(batches: Sequence[MicroBatch]) -> Totals:
+    """Sizes of a step that is cut into these."""
+    pairs = sum(len(batch.terms.pairs) for batch in batches if batch.terms.pairs is not None)
+    return Totals(
+        sum(len(batch.positions.targets) for batch in batches), sum(len(batch.examples) for batch in batches), pairs
+    )
+
+
+def units(examples: Sequence[Example]) -> list[list[int]]:
+    """Indices of the examples that are learnt together, in order: ``[chosen, rejected]`` of a pair, or one alone.
+
+    Raises:
+        ValueError: a pair lacks one of its sides.
+    """
+    sides = _sides(examples)
+    for (_, pair), both in sides.items():
+        if len(both["chosen"]) != len(both["rejected"]):
+            raise ValueError(f"pair {pair} is not made of one chosen and one rejected example")
+    pairs = [[*pair] for both in sides.values() for pair in zip(both["chosen"], both["rejected"], strict=True)]
+    alone = [[index] for index, example in enumerate(examples) if example.pair_id is None]
+    return sorted([*pairs, *alone], key=min)
+
+
+def _sides(examples: Sequence[Example]) -> dict[tuple[str, str], dict[str, list[int]]]:
+    """The places of both sides of each pair; a pair that comes again in a small epoch has several of each."""
+    found: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for index, example in enumerate(examples):
+        if example.pair_id is not None:
+            both = found.setdefault((example.source, example.pair_id), {"chosen": [], "rejected": []})
+            both[str(example.role)].append(index)
+    return found
 
 
 def length(example: Example) -> int:
@@ -81,18 +115,19 @@ def epochs_to_steps(examples: int, batch_size: int, epochs: float) -> int:
 def micro_batches(
     examples: Sequence[Example], *, batching: Batching, max_tokens: int, pad: int, device: str | torch.device = "cpu"
 ) -> list[MicroBatch]:
-    """Cut the examples of one step into forward passes of at most ``max_tokens`` (padding counted, one example
-    always fits)."""
-    order = sorted(range(len(examples)), key=lambda i: (length(examples[i]), i))
+    """Cut the examples of one step into forward passes of at most ``max_tokens`` (padding counted; one example, or one
+    pair, always fits)."""
+    together = units(examples)
+    order = sorted(together, key=lambda unit: (max(length(examples[i]) for i in unit), unit))
     groups: list[list[int]] = []
-    for index in order:
+    for unit in order:
         group = groups[-1] if groups else []
-        size = length(examples[index])
-        taken = sum(length(examples[i]) for i in group) if batching == "packed" else size * len(group)
-        if group and taken + size <= max_tokens:
-            group.append(index)
+        lengths = [length(examples[i]) for i in (*group, *unit)]
+        size = sum(lengths) if batching == "packed" else max(lengths) * len(lengths)
+        if group and size <= max_tokens:
+            group.extend(unit)
         else:
-            groups.append([index])
+            groups.append([*unit])
     lay_out = _packed if batching == "packed" else _padded
     return [lay_out(examples, group, pad, device) for group in groups]
 
@@ -119,26 +154,69 @@ def _micro_batch(
 ) -> MicroBatch:
     index: list[int] = []
     targets: list[int] = []
-    weights: list[float] = []
     sequences: list[int] = []
-    for i, start in zip(group, starts, strict=True):
+    for place, (i, start) in enumerate(zip(group, starts, strict=True)):
         example = examples[i]
-        first = start + len(example.prompt_ids)
-        for offset, token in enumerate(example.response_ids):
-            if example.loss_mask is None or example.loss_mask[offset]:
-                index.append(first + offset - 1)
-                targets.append(token)
-                weights.append(example.weight)
-                sequences.append(i)
+        places = learnt(example)
+        first = start + len(example.prompt_ids) - 1
+        index.extend(first + offset for offset in places)
+        targets.extend(example.response_ids[offset] for offset in places)
+        sequences.extend([place] * len(places))
     device = ids.device
+    chosen = [examples[i] for i in group]
     return MicroBatch(
         ids,
         position_ids,
         Positions(_ids(index, device), _ids(targets, device)),
-        torch.tensor(weights, dtype=torch.float32, device=device),
-        _ids(sequences, device),
-        sum(length(examples[i]) for i in group),
+        _terms(chosen, _ids(sequences, device)),
+        _ids(group, device),
+        sum(map(length, chosen)),
     )
+
+
+def learnt(example: Example) -> Sequence[int]:
+    """Places in the response that carry loss."""
+    every = range(len(example.response_ids))
+    return every if example.loss_mask is None else [place for place in every if example.loss_mask[place]]
+
+
+def _terms(examples: Sequence[Example], sequences: Tensor) -> Terms:
+    device = sequences.device
+    return Terms(
+        logprobs=_floats([], device),
+        sequences=sequences,
+        weights=_floats([example.weight for example in examples], device),
+        labels=_known([example.label for example in examples], device),
+        reference=_per_token(examples, lambda example: example.reference_logprobs, device),
+        old=_per_token(examples, lambda example: example.old_logprobs, device),
+        advantages=_per_token(examples, lambda example: example.advantages, device),
+        pairs=_pairs(examples, device),
+    )
+
+
+def _known(values: Sequence[float | None], device: torch.device) -> Tensor | None:
+    known = [value for value in values if value is not None]
+    return _floats(known, device) if known and len(known) == len(values) else None
+
+
+def _per_token(
+    examples: Sequence[Example], of: Callable[[Example], Sequence[float] | None], device: torch.device
+) -> Tensor | None:
+    """Where every example has such values: those of the tokens that carry loss."""
+    every = [(example, values) for example in examples if (values := of(example)) is not None]
+    if len(every) < len(examples) or not every:
+        return None
+    return _floats([values[place] for example, values in every for place in learnt(example)], device)
+
+
+def _pairs(examples: Sequence[Example], device: torch.device) -> Tensor | None:
+    every = _sides(examples).values()
+    pairs = [pair for both in every for pair in zip(both["chosen"], both["rejected"], strict=True)]
+    return torch.tensor(pairs, dtype=torch.long, device=device) if pairs else None
+
+
+def _floats(values: Iterable[float], device: torch.device) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float32, device=device)
 
 
 def _ids(values: list[int], device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,14 +18,21 @@ import torch
 
 from selftrain.models import adapters, checkpoint, export
 from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
+from selftrain.objectives.terms import Loss, Tally, Terms, Totals
 from selftrain.schema import Lora, Optim
-from selftrain.training.data import MicroBatch
+from selftrain.training.data import MicroBatch, totals
+from selftrain.training.scoring import Scores, score
+from selftrain.types import Example
 
 
 class Objective(Protocol):
     """A pure function of log-probabilities; see `selftrain.objectives`."""
 
-    def loss(self, logprobs: torch.Tensor, weights: torch.Tensor, *, tokens: int, sequences: int) -> torch.Tensor: ...
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which of the optional fields of `Terms` it reads."""
+
+    def loss(self, terms: Terms, totals: Totals) -> Loss: ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Step:
     tokens: int
     """Real tokens read, prompts included."""
     loss_tokens: int
+    measures: dict[str, float] = field(default_factory=dict)
+    """What the objective tells beside its loss, as means over the step."""
 
 
 class TorchEngine:
@@ -52,6 +61,7 @@ class TorchEngine:
         steps: int,
         device: str = "auto",
         lora: Lora | None = None,
+        temperature: float = 1.0,
     ) -> None:
         compute = checkpoint.pick_dtype(optim.dtype, checkpoint.pick_device(device))
         self.model, self._adapter = learnt(source, lora, compute, device)
@@ -63,7 +73,7 @@ class TorchEngine:
         if optim.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
-        self._objective = objective
+        self._objective, self._temperature = objective, temperature
         self._clip = optim.clip
         self._compute = None if compute == torch.float32 else compute
         self._optimizer = torch.optim.AdamW(
@@ -71,29 +81,43 @@ class TorchEngine:
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: lr_factor(step, steps, optim))
 
-    def step(self, batches: Sequence[MicroBatch], sequences: int) -> Step:
+    def step(self, batches: Sequence[MicroBatch]) -> Step:
         """One optimizer step over the micro-batches of its examples."""
-        total = sum(len(batch.weights) for batch in batches)
+        whole = totals(batches)
+        tally = Tally()
         loss = 0.0
         for batch in batches:
-            part = self._loss(batch, total, sequences)
-            part.backward()
-            loss += float(part.item())
+            part = self._loss(batch, whole)
+            part.value.backward()
+            loss += float(part.value.item())
+            tally.add(part.measures)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip or math.inf)
         lr = self._schedule.get_last_lr()[0]
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return Step(loss, float(norm.item()), float(lr), sum(batch.tokens for batch in batches), total)
+        tokens = sum(batch.tokens for batch in batches)
+        return Step(loss, float(norm.item()), float(lr), tokens, whole.tokens, tally.means())
 
-    def evaluate(self, batches: Sequence[MicroBatch], sequences: int) -> float:
+    def evaluate(self, batches: Sequence[MicroBatch]) -> float:
         """The objective without a step."""
-        total = sum(len(batch.weights) for batch in batches)
+        whole = totals(batches)
         self.model.eval()
         with torch.no_grad():
-            loss = sum(float(self._loss(batch, total, sequences).item()) for batch in batches)
+            loss = sum(float(self._loss(batch, whole).value.item()) for batch in batches)
         self.model.train()
         return loss
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self._objective.needs
+
+    def logprobs(self, examples: Sequence[Example]) -> list[Scores]:
+        """log p of every response token under the weights as they are, ``[L]`` each."""
+        self.model.eval()
+        found = score(self.model, examples, temperature=self._temperature, autocast=self._autocast())
+        self.model.train()
+        return found
 
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the fitted parameters, to come back to."""
@@ -105,10 +129,12 @@ class TorchEngine:
     def save(self, folder: Path) -> None:
         checkpoint.save(self.model, self.tokenizer, folder, self._adapter)
 
-    def _loss(self, batch: MicroBatch, tokens: int, sequences: int) -> torch.Tensor:
+    def _loss(self, batch: MicroBatch, whole: Totals) -> Loss:
         with self._autocast():
-            logprobs = batch_logprobs(self.model, batch.input_ids, batch.position_ids, batch.positions)
-        return self._objective.loss(logprobs, batch.weights, tokens=tokens, sequences=sequences)
+            logprobs = batch_logprobs(
+                self.model, batch.input_ids, batch.position_ids, batch.positions, self._temperature
+            )
+        return self._objective.loss(replace(batch.terms, logprobs=logprobs), whole)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._compute is None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from selftrain.schema import Lora, Optim
-from selftrain.training.data import MicroBatch, epochs_to_steps, length, micro_batches, schedule
+from selftrain.schema import Gap, Lora, Optim
+from selftrain.training.data import MicroBatch, epochs_to_steps, length, micro_batches, schedule, units
 from selftrain.training.engine import Objective, Step, TorchEngine
+from selftrain.training.gap import on_own_terms
 from selftrain.types import Example
 
 
@@ -42,39 +43,54 @@ class Best:
         return self.looks == 0
 
 
-def fit(
-    examples: Sequence[Example],
-    *,
-    source: Path,
-    target: Path,
-    log: Path,
-    objective: Objective,
-    optim: Optim,
-    seed: int,
-    lora: Lora | None = None,
-) -> Iterator[Fitted]:
-    """Train from the checkpoint in ``source`` and save to ``target``; yields after every step.
+@dataclass(frozen=True)
+class Fit:
+    """What a fit is asked for, beside its examples."""
 
-    With ``lora`` an adapter is trained and saved, that of ``source`` where it holds one.
+    source: Path
+    """Checkpoint to train from."""
+    target: Path
+    """Folder the trained one is saved to."""
+    log: Path
+    objective: Objective
+    optim: Optim
+    seed: int
+    lora: Lora | None = None
+    """Train and save an adapter, that of ``source`` where it holds one."""
+    temperature: float = 1.0
+    """Of the distribution whose log-probabilities the objective sees: that of the sampling, for policy gradients."""
+    gap: Gap = field(default_factory=Gap)
+
+
+def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
+    """Train and save; yields after every step.
 
     Raises:
-        ValueError: there are no examples, or the loss is not finite.
+        ValueError: there are no examples, they lack what the objective reads, or the loss is not finite.
     """
+    optim = asked.optim
+    check_needs(examples, asked.objective)
     training, held_out = hold_out(examples, optim.validation.fraction)
     if not training:
         raise ValueError("there are no examples to fit")
-    steps = optim.steps or epochs_to_steps(len(training), optim.batch_size, optim.epochs)
-    torch.manual_seed(seed)
-    engine = TorchEngine(source, objective, optim, steps=steps, lora=lora)
+    together = units(training)
+    lengths = [max(length(training[i]) for i in unit) for unit in together]
+    steps = optim.steps or epochs_to_steps(len(together), optim.batch_size, optim.epochs)
+    torch.manual_seed(asked.seed)
+    engine = TorchEngine(
+        asked.source, asked.objective, optim, steps=steps, lora=asked.lora, temperature=asked.temperature
+    )
+    training, told = prepared(engine, training, asked.gap)
+    held_out, _ = prepared(engine, held_out, asked.gap)
     best = Best()
-    with log.open("w") as journal:
-        for number, batch in enumerate(schedule([length(e) for e in training], optim.batch_size, steps, seed), 1):
-            done = engine.step(_lay_out(engine, [training[i] for i in batch], optim), len(batch))
+    with asked.log.open("w") as journal:
+        for number, batch in enumerate(schedule(lengths, optim.batch_size, steps, asked.seed), 1):
+            done = engine.step(_lay_out(engine, [training[i] for unit in batch for i in together[unit]], optim))
             if done.loss != done.loss or done.grad_norm != done.grad_norm:
                 raise ValueError(f"the loss is not a number at step {number}; lower optim.lr, or compute in float32")
             looking = held_out and (number % optim.validation.every == 0 or number == steps)
             validation = validation_loss(engine, held_out, optim) if looking else None
-            journal.write(json.dumps({"step": number, **asdict(done), "validation": validation}) + "\n")
+            journal.write(json.dumps({"step": number, **logged(done), **told, "validation": validation}) + "\n")
             if validation is not None and best.better(validation):
                 best.weights = engine.weights()
             yield Fitted(number, steps, done, validation)
@@ -82,7 +98,34 @@ def fit(
                 break
     if best.weights is not None:
         engine.restore(best.weights)
-    engine.save(target)
+    engine.save(asked.target)
+
+
+def prepared(engine: TorchEngine, examples: list[Example], gap: Gap) -> tuple[list[Example], dict[str, float]]:
+    """Examples with what is computed from the weights before the first step, and what is told of that."""
+    if "old" not in engine.needs or not examples:
+        return examples, {}
+    return on_own_terms(examples, engine.logprobs(examples), gap)
+
+
+def check_needs(examples: Sequence[Example], objective: Objective) -> None:
+    """Raises ValueError where examples lack what the objective reads, or have what it cannot mean."""
+    fields = {"labels": "label", "reference": "reference_logprobs", "advantages": "advantages", "pairs": "pair_id"}
+    for need in sorted(objective.needs & fields.keys()):
+        missing = sum(getattr(example, fields[need]) is None for example in examples)
+        if missing:
+            raise ValueError(f"{missing} of {len(examples)} examples have no {fields[need]}, which the objective reads")
+    labels = [example.label or 0.0 for example in examples]
+    if "labels" in objective.needs and (beyond := [label for label in labels if not 0.0 <= label <= 1.0]):
+        raise ValueError(
+            f"{len(beyond)} labels are not within 0 and 1, such as {beyond[0]:g}; label them by the verdict"
+        )
+
+
+def logged(step: Step) -> dict[str, float]:
+    """A step as a flat line of the log."""
+    own = asdict(step)
+    return {**own, **own.pop("measures")}
 
 
 def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
@@ -97,7 +140,7 @@ def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example
 
 def validation_loss(engine: TorchEngine, held_out: Sequence[Example], optim: Optim) -> float:
     """The objective over all held-out examples, as if they were one step."""
-    return engine.evaluate(_lay_out(engine, held_out, optim), len(held_out))
+    return engine.evaluate(_lay_out(engine, held_out, optim))
 
 
 def _lay_out(engine: TorchEngine, examples: Sequence[Example], optim: Optim) -> list[MicroBatch]:

@@ -1,0 +1,75 @@
+"""Whether what an objective reads is there: pairs, labels, advantages, a reference."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from selftrain.config import ConfigError, instantiate
+from selftrain.planning.fingerprints import REPLAY
+from selftrain.planning.references import read_reference, score_references
+from selftrain.planning.settings import objective_needs
+from selftrain.registry import nearest
+from selftrain.schema import Learner, RunConfig, Selection
+
+PAIRS_ONLY = ("pairing", "max_per_problem")
+SAMPLES_ONLY = ("verdict", "balance", "cap")
+ALONE = ("reinforce_pp", "remax")
+"""Advantages that a response has without others to its problem."""
+
+
+def check_learning(config: RunConfig) -> None:
+    """Raises ConfigError where a learner's sections do not go together, or name a model that is not there."""
+    for place, text in score_references(config).items():
+        read_reference(text, config, place)
+    for name, learner in config.learners.items():
+        where, needs = f"learners.{name}", objective_needs(learner.objective)
+        read_reference(learner.reference, config, f"{where}.reference")
+        for key, selection in learner.examples.items():
+            _check_selection(f"{where}.examples.{key}", selection, learner, needs)
+        _check_advantage(config, where, learner, needs)
+
+
+def _check_selection(where: str, selection: Selection, learner: Learner, needs: frozenset[str]) -> None:
+    kind = learner.objective.kind
+    unsampled = selection.source == "gold" or selection.source.startswith(REPLAY)
+    if unsampled and needs & {"labels", "pairs", "advantages"}:
+        raise ConfigError(f"{where}.from: {kind} learns from judged samples; name a step of grow")
+    if ("pairs" in needs) != (selection.kind == "pairs"):
+        right = "pairs" if "pairs" in needs else "samples"
+        raise ConfigError(f"{where}.kind: {kind} learns from {right}; set it to {right}, or choose another objective")
+    if selection.truncated == "in" and not needs & {"labels", "pairs", "advantages"}:
+        raise ConfigError(
+            f"{where}.truncated: {kind} would teach a response that was cut short as it is; set it to out"
+        )
+    useless = SAMPLES_ONLY if selection.kind == "pairs" else PAIRS_ONLY
+    for option in fields(Selection):
+        if option.name in useless and getattr(selection, option.name) != option.default:
+            raise ConfigError(f"{where}.{option.name}: has no effect on {selection.kind}; remove it")
+    if learner.when == "before_score" and (selection.reward_above is not None or selection.label == "reward"):
+        raise ConfigError(
+            f"{where}: reads rewards, but learners that train before_score are trained before there are any"
+        )
+
+
+def _check_advantage(config: RunConfig, where: str, learner: Learner, needs: frozenset[str]) -> None:
+    if ("advantages" in needs) != (learner.advantage is not None):
+        told = "reads advantages; name how they are made" if "advantages" in needs else "reads none; remove it"
+        raise ConfigError(f"{where}.advantage: {learner.objective.kind} {told} ({nearest('', ['rloo', 'grpo'])})")
+    if learner.advantage is None:
+        return
+    if learner.when == "before_score":
+        raise ConfigError(f"{where}.when: advantages are made of scores; set it to after_score")
+    if any(selection.history == "all" for selection in learner.examples.values()):
+        raise ConfigError(f"{where}.examples: history: all has no advantages of earlier iterations; set it to this")
+    greedy = getattr(instantiate("advantage", learner.advantage), "greedy", None)
+    if greedy is not None and greedy not in config.grow:
+        raise ConfigError(
+            f"{where}.advantage.greedy: no step of grow is called '{greedy}' ({nearest(greedy, config.grow)})"
+        )
+    for selection in learner.examples.values():
+        n = config.grow[selection.source].n
+        if n < 2 and learner.advantage.kind not in ALONE:
+            raise ConfigError(
+                f"grow.{selection.source}.n: {learner.advantage.kind} compares the responses to a problem with each "
+                "other; draw 2 at least"
+            )

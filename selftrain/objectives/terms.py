@@ -1,0 +1,91 @@
+"""What an objective sees of one forward pass, and what it gives back.
+
+Values per token are ``[N]``: the tokens that carry loss, of all sequences of the pass end to end; prompts, padding and
+tokens the policy did not write are not among them, the end token is. Values per sequence are ``[S]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The tokens of one forward pass; what an objective does not ask for (``needs``) is None."""
+
+    logprobs: Tensor
+    """``[N]`` log p(token) under the model that is fitted, with its gradient; nats, fp32."""
+    sequences: Tensor
+    """``[N]`` which sequence each token belongs to, from 0 to S - 1."""
+    weights: Tensor
+    """``[S]``; multiplies the loss of a sequence."""
+    labels: Tensor | None = None
+    """``[S]`` in [0, 1]: how right a response is."""
+    reference: Tensor | None = None
+    """``[N]`` log p(token) under the reference, constant."""
+    old: Tensor | None = None
+    """``[N]`` log p(token) under the distribution sampled from, constant."""
+    advantages: Tensor | None = None
+    """``[N]``, constant."""
+    pairs: Tensor | None = None
+    """``[P, 2]`` sequences of each pair: the chosen one, then the rejected one."""
+
+    def sums(self, values: Tensor) -> Tensor:
+        """``[N]`` to ``[S]``: the sum over each sequence's tokens; 0 for one that has none."""
+        return values.new_zeros(len(self.weights)).index_add(0, self.sequences, values)
+
+    def means(self, values: Tensor) -> Tensor:
+        """``[N]`` to ``[S]``: the mean over each sequence's tokens; 0 for one that has none."""
+        counts = self.sums(values.new_ones(len(values)))
+        return self.sums(values) / counts.clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sizes of the whole optimizer step, over all its forward passes and ranks."""
+
+    tokens: int
+    """Tokens that carry loss."""
+    sequences: int
+    pairs: int = 0
+    divergence: float = 0.0
+    """KTO's z: the mean log-ratio of responses to prompts they do not answer, at least 0."""
+
+
+class Mean(NamedTuple):
+    """A mean whose parts can be added up."""
+
+    total: Tensor | float
+    over: float
+    """How many it is the sum of."""
+
+
+class Loss(NamedTuple):
+    """Part of a step's loss."""
+
+    value: Tensor
+    """The parts of all forward passes add up to the step's loss, however it is cut; 0 where nothing carries loss."""
+    measures: Mapping[str, Mean] = {}
+    """What is logged beside it."""
+
+
+@dataclass
+class Tally:
+    """Means over the forward passes of a step."""
+
+    totals: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, measures: Mapping[str, Mean]) -> None:
+        for name, (total, over) in measures.items():
+            former = self.totals.setdefault(name, [0.0, 0.0])
+            former[0] += float(total)
+            former[1] += over
+
+    def means(self) -> dict[str, float]:
+        """Means of what was counted at all."""
+        return {name: total / over for name, (total, over) in self.totals.items() if over}

@@ -1,0 +1,79 @@
+"""Model references: the one form in which a config names a model.
+
+``base`` (the model the run starts from, after its warm-up), ``policy``, ``learner:NAME``, or a folder or hub name. A
+learner means its newest finished checkpoint, or with the suffix ``@previous`` the one before that, with ``@start`` the
+one it began with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selftrain.config import ConfigError
+from selftrain.planning.settings import POLICY
+from selftrain.registry import nearest, resolve
+from selftrain.schema import RunConfig
+
+BASE, LEARNER = "base", "learner:"
+SUFFIXES = ("previous", "start")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference, read."""
+
+    name: str
+    """Of a learner, or where else the model lies."""
+    learner: bool
+    when: Literal["newest", "previous", "start"] = "newest"
+
+    def at(self, config: RunConfig, iteration: int, stage: str) -> int:
+        """The iteration whose checkpoint of the learner it means to a stage; 0 is before the first."""
+        if self.when == "start":
+            return 0
+        newest = iteration if self.name in trained_before(config, stage) else iteration - 1
+        return max(0, newest - (self.when == "previous"))
+
+
+def read_reference(text: str, config: RunConfig, where: str) -> Reference:
+    """Raises ConfigError where it names a learner that is not there."""
+    name, at, suffix = text.rpartition("@")
+    if not at or suffix not in SUFFIXES:
+        name, suffix = text, "newest"
+    if name == BASE:
+        return Reference(POLICY, True, "start")
+    if name != POLICY and not name.startswith(LEARNER):
+        if suffix != "newest":
+            raise ConfigError(f"{where}: '{text}': @{suffix} follows a learner, such as policy@{suffix}")
+        return Reference(name, False)
+    learner = name.removeprefix(LEARNER)
+    if learner not in {*config.learners, POLICY}:
+        raise ConfigError(f"{where}: '{text}' names no learner ({nearest(learner, config.learners)})")
+    return Reference(learner, True, suffix)  # type: ignore[arg-type]
+
+
+def trained_before(config: RunConfig, stage: str) -> set[str]:
+    """Learners that are trained before a stage of the same iteration: ``grow``, ``score``, ``evaluate`` or
+    ``improve-NAME``."""
+    order = training_order(config)
+    if stage == "evaluate":
+        return set(order)
+    if stage == "score":
+        return {name for name in order if config.learners[name].when == "before_score"}
+    learner = stage.removeprefix("improve-")
+    return set(order[: order.index(learner)]) if learner in order else set()
+
+
+def training_order(config: RunConfig) -> list[str]:
+    """Those that train before Score, then those after it, each as written."""
+    return sorted(config.learners, key=lambda name: config.learners[name].when != "before_score")
+
+
+def score_references(config: RunConfig) -> dict[str, str]:
+    """Models that reward sources ask, by their place in the config."""
+    return {
+        f"reward.sources.{name}.{option}": str(source.options[option])
+        for name, source in config.reward.sources.items()
+        for option in getattr(resolve("reward", source.kind), "models", ())
+    }

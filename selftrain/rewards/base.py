@@ -1,0 +1,45 @@
+"""What a reward source is given, and what it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from selftrain.types import Sample, Score, Verdict
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+
+class Judged(NamedTuple):
+    """A sample and what the verifier says of it."""
+
+    sample_id: str
+    verdict: Verdict
+    sample: Sample | None = None
+    """None where every source of the run says ``verdict_only``: reading them all takes its time."""
+
+
+class Models(Protocol):
+    """The models of a run, as a source may use them; a reference is what configs write (``policy``, a path ...)."""
+
+    def log_ratios(self, model: str, reference: str, samples: Sequence[Sample]) -> list[NDArray[float32]]:
+        """log p(token) under the model minus that under the reference: ``[L]`` for each sample, raw.
+
+        The end token is scored where the response came to its end; one that a stop string cut short has it added, so
+        that ``L`` may be one more than the sample's ids.
+        """
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token of a response."""
+
+    def name(self, model: str) -> str:
+        """Stands for the weights behind a reference, as scores record them."""
+
+
+class RewardSource(Protocol):
+    """Numbers for judged samples."""
+
+    def scores(self, judged: Sequence[Judged], source: str, models: Models) -> Iterator[Score]:
+        """One score for each, in order, under this name; invalid where there is no number to be had."""

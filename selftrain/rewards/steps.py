@@ -1,0 +1,38 @@
+"""Where the steps of a response end, as spans of its own tokens.
+
+A step is what stands before a separator, the separator with it. The response is never encoded again: prefixes that are
+written out and encoded anew end a token or two inside the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of each token, as it reads behind the one before it: a word's space belongs to the word."""
+    if not ids:
+        return []
+    alone = tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True)
+    both = tokenizer.batch_decode([list(pair) for pair in pairwise(ids)], skip_special_tokens=True)
+    return [alone[0], *(pair[len(before) :] for pair, before in zip(both, alone, strict=False))]
+
+
+def step_ends(texts: Sequence[str], separator: str) -> tuple[int, ...]:
+    """Exclusive ends of the steps of tokens with these texts; the last one is their number.
+
+    Separators that follow each other, and those with nothing but white space before them, end no step of their own.
+    """
+    ends: list[int] = []
+    text, begun = "", 0
+    for place, piece in enumerate(texts):
+        text += piece
+        while (at := text.find(separator, begun)) >= 0:
+            if text[begun:at].strip() and (not ends or ends[-1] <= place):
+                ends.append(place + 1)
+            begun = at + len(separator)
+    if not text[begun:].strip() and ends:
+        ends.pop()  # What follows the last separator, if no more than the end token, belongs to the last step.
+    return tuple(dict.fromkeys([*ends, len(texts)])) if texts else ()

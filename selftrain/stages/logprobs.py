@@ -1,0 +1,131 @@
+"""Log-probabilities of an iteration's responses under the models of the run, each computed once.
+
+They lie beside the iteration, a file for each checkpoint by its digest: what a reward source asked of a reference is
+there when a learner asks for the same, and after a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain import records
+from selftrain.errors import RunError
+from selftrain.models.adapters import adapter_base
+from selftrain.planning.plan import Model
+from selftrain.selection import as_scored
+from selftrain.session import Session
+from selftrain.types import Example, Sample, TokenScores
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+    from selftrain.training.scoring import Scorer
+
+    Vector = NDArray[float32]
+
+
+class Logprobs:
+    """A context manager: models stay loaded until it is left."""
+
+    def __init__(self, session: Session, iteration: int) -> None:
+        self._session, self._iteration = session, iteration
+        self._folder = session.run.iteration(iteration) / "logprobs"
+        self._known: dict[str, dict[str, Vector]] = {}
+        self._scorers: dict[Path, Scorer] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Logprobs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        self._scorers.clear()
+
+    def of(self, model: Model, examples: Sequence[Example], temperature: float = 1.0) -> list[Vector]:
+        """log p of every response token: ``[L]`` each, 0 outside the loss mask.
+
+        Raises:
+            RunError: the model could not be loaded or run.
+        """
+        name = model.digest if temperature == 1.0 else f"{model.digest}-T{temperature:g}"
+        known = self._known.setdefault(name, {}) or self._read(name)
+        keys = [_key(one) for one in examples]
+        missing = {key: one for key, one in zip(keys, examples, strict=True) if key not in known}
+        if missing:
+            found = self._computed(model.checkpoint, list(missing.values()), temperature)
+            known.update(zip(missing, found, strict=True))
+            self._write(name)
+        return [known[key] for key in keys]
+
+    def _computed(self, checkpoint: Path, examples: list[Example], temperature: float) -> list[Vector]:
+        self._session.free_for_training()
+        try:
+            for other, scorer in self._scorers.items():
+                if adapter_base(other) == checkpoint:
+                    return scorer.base_logprobs(examples, temperature=temperature)
+            return self._scorer(checkpoint).logprobs(examples, temperature=temperature)
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            raise RunError(
+                f"iteration {self._iteration}: {checkpoint} could not score the responses: {type(error).__name__}: "
+                f"{error}; mend that, or free memory, and run the same command again"
+            ) from error
+
+    def _scorer(self, checkpoint: Path) -> Scorer:
+        if checkpoint not in self._scorers:
+            from selftrain.training.scoring import Scorer
+
+            self._scorers[checkpoint] = self._stack.enter_context(Scorer(checkpoint))
+        return self._scorers[checkpoint]
+
+    def _read(self, name: str) -> dict[str, Vector]:
+        import numpy as np
+
+        if (path := self._folder / f"{name}.parquet").exists():
+            for key, values in zip(*records.columns(path, "key", "logprobs"), strict=True):
+                self._known[name][key] = np.asarray(values, np.float32)
+        return self._known[name]
+
+    def _write(self, name: str) -> None:
+        rows = [TokenScores(key, tuple(values.tolist())) for key, values in self._known[name].items()]
+        records.write(self._folder / f"{name}.parquet", TokenScores, rows)
+
+
+def _key(example: Example) -> str:
+    """Stands for a prompt and what is scored behind it."""
+    ids = array("q", [len(example.prompt_ids), *example.prompt_ids, *example.response_ids])
+    mask = b"" if example.loss_mask is None else bytes(example.loss_mask)
+    return hashlib.sha256(ids.tobytes() + mask).hexdigest()[:20]
+
+
+class RunModels:
+    """The models of a run as reward sources use them (`selftrain.rewards.base.Models`)."""
+
+    def __init__(self, session: Session, iteration: int, stage: str, logprobs: Logprobs) -> None:
+        self._session, self._iteration, self._stage, self._logprobs = session, iteration, stage, logprobs
+
+    def log_ratios(self, model: str, reference: str, samples: Sequence[Sample]) -> list[Any]:
+        own, other = self._model(model), self._model(reference)
+        examples = [as_scored(sample, self._session.tokenizer.eos_token_id) for sample in samples]
+        if own.digest == other.digest:
+            import numpy as np
+
+            return [np.zeros(len(one.response_ids), np.float32) for one in examples]
+        pairs = zip(self._logprobs.of(own, examples), self._logprobs.of(other, examples), strict=True)
+        return [mine - theirs for mine, theirs in pairs]
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        from selftrain.rewards.steps import pieces
+
+        return pieces(self._session.tokenizer, ids)
+
+    def name(self, model: str) -> str:
+        return self._model(model).digest
+
+    def _model(self, text: str) -> Model:
+        return self._session.stages.model(text, self._iteration, self._stage, "reward.sources")

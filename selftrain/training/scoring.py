@@ -1,0 +1,123 @@
+"""Log-probabilities of given responses under a checkpoint, token by token: what ratios and rewards are made of.
+
+The same chunked function as the loss reads them, so that a number scored here is the one that is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selftrain.models import adapters, checkpoint
+from selftrain.models.logprobs import batch_logprobs, check_head
+from selftrain.training.data import MicroBatch, learnt, micro_batches
+from selftrain.types import Example
+
+Scores = NDArray[np.float32]
+
+BATCH_TOKENS = 8192
+"""Tokens of one forward pass at most, padding counted."""
+
+
+class Scorer:
+    """One checkpoint in this process, ready to be asked; a context manager that frees its memory.
+
+    Args:
+        checkpoint: folder or hub name of a causal language model, or of an adapter on one.
+        dtype: of the computation: float32, bfloat16 or auto (bfloat16 on a GPU). Results are fp32.
+
+    Raises:
+        OSError, ValueError, RuntimeError: it does not load, or its architecture is unknown.
+    """
+
+    def __init__(self, checkpoint_path: Path | str, *, dtype: str = "auto", device: str = "auto") -> None:
+        self._model: Any = checkpoint.load_model(checkpoint_path, dtype=dtype, device=device).eval()
+        check_head(self._model)
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def logprobs(self, examples: Sequence[Example], *, temperature: float = 1.0) -> list[Scores]:
+        """log p(y_t | x, y_<t) of every response token, the end token included: ``[L]`` each, in the order given.
+
+        Tokens outside the loss mask, which the policy did not write, get 0.
+
+        Args:
+            temperature: of the distribution: logits are divided by it.
+
+        Raises:
+            ValueError: a log-probability is not a number.
+        """
+        return score(self._model, examples, temperature=temperature)
+
+    def base_logprobs(self, examples: Sequence[Example], *, temperature: float = 1.0) -> list[Scores]:
+        """The same of an adapter's base, whose weights are here already."""
+        with adapters.switched_off(self._model):
+            return self.logprobs(examples, temperature=temperature)
+
+
+def log_ratios(
+    policy: Path | str, reference: Path | str, examples: Sequence[Example], *, dtype: str = "auto", device: str = "auto"
+) -> list[Scores]:
+    """d_t = log pi(y_t | .) - log pi_ref(y_t | .) of every response token: ``[L]`` each, raw: no beta is in it.
+
+    An adapter and its base are loaded once; a checkpoint against itself not at all.
+    """
+    if str(policy) == str(reference):
+        return [np.zeros(len(one.response_ids), np.float32) for one in examples]
+    with Scorer(policy, dtype=dtype, device=device) as scorer:
+        own = scorer.logprobs(examples)
+        if _same_weights(adapters.adapter_base(policy), reference):
+            return _minus(own, scorer.base_logprobs(examples))
+    with Scorer(reference, dtype=dtype, device=device) as scorer:
+        return _minus(own, scorer.logprobs(examples))
+
+
+def _same_weights(base: Path | None, reference: Path | str) -> bool:
+    return base is not None and (str(base) == str(reference) or base.resolve() == Path(reference).resolve())
+
+
+def _minus(own: Iterable[Scores], others: Iterable[Scores]) -> list[Scores]:
+    return [mine - other for mine, other in zip(own, others, strict=True)]
+
+
+def score(
+    model: Any,
+    examples: Sequence[Example],
+    *,
+    temperature: float = 1.0,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> list[Scores]:
+    """As `Scorer.logprobs`, of a model that is loaded; its mode is the caller's."""
+    found: list[Scores] = [np.zeros(len(one.response_ids), np.float32) for one in examples]
+    batches = micro_batches(examples, batching="bucketed", max_tokens=BATCH_TOKENS, pad=0, device=model.device)
+    for batch in batches:
+        with torch.inference_mode(), autocast or nullcontext():
+            values = batch_logprobs(
+                model, batch.input_ids, batch.position_ids, batch.positions, temperature=temperature
+            )
+        for index, own in zip(batch.examples.tolist(), _split(values, batch), strict=True):
+            found[index][learnt(examples[index])] = own
+    if not all(np.isfinite(own).all() for own in found):
+        raise ValueError("the model gives a response a log-probability that is not a number; compute in float32")
+    return found
+
+
+def _split(values: torch.Tensor, batch: MicroBatch) -> Iterator[Scores]:
+    """By sequence; tokens of one stand together."""
+    counts = torch.bincount(batch.terms.sequences, minlength=len(batch.examples))
+    return (own.numpy() for own in values.float().cpu().split(counts.tolist()))
