@@ -20,6 +20,9 @@ from selftrain.digests import file_digest
 from selftrain.errors import RunError, StaleStage
 from selftrain.files import TEMPORARY, place, read_json, remove, write_json
 
+REMOVED = "removed.json"
+"""Of an iteration: the outputs that were removed on purpose, and are not missed."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -63,8 +66,11 @@ class Stage:
                 f"iteration {self.iteration}, stage '{self.name}' was done with other settings: "
                 f"{', '.join(differing)}; set them back, choose another run.name"
             )
+        gone = removed(self.folder)
         for name, (size, _) in read_json(self.mark)["outputs"].items():
             file = self.folder / name
+            if any(file.is_relative_to(self.folder / folder) for folder in gone):
+                continue
             if not file.exists() or file.stat().st_size != size:
                 return (
                     f"iteration {self.iteration}, stage '{self.name}': {file} is missing or changed since it was "
@@ -131,6 +137,12 @@ def begun_otherwise(folder: Path, depends: Mapping[str, Any]) -> list[str]:
     if not note.exists():
         write_json(note, depends)
     return differences(read_json(note), depends)
+
+
+def removed(folder: Path) -> list[str]:
+    """What of an iteration was removed on purpose, by its place in the folder."""
+    note = folder / REMOVED
+    return list(read_json(note)) if note.exists() else []
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

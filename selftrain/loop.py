@@ -13,11 +13,14 @@ from selftrain.errors import RunError, StaleStage
 from selftrain.evaluation import is_verdict
 from selftrain.events import Evaluated, Event, Finished, Notice, StageFinished
 from selftrain.files import write_text
+from selftrain.planning.settings import evaluated
 from selftrain.registry import nearest
 from selftrain.session import Session
 from selftrain.stages.evaluate import metrics_of, rejudged
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
+from selftrain.stages.resident import roll_back
+from selftrain.stages.thinning import thin_out
 
 
 def run(session: Session, until: str | None = None) -> Iterator[Event]:
@@ -34,6 +37,7 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
         yield Notice(line, "warning")
     for line in said(session):
         yield Notice(line, "info")
+    yield from roll_back(session)
     for stage, work in preparation(session):
         yield from finish(session, stage, work)
         if until in (stage.name, stage.label):
@@ -43,8 +47,7 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
             yield from finish(session, stage, work)
             if until in (stage.name, stage.label):
                 return
-        append_metrics(session, iteration)
-        if reason := stop_reason(session, iteration):
+        if reason := close(session, iteration):
             yield Finished(str(session.run.root), reason)
             return
     yield Finished(str(session.run.root), f"all {config.loop.iterations} iterations are done")
@@ -64,13 +67,25 @@ def finish(session: Session, stage: Stage, work: Work) -> Iterator[Event]:
         raise RunError(f"stage {stage.label} ended without its mark after {time.monotonic() - began:.0f} s")
 
 
+def close(session: Session, iteration: int) -> str | None:
+    """What follows the stages of an iteration; why the loop ends here, if it does."""
+    reason = None
+    if evaluated(session.config, iteration):
+        append_metrics(session, iteration)
+        reason = stop_reason(session, iteration)
+    thin_out(session, iteration)
+    return reason
+
+
 def append_metrics(session: Session, iteration: int) -> None:
     """``metrics.jsonl``: the lines of all iterations so far, written as a whole, so that no kill can tear it.
 
     Lines of later iterations, done before this command, stay.
     """
     lines = [
-        json.dumps(row, sort_keys=True) + "\n" for number in range(iteration + 1) for row in metrics_of(session, number)
+        json.dumps(row, sort_keys=True) + "\n"
+        for number in looks(session, iteration)
+        for row in metrics_of(session, number)
     ]
     text = "".join(lines)
     path = session.run.metrics
@@ -83,14 +98,20 @@ def stop_reason(session: Session, iteration: int) -> str | None:
     rule = session.config.loop.stop
     if rule is None:
         return None
-    history = [validation(session, number) for number in range(iteration + 1)]
-    best = max(range(len(history)), key=lambda i: history[i])
-    if iteration - best < rule.patience:
+    history = {number: validation(session, number) for number in looks(session, iteration)}
+    best = max(history, key=lambda number: history[number])
+    if sum(number > best for number in history) < rule.patience:
         return None
+    often = "iteration(s)" if session.config.loop.evaluate_every == 1 else "evaluation(s)"
     return (
-        f"{rule.metric} on {rule.split} has not improved for {rule.patience} iteration(s): best {history[best]:.3f} "
-        f"in iteration {best}, now {history[-1]:.3f}"
+        f"{rule.metric} on {rule.split} has not improved for {rule.patience} {often}: best {history[best]:.3f} "
+        f"in iteration {best}, now {history[iteration]:.3f}"
     )
+
+
+def looks(session: Session, iteration: int) -> list[int]:
+    """Iterations up to this one that are evaluated."""
+    return [number for number in range(iteration + 1) if evaluated(session.config, number)]
 
 
 def validation(session: Session, iteration: int) -> float:

@@ -148,6 +148,9 @@ class Optim:
 
     lr: Positive = 1e-5
     schedule: Literal["cosine", "constant"] = "cosine"
+    state: Literal["reset", "keep"] = "reset"
+    """Of a learner that starts from its last iteration: reset: moments and schedule begin anew in every iteration;
+    keep: they go on, and the schedule spans the run."""
     warmup: Share = 0.05
     """Share of the steps over which the learning rate rises."""
     min_lr: Share = 0.1
@@ -294,6 +297,19 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Accept:
+    """Which problems of a step are learnt from, by how often they were solved."""
+
+    accuracy: tuple[Share, Share] = (0.2, 0.8)
+    """Smallest and largest share of right samples, both included: nothing is learnt from problems that are always or
+    never solved."""
+    oversample: Count = 4
+    """Problems asked at most, as a multiple of ``prompts``; so many at a time until enough are accepted."""
+    truncated: Literal["keep", "drop"] = "keep"
+    """drop: problems with a response that was cut short are not accepted."""
+
+
+@dataclass(frozen=True)
 class Grow(Sampling):
     """A step of Grow."""
 
@@ -304,6 +320,8 @@ class Grow(Sampling):
     """Right samples after which a problem is done, counted by index."""
     prompts: Count | None = None
     """Problems per iteration, shared among the tasks by weight; all where none is given."""
+    accept: Accept | None = None
+    """Ask further problems until ``prompts`` of them are solved neither too often nor too seldom."""
     model: str = "policy"
     """Who writes: the policy; or a teacher: a folder or hub name, or the name under which a server knows it."""
     sampler: Any = "transformers"
@@ -351,12 +369,19 @@ class Stop:
     metric: str = "pass@1"
     split: str = "val"
     patience: Count = 1
-    """Iterations without a better value before the loop stops."""
+    """Evaluations without a better value before the loop stops."""
 
 
 @dataclass(frozen=True)
 class Loop:
     iterations: Size = 3
+    evaluate_every: Count = 1
+    """Iterations from one evaluation to the next; the first and the last are always evaluated."""
+    save_every: Count = 1
+    """Iterations from one saved optimizer state to the next, where ``optim.state`` is keep: so many are done again at
+    most after a kill."""
+    keep: Count | None = None
+    """Newest iterations whose checkpoints stay on disk, the best one beside them; all where none is given."""
     stop: Stop | None = None
 
 

@@ -43,6 +43,8 @@ class Session:
     config: RunConfig
     run: RunDir
     _open: ExitStack = field(default_factory=ExitStack)
+    trainers: dict[str, tuple[Path, Any]] = field(default_factory=dict)
+    """By learner: the checkpoint its resident trainer stands at, and what holds it."""
     _teachers: dict[str, dict[str, Prompter]] = field(default_factory=dict)
     _values: dict[str, dict[str, float]] = field(default_factory=dict)
     """What generation configs say, by model."""

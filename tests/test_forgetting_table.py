@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from selftrain.planning.best import best_iteration
 from selftrain.report.forgetting import advice, forgetting_lines, overview_lines
-from selftrain.report.run import best_iteration
 
 
 def line(iteration: int, task: str, metric: str, value: float, *test: float) -> dict[str, Any]:

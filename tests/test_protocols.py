@@ -14,9 +14,9 @@ from selftrain import records, registry
 from selftrain.cli import main
 from selftrain.config import ConfigError, check_tree, instantiate, to_tree
 from selftrain.intervals import mean_interval
+from selftrain.planning.best import best_iteration
 from selftrain.protocols.base import Graded
 from selftrain.report.protocols import protocol_lines
-from selftrain.report.run import best_iteration
 from selftrain.schema import Component
 from selftrain.tasks.gsm8k import GSM8K
 from selftrain.types import Problem, Sample

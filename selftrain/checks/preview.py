@@ -49,7 +49,11 @@ def reuse(session: Session) -> Iterator[str]:
             f"{', '.join(stage.reads)}"
         )
         return
-    shared = shared_samples(session, iteration, {step: work_list(session, iteration, step) for step in config.grow})
+    shared = shared_samples(
+        session,
+        iteration,
+        {step: work_list(session, iteration, step) for step in config.grow},
+    )
     if maker := shared.foreseen(samples_folder(session, iteration)):
         yield f"grow of iteration {iteration}: taken from {shared.path}, run {maker} did the same"
 

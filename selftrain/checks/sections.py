@@ -41,6 +41,34 @@ def check_names(config: RunConfig) -> None:
     _check_evaluate(config)
     _check_held_out(config)
     _check_stop(config)
+    _check_online(config)
+
+
+def _check_online(config: RunConfig) -> None:
+    """Whether what goes on from iteration to iteration can."""
+    if config.loop.keep == 1:
+        raise ConfigError("loop.keep: the iteration before is read while the next is made; set it to 2 at least")
+    for name, step in config.grow.items():
+        if step.accept is None:
+            continue
+        if step.prompts is None:
+            raise ConfigError(f"grow.{name}.accept: fills a batch of grow.{name}.prompts, which is not set; set it")
+        low, high = step.accept.accuracy
+        if low > high:
+            raise ConfigError(
+                f"grow.{name}.accept.accuracy: [{low:g}, {high:g}] holds no number; write the smaller first"
+            )
+    for name, learner in config.learners.items():
+        optim, where = learner.optim, f"learners.{name}.optim"
+        if optim.state == "keep" and learner.init != "previous":
+            raise ConfigError(
+                f"{where}.state: keep goes on from the last iteration; set learners.{name}.init to previous"
+            )
+        if optim.state == "keep" and optim.steps is None and (optim.schedule == "cosine" or optim.warmup):
+            raise ConfigError(
+                f"{where}.steps: a schedule over the run needs the steps of an iteration; set it, or set schedule: "
+                "constant and warmup: 0"
+            )
 
 
 def _check_evaluate(config: RunConfig) -> None:

@@ -126,7 +126,9 @@ def grow(config: RunConfig) -> dict[str, Any]:
     }
     early = [name for name, step in config.grow.items() if step.enough]
     # Where a step ends early, verdicts and what counts of them decide what is drawn.
-    ended = {**judged(config), "enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
+    ended = {"enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
+    if early or any(step.accept for step in config.grow.values()):
+        ended |= judged(config)
     return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **ended}
 
 
@@ -147,6 +149,8 @@ def improve(config: RunConfig, learner: str) -> dict[str, Any]:
     replayed = [selection.source for selection in chosen.examples.values() if selection.source.startswith(REPLAY)]
     tree = by_contents(fit(to_tree(chosen)), [*replayed, chosen.reference])
     tree |= {"objective": component("objective", chosen.objective)}
+    if chosen.optim.state == "keep" and (chosen.optim.schedule == "cosine" or chosen.optim.warmup):
+        tree["schedule over"] = config.loop.iterations
     if chosen.advantage is not None:
         tree |= {"advantage": component("advantage", chosen.advantage)}
     return {"run.seed": config.run.seed, "learners": {learner: tree}, **per_task(config, "train_prompt")}

@@ -41,16 +41,17 @@ def read_reference(text: str, config: RunConfig, where: str) -> Reference:
     name, at, suffix = text.rpartition("@")
     if not at or suffix not in SUFFIXES:
         name, suffix = text, "newest"
+    learner = name == POLICY or name.startswith(LEARNER)
+    if suffix != "newest" and not learner:
+        raise ConfigError(f"{where}: '{text}': @{suffix} follows a learner, such as policy@{suffix}")
     if name == BASE:
         return Reference(POLICY, True, "start")
-    if name != POLICY and not name.startswith(LEARNER):
-        if suffix != "newest":
-            raise ConfigError(f"{where}: '{text}': @{suffix} follows a learner, such as policy@{suffix}")
+    if not learner:
         return Reference(name, False)
-    learner = name.removeprefix(LEARNER)
-    if learner not in {*config.learners, POLICY}:
-        raise ConfigError(f"{where}: '{text}' names no learner ({nearest(learner, config.learners)})")
-    return Reference(learner, True, suffix)  # type: ignore[arg-type]
+    wanted = name.removeprefix(LEARNER)
+    if wanted not in {*config.learners, POLICY}:
+        raise ConfigError(f"{where}: '{text}' names no learner ({nearest(wanted, config.learners)})")
+    return Reference(wanted, True, suffix)  # type: ignore[arg-type]
 
 
 def trained_before(config: RunConfig, stage: str) -> set[str]:

@@ -29,6 +29,16 @@ def sampling_of(config: RunConfig) -> Sampling:
     return next((replace(step.sampling(), stop_ids=()) for step in config.grow.values()), Sampling())
 
 
+def evaluated(config: RunConfig, iteration: int) -> bool:
+    """Whether an iteration ends with an evaluation."""
+    return iteration % config.loop.evaluate_every == 0 or iteration == config.loop.iterations
+
+
+def evaluated_before(config: RunConfig, iteration: int) -> int:
+    """The last iteration before this one, from 1 on, that is evaluated."""
+    return (iteration - 1) // config.loop.evaluate_every * config.loop.evaluate_every
+
+
 def objective_needs(objective: Component) -> frozenset[str]:
     """What an objective reads of examples beside their tokens."""
     needs: frozenset[str] = instantiate("objective", objective).needs

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from selftrain.planning.best import watched_tasks
 from selftrain.report.export import Data
-from selftrain.report.forgetting import watched_tasks
 from selftrain.report.licences import FREE, UNKNOWN
 from selftrain.report.lineage import Lineage
 from selftrain.report.method import REST_EM, adapter_section, method, method_name, opening

@@ -11,8 +11,8 @@ from selftrain.artifacts import RunDir
 from selftrain.compose import ConfigError, read_tree
 from selftrain.errors import RunError
 from selftrain.files import read_json
+from selftrain.planning.best import best_iteration
 from selftrain.registry import nearest
-from selftrain.report.run import best_iteration
 
 
 @dataclass(frozen=True)

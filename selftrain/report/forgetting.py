@@ -4,7 +4,6 @@ the tasks and the text that a run watches and never learns."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from selftrain.report.tables import Row, align, by_split, change, estimate, metric_name, p_value
 
@@ -19,11 +18,6 @@ LEGEND = (
 )
 CHANCE = 0.05
 """Of advice where nothing has changed, over all lines of the table together (Bonferroni)."""
-
-
-def watched_tasks(config: Mapping[str, Any]) -> frozenset[str]:
-    """Tasks of weight 0, of a resolved config as a plain tree."""
-    return frozenset(name for name, task in config["tasks"].items() if task.get("weight") == 0)
 
 
 def forgetting_table(rows: Sequence[Row], watched: Collection[str] = ()) -> list[list[str]]:

@@ -10,14 +10,15 @@ from typing import Any
 from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.compose import read_tree
-from selftrain.evaluation import JUDGE, is_verdict
+from selftrain.evaluation import JUDGE
 from selftrain.files import read_json
+from selftrain.planning.best import best_iteration, watched_tasks
 from selftrain.regrading import lines, why
 from selftrain.report.audits import audit_lines
-from selftrain.report.forgetting import forgetting_lines, overview_lines, watched_tasks
+from selftrain.report.forgetting import forgetting_lines, overview_lines
 from selftrain.report.html import write_report
 from selftrain.report.protocols import protocol_lines
-from selftrain.report.tables import iterations_table, metric_name
+from selftrain.report.tables import iterations_table
 
 SHOWN_SAMPLES = 6
 OF_SAMPLE, OF_VERDICT = ("problem_id", "index", "text", "finish_reason"), ("status", "answer", "reason")
@@ -107,28 +108,6 @@ def checkpoint_of(run: RunDir, iteration: int) -> str:
     made = run.iteration(iteration) if iteration else run.warmup
     found = [path for path in (made / "policy" / "checkpoint", run.start) if path.exists()]
     return str(found[0]) if found else "the model the run started from"
-
-
-def best_iteration(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> tuple[int, str] | None:
-    """The iteration with the highest value on validation, and of what: ``pass@1 on val``; None without one.
-
-    Metric and split are those of ``loop.stop``. Without it they are pass@1, or avg@n where there is none, on ``val``.
-    The value is the mean over tasks that have a weight; of equals the earliest is the best.
-
-    Args:
-        rows: lines of metrics.
-        config: a resolved config as a plain tree.
-    """
-    rule, watched = config["loop"]["stop"] or {}, watched_tasks(config)
-    split = rule.get("split", "val")
-    rows = [row for row in rows if row["split"] == split and is_verdict(row) and row["task"] not in watched]
-    if not rows:
-        return None
-    metric = rule.get("metric") or ("pass@1" if "pass@1" in rows[0] else metric_name(rows, "avg"))
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        values.setdefault(row["iteration"], []).append(row[metric])
-    return max(values, key=lambda i: sum(values[i]) / len(values[i])), f"{metric} on {split}"
 
 
 def selections(run: RunDir) -> dict[int, dict[str, int]]:

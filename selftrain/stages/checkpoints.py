@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from selftrain.files import replacing
 from selftrain.models.adapters import adapter_base, set_base
 from selftrain.schema import Component, Learner, Warmup
 from selftrain.session import Session
+from selftrain.stages.resident import going_on, kept_states, saved, state_file
 from selftrain.types import Example
 
 SHOWN = ("reward accuracy", "clipped")
@@ -45,10 +47,16 @@ def run_fit(
     session.free_for_training()
     chosen = instantiate("objective", objective)
     tokens = 0
-    with replacing(target.with_name("log.jsonl")) as journal, replacing(target) as folder:
+    with ExitStack() as files:
+        journal = files.enter_context(replacing(target.with_name("log.jsonl")))
+        folder = files.enter_context(replacing(target))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
-            asked = replace(asked, temperature=temperature, gap=fitted.gap)
+            learner = target.parent.name
+            asked = going_on(session, iteration, learner, replace(asked, temperature=temperature, gap=fitted.gap))
+            if learner in kept_states(session) and saved(session, iteration):
+                kept = files.enter_context(replacing(state_file(session, iteration, learner)))
+                asked = replace(asked, keep_state=kept)
         states = fit(examples, asked)
         for state in failing_as_run_error(states, f"iteration {iteration}, stage '{stage}'"):
             tokens += state.last.tokens
@@ -60,6 +68,8 @@ def run_fit(
             session.check_stop()
         _name_base(session, folder, folder)
         _carry_template(session, folder)
+    if asked.resident is not None:
+        session.trainers[target.parent.name] = (target, asked.resident)
 
 
 def keep_checkpoint(session: Session, source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from selftrain.evaluation import Outcome, compare, summarise
 from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
 from selftrain.files import read_json, remove, write_json
 from selftrain.judging import Request as Judgement
-from selftrain.planning.settings import sampler_of, sampling_of
+from selftrain.planning.settings import evaluated_before, sampler_of, sampling_of
 from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
 from selftrain.session import Session
@@ -163,7 +163,7 @@ def _row(session: Session, iteration: int, task: str, split: str) -> dict[str, A
     row = summarise(*now, task=task, split=split, iteration=iteration, ks=ks)
     if iteration > 0:
         row["vs_start"] = compare(_outcomes(session, 0, task, split), now)
-        row["vs_previous"] = compare(_outcomes(session, iteration - 1, task, split), now)
+        row["vs_previous"] = compare(_outcomes(session, evaluated_before(config, iteration), task, split), now)
     return row
 
 

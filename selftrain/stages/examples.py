@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import records
+from selftrain.drawing.accept import accepted
 from selftrain.files import replacing, write_json
 from selftrain.pairing import as_pair, balanced, paired
 from selftrain.planning.fingerprints import REPLAY
@@ -64,7 +65,12 @@ def chosen_examples(
 
     def stream() -> Iterator[Candidate]:
         for number in range(iteration, oldest - 1, -1):
-            yield from candidates(session, number, selection.source, scored=chosen.when == "after_score")
+            learnt_from = accepted(session, number, selection.source)
+            for one in candidates(session, number, selection.source, scored=chosen.when == "after_score"):
+                if learnt_from is None or one.sample.problem_id in learnt_from:
+                    yield one
+                else:
+                    chooser.reasons["problem not accepted"] += 1
 
     kept = chooser.choose(stream())
     made = (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from selftrain.budget import ErrorBudget
-from selftrain.drawing.allocate import problems_of
+from selftrain.drawing.accept import accepted, rounds, tallies
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.drawing.store import shared_samples, shared_verdicts
-from selftrain.events import Event, Progress, StageFinished, StageStarted
+from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.session import Session
 from selftrain.stages.verify import set_aside_others, verdicts_folder
@@ -32,10 +32,12 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     started = time.monotonic()
     stage = session.stages.grow(iteration)
     folder = samples_folder(session, iteration)
-    work = {step: work_list(session, iteration, step) for step in session.config.grow}
-    total = sum(len(r.seeds) for requests in work.values() for r in requests)
+    work = {step: work_lists(session, iteration, step) for step in session.config.grow}
+    first = [requests for lists in work.values() for requests in lists[:1]]
+    total = sum(len(r.seeds) for requests in first for r in requests)
     yield StageStarted(iteration, "grow", total, "samples")
-    shared = shared_samples(session, iteration, work)
+    every = {step: [r for requests in lists for r in requests] for step, lists in work.items()}
+    shared = shared_samples(session, iteration, every)
     if taken := (yield from shared.take(folder)):
         stage.finish([folder])
         yield StageFinished(iteration, "grow", time.monotonic() - started, f"{taken} samples of another run", False)
@@ -45,17 +47,24 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     tally = Tally(iteration, total)
     budget = ErrorBudget(session.config.reward.verify.max_errors)
     with Judging(session, iteration, budget) as judging:
-        for step, requests in work.items():
+        for step, lists in work.items():
             judging.begin(step)
             writer = session.writer(step, iteration - 1)
-            for advance in sample_parts(session, Drawing(requests, folder / step, writer, stage, judging)):
-                tally.add(advance)
-                if advance.part is not None:
-                    tally.judging.append(judging.part(advance.part, fresh=advance.fresh))
-                yield tally.progress()
-        for future in tally.judging:
-            future.result()
+            for number, requests in enumerate(lists):
+                if number:
+                    tally.settle()
+                    if enough_accepted(session, iteration, step):
+                        break
+                    tally.expect(requests)
+                stem = folder / (step if len(lists) == 1 else f"{step}-round{number}")
+                for advance in sample_parts(session, Drawing(requests, stem, writer, stage, judging)):
+                    tally.add(advance)
+                    if advance.part is not None:
+                        tally.judging.append(judging.part(advance.part, fresh=advance.fresh))
+                    yield tally.progress()
+        tally.settle()
     budget.check()
+    yield from told_accepted(session, iteration)
     yield from shared.publish(folder)
     stage.finish([folder])
     verdicts = verdicts_folder(session, iteration)
@@ -78,6 +87,15 @@ class Tally:
         self.tokens += advance.tokens
         self.saved += advance.saved
 
+    def expect(self, requests: Sequence[Request]) -> None:
+        """More is to be drawn than was foreseen."""
+        self._total += sum(len(request.seeds) for request in requests)
+
+    def settle(self) -> None:
+        """Wait for the verdicts on all that is drawn."""
+        for future in self.judging:
+            future.result()
+
     def progress(self) -> Progress:
         return Progress(self._iteration, "grow", self.done, self._total, self.tokens, dict(self.counts()))
 
@@ -98,19 +116,44 @@ class Tally:
         return f"{judged} samples, {share:.1f} % right" + (f" ({others})" if others else "") + saved
 
 
+def enough_accepted(session: Session, iteration: int, step: str) -> bool:
+    found = accepted(session, iteration, step)
+    return found is None or len(found) >= (session.config.grow[step].prompts or 0)
+
+
+def told_accepted(session: Session, iteration: int) -> Iterator[Event]:
+    """What was accepted, where anything may not be."""
+    for name, step in session.config.grow.items():
+        found = accepted(session, iteration, name)
+        if found is not None:
+            asked = len(tallies(session, iteration, name)[1])
+            few = len(found) < (step.prompts or 0)
+            more = "; fewer than were wanted: widen accept.accuracy or raise accept.oversample" if few else ""
+            told = f"iteration {iteration}: {len(found)} of {asked} problems of {name} are learnt from{more}"
+            yield Notice(told, "warning" if few else "info")
+
+
 def work_list(session: Session, iteration: int, step: str) -> list[Request]:
-    """Requests for the train problems of this iteration."""
+    """All requests an iteration may make of a step."""
+    return [request for requests in work_lists(session, iteration, step) for request in requests]
+
+
+def work_lists(session: Session, iteration: int, step: str) -> list[list[Request]]:
+    """Requests for the train problems of this iteration: one list, or one for each round of problems."""
     chosen = session.config.grow[step]
     writer = session.writer(step, iteration - 1)
-    return by_length(
-        request(
-            problem,
-            writer,
-            session.settings(chosen.sampling(), problem.task, chosen.model),
-            session.samples_per_problem(chosen.n, problem.task),
-            seed=session.config.run.seed,
-            iteration=iteration,
-            step=step,
+    return [
+        by_length(
+            request(
+                problem,
+                writer,
+                session.settings(chosen.sampling(), problem.task, chosen.model),
+                session.samples_per_problem(chosen.n, problem.task),
+                seed=session.config.run.seed,
+                iteration=iteration,
+                step=step,
+            )
+            for problem in problems
         )
-        for problem in problems_of(session, iteration, chosen.prompts)
-    )
+        for problems in rounds(session, iteration, chosen)
+    ]

@@ -17,6 +17,7 @@ from selftrain.session import Session
 from selftrain.stages.checkpoints import keep_checkpoint, run_fit
 from selftrain.stages.compared import sampled_at, with_reference
 from selftrain.stages.examples import demonstrated, demonstration_examples, select, selection_file
+from selftrain.stages.resident import carry_on
 from selftrain.types import Example
 
 
@@ -43,6 +44,7 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
         if not any(_own_kept(session, iteration, name) for name in session.config.learners):
             raise NothingAccepted(nothing_accepted(iteration, reasons))
         keep_checkpoint(session, stages.checkpoint(learner, iteration - 1), target)
+        carry_on(session, iteration, learner, stages.checkpoint(learner, iteration - 1), target)
         yield Notice(
             f"iteration {iteration}: no sample for '{learner}' was accepted; it keeps its checkpoint", "warning"
         )

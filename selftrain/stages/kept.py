@@ -17,7 +17,7 @@ from selftrain.errors import RunError
 from selftrain.files import read_json, write_json
 from selftrain.intervals import ratio_test
 from selftrain.planning.problems import question_key
-from selftrain.planning.settings import POLICY
+from selftrain.planning.settings import POLICY, evaluated_before
 from selftrain.schema import Kept
 from selftrain.session import Session
 from selftrain.stages.replay import Row, check_closed, encoder_of, read_rows, replayed_files
@@ -136,7 +136,7 @@ def _line(session: Session, iteration: int, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"iteration": iteration, "task": name, "split": SPLIT}
     row |= {f"nll{end}": round(value, 6) for end, value in zip(("", "_low", "_high"), level[:3], strict=True)}
     row |= {"n_problems": len(now["tokens"]), "n_tokens": sum(now["tokens"])}
-    for against, before in (("vs_start", 0), ("vs_previous", iteration - 1)):
+    for against, before in (("vs_start", 0), ("vs_previous", evaluated_before(session.config, iteration))):
         if iteration > 0:
             row[against] = {"nll": _change(read_json(scores_file(session, before, name)), now, name, before)}
     return row

@@ -9,6 +9,7 @@ from pathlib import Path
 from selftrain.artifacts import Stage
 from selftrain.events import Event
 from selftrain.planning.references import trained_before, training_order
+from selftrain.planning.settings import evaluated
 from selftrain.session import Session
 from selftrain.stages.evaluate import evaluate, rejudged
 from selftrain.stages.grow import grow
@@ -44,7 +45,8 @@ def iteration_stages(session: Session, iteration: int) -> Iterator[tuple[Stage, 
         yield from _improvements(session, iteration, [name for name in order if name in early])
         yield stages.score(iteration), partial(score, session, iteration)
         yield from _improvements(session, iteration, [name for name in order if name not in early])
-    yield stages.evaluate(iteration), partial(evaluate, session, iteration)
+    if evaluated(session.config, iteration):
+        yield stages.evaluate(iteration), partial(evaluate, session, iteration)
 
 
 def _improvements(session: Session, iteration: int, learners: Sequence[str]) -> Iterator[tuple[Stage, Work]]:

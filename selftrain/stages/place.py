@@ -10,16 +10,19 @@ from typing import Any
 from selftrain.artifacts import RunDir, Stage
 from selftrain.config import check_tree, to_tree
 from selftrain.events import Event
+from selftrain.planning.references import score_references
 from selftrain.session import Interrupted, Session
 from selftrain.workers import Worker
 
-LIGHT = ("verify", "score")
-"""Stages that load no model."""
+
+def light(stage: Stage, session: Session) -> bool:
+    """Whether a stage loads no model."""
+    return stage.name == "verify" or (stage.name == "score" and not score_references(session.config))
 
 
 def in_place(session: Session, stage: Stage, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
     """The events of a stage, from wherever it runs."""
-    if session.config.launch.place == "inline" or stage.name in LIGHT:
+    if session.config.launch.place == "inline" or light(stage, session):
         yield from work()
         return
     with Worker("selftrain.stages.place:serve", to_tree(session.config), str(session.run.root), output=True) as worker:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from selftrain import records
 from selftrain.config import instantiate
+from selftrain.drawing.accept import accepted
 from selftrain.errors import RunError
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.rewards.base import Judged, Models, RewardSource
@@ -31,6 +32,7 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
     stage.begin_afresh(session.run, scores_folder(session, iteration))
     parts = records.parts(folder / "verdicts")
     sources = {name: instantiate("reward", source) for name, source in session.config.reward.sources.items()}
+    learnt = {step: accepted(session, iteration, step) for step in session.config.grow}
     yield StageStarted(iteration, "score", len(parts), "parts")
     with Logprobs(session, iteration) as logprobs:
         models = RunModels(session, iteration, "score", logprobs)
@@ -38,7 +40,8 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
             target = scores_folder(session, iteration) / part.name
             if not target.exists():
                 judged = read_judged(session, iteration, part.name, sources)
-                records.write(target, Score, scored(judged, sources, total_weights(session), models))
+                seen = learnt_from(session, iteration, part.name, learnt)
+                records.write(target, Score, scored(judged, sources, total_weights(session), models, seen))
             yield Progress(iteration, "score", number, len(parts))
             session.check_stop()
     stage.finish([scores_folder(session, iteration)])
@@ -55,20 +58,46 @@ def read_judged(session: Session, iteration: int, part: str, sources: Mapping[st
     return [Judged(sample.id, verdict, sample) for sample, verdict in zip(samples, verdicts, strict=True)]
 
 
+def learnt_from(
+    session: Session, iteration: int, part: str, learnt: Mapping[str, set[str] | None]
+) -> Sequence[bool] | None:
+    """Whether each sample of a part is of a problem that is learnt from; None where all are.
+
+    Args:
+        learnt: ids of those problems by step.
+    """
+    chosen = next(own for step, own in learnt.items() if part.startswith(f"{step}-"))
+    if chosen is None:
+        return None
+    return [id in chosen for id in records.column(session.run.iteration(iteration) / "samples" / part, "problem_id")]
+
+
 def scored(
-    judged: Sequence[Judged], sources: Mapping[str, RewardSource], weights: Mapping[str, float], models: Models
+    judged: Sequence[Judged],
+    sources: Mapping[str, RewardSource],
+    weights: Mapping[str, float],
+    models: Models,
+    seen: Sequence[bool] | None = None,
 ) -> list[Score]:
     """For every sample the scores of all sources, in their order, and their total.
+
+    Args:
+        seen: which samples the sources are asked about, None for all; the others' scores are not valid.
 
     Raises:
         RunError: a source gave another number of scores than there are samples.
     """
-    columns = [list(source.scores(judged, name, models)) for name, source in sources.items()]
+    asked = judged if seen is None else [one for one, is_seen in zip(judged, seen, strict=True) if is_seen]
+    columns = [list(source.scores(asked, name, models)) for name, source in sources.items()]
     for name, column in zip(sources, columns, strict=True):
-        if len(column) != len(judged):
-            raise RunError(f"reward.sources.{name} gave {len(column)} scores for {len(judged)} samples")
+        if len(column) != len(asked):
+            raise RunError(f"reward.sources.{name} gave {len(column)} scores for {len(asked)} samples")
     rows = zip(*columns, strict=True)
-    return [score for single in rows for score in (*single, total(single, weights))]
+    found: list[Score] = []
+    for place, one in enumerate(judged):
+        single = next(rows) if seen is None or seen[place] else [Score(one.sample_id, name, False) for name in sources]
+        found += [*single, total(single, weights)]
+    return found
 
 
 def total_weights(session: Session) -> Mapping[str, float]:

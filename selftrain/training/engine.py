@@ -74,12 +74,27 @@ class TorchEngine:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
         self._objective, self._temperature = objective, temperature
-        self._clip = optim.clip
+        self._optim = optim
         self._compute = None if compute == torch.float32 else compute
+        self.begin(steps)
+
+    def begin(self, steps: int) -> None:
+        """A fresh optimizer, at the first step of a schedule over so many."""
+        optim = self._optim
+        self._steps, self._done = steps, 0
         self._optimizer = torch.optim.AdamW(
             decay_groups(self.model, optim.weight_decay), lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: lr_factor(step, steps, optim))
+
+    def save_state(self, path: Path) -> None:
+        """Moments, and the place in the schedule."""
+        torch.save({"optimizer": self._optimizer.state_dict(), "done": self._done}, path)
+
+    def load_state(self, path: Path) -> None:
+        """Go on where `save_state` was."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._done = int(state["done"])
 
     def step(self, batches: Sequence[MicroBatch]) -> Step:
         """One optimizer step over the micro-batches of its examples."""
@@ -91,13 +106,15 @@ class TorchEngine:
             part.value.backward()
             loss += float(part.value.item())
             tally.add(part.measures)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip or math.inf)
-        lr = self._schedule.get_last_lr()[0]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip or math.inf)
+        lr = self._optim.lr * lr_factor(self._done, self._steps, self._optim)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         self._optimizer.step()
-        self._schedule.step()
+        self._done += 1
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
-        return Step(loss, float(norm.item()), float(lr), tokens, whole.tokens, tally.means())
+        return Step(loss, float(norm.item()), lr, tokens, whole.tokens, tally.means())
 
     def evaluate(self, batches: Sequence[MicroBatch]) -> float:
         """The objective without a step."""

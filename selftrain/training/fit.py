@@ -60,6 +60,47 @@ class Fit:
     temperature: float = 1.0
     """Of the distribution whose log-probabilities the objective sees: that of the sampling, for policy gradients."""
     gap: Gap = field(default_factory=Gap)
+    span: int | None = None
+    """Steps the schedule spans, where it goes on from fit to fit; None: those of this one."""
+    state: Path | None = None
+    """The optimizer's state to go on with; None: it begins anew."""
+    keep_state: Path | None = None
+    """Where the optimizer's state is written."""
+    resident: Resident | None = None
+    """Holds the trainer from one fit to the next."""
+
+
+@dataclass
+class Resident:
+    """A trainer that stays in memory."""
+
+    engine: TorchEngine | None = None
+    """None before the first fit, and where one failed."""
+
+    def take(self) -> TorchEngine | None:
+        """The trainer, which is no longer held: a fit that fails leaves it in no state to go on from."""
+        engine, self.engine = self.engine, None
+        return engine
+
+
+def opened(asked: Fit, steps: int) -> TorchEngine:
+    """The trainer at ``source``, its optimizer where the last fit left it or new."""
+    engine = asked.resident.take() if asked.resident else None
+    if engine is not None:
+        if asked.span is None:
+            engine.begin(steps)
+        return engine
+    engine = TorchEngine(
+        asked.source,
+        asked.objective,
+        asked.optim,
+        steps=asked.span or steps,
+        lora=asked.lora,
+        temperature=asked.temperature,
+    )
+    if asked.state is not None:
+        engine.load_state(asked.state)
+    return engine
 
 
 def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
@@ -77,9 +118,7 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     lengths = [max(length(training[i]) for i in unit) for unit in together]
     steps = optim.steps or epochs_to_steps(len(together), optim.batch_size, optim.epochs)
     torch.manual_seed(asked.seed)
-    engine = TorchEngine(
-        asked.source, asked.objective, optim, steps=steps, lora=asked.lora, temperature=asked.temperature
-    )
+    engine = opened(asked, steps)
     training, told = prepared(engine, training, asked.gap)
     held_out, _ = prepared(engine, held_out, asked.gap)
     best = Best()
@@ -99,6 +138,10 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     if best.weights is not None:
         engine.restore(best.weights)
     engine.save(asked.target)
+    if asked.keep_state is not None:
+        engine.save_state(asked.keep_state)
+    if asked.resident is not None:
+        asked.resident.engine = engine
 
 
 def prepared(engine: TorchEngine, examples: list[Example], gap: Gap) -> tuple[list[Example], dict[str, float]]:
@@ -124,8 +167,8 @@ def check_needs(examples: Sequence[Example], objective: Objective) -> None:
 
 def logged(step: Step) -> dict[str, float]:
     """A step as a flat line of the log."""
-    own = asdict(step)
-    return {**own, **own.pop("measures")}
+    line = asdict(step)
+    return line.pop("measures") | line
 
 
 def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:

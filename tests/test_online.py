@@ -1,0 +1,177 @@
+"""Methods of many short iterations: what goes on from one to the next, and that a killed run ends as any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import records
+from selftrain.cli import main
+from selftrain.drawing.accept import within
+from selftrain.schema import Accept
+from selftrain.types import Example, Sample, Score, Verdict
+
+CONFIG = Path(__file__).parent / "online.yaml"
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs of the config in a folder they share."""
+    folder = tmp_path_factory.mktemp("online")
+
+    def run(name: str, *arguments: str, status: int = 0) -> Path:
+        assert main(["run", str(CONFIG), f"run.folder={folder}", f"run.name={name}", *arguments]) == status
+        return folder / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(start: Run) -> Path:
+    return start("whole")
+
+
+def of(run: Path, kind: type, iteration: int, *folders: str) -> list[Any]:
+    folder = run.joinpath(f"iteration_{iteration:04d}", *folders)
+    return [row for part in records.parts(folder) for row in records.rows(part, kind)]
+
+
+def log(run: Path, iteration: int, learner: str) -> list[dict[str, Any]]:
+    lines = (run / f"iteration_{iteration:04d}" / learner / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_it_is_evaluated_as_often_as_asked(run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 2, 4]
+    assert "vs_previous" in rows[2]
+
+
+def test_a_run_that_was_killed_goes_on_from_the_last_saved_optimizers(run: Path, start: Run) -> None:
+    """Iteration 3 is fitted, but its optimizers were in memory only: it is done again."""
+    killed = start("killed", "--until", "3/improve-policy")
+    assert not (killed / "iteration_0003" / "policy" / "optimizer.pt").exists()
+    assert (start("killed") / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert (killed / "redone" / "000" / "iteration_0003" / "improve-policy.done").exists()
+
+
+def test_trainers_that_stay_and_trainers_that_load_make_the_same(run: Path, start: Run) -> None:
+    other = start("loading", "launch.keep=stage", "loop.save_every=1", "loop.keep=null")
+    for learner in ("prm", "policy"):
+        ours, theirs = (at / "iteration_0004" / learner / "checkpoint" / "model.safetensors" for at in (run, other))
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert (other / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+
+
+def test_older_checkpoints_leave_the_disk_and_the_run_is_still_whole(run: Path, start: Run) -> None:
+    there = [(run / f"iteration_{number:04d}" / "policy" / "checkpoint").exists() for number in (1, 3, 4)]
+    assert there == [False, True, True]
+    marks = sorted(run.rglob("*.done"))
+    times = [mark.stat().st_mtime_ns for mark in marks]
+    start("whole")
+    assert [mark.stat().st_mtime_ns for mark in marks] == times
+
+
+def test_problems_are_learnt_from_where_they_are_solved_neither_too_often_nor_too_seldom(run: Path) -> None:
+    samples = of(run, Sample, 1, "samples")
+    status = {
+        sample.id: verdict.status
+        for sample, verdict in zip(samples, of(run, Verdict, 1, "verdicts"), strict=True)
+    }  # fmt: skip
+    taught = of(run, Example, 1, "examples", "policy")
+    solved: dict[str, list[bool]] = {}
+    for sample in samples:
+        solved.setdefault(sample.problem_id, []).append(status[sample.id] == "right")
+    fit = {problem for problem, flags in solved.items() if 0.25 <= sum(flags) / len(flags) <= 0.75}
+    learnt = {example.problem_id for example in taught}
+    assert learnt <= fit and 0 < len(learnt) == min(6, len(fit))
+    reasons = json.loads((run / "iteration_0001" / "selection-policy.json").read_text())["sampled"]
+    assert reasons["kept"] + reasons["problem not accepted"] == len(samples)
+    valid = {score.sample_id for score in of(run, Score, 1, "scores") if score.valid}
+    assert valid == {sample.id for sample in samples if sample.problem_id in learnt}
+
+
+def test_process_rewards_begin_at_zero_and_add_up_to_the_outcome_reward(run: Path) -> None:
+    first = [score for score in of(run, Score, 1, "scores") if score.source == "prm" and score.valid]
+    assert first and all(set(score.token_rewards) == {0.0} for score in first)
+    later = [score for score in of(run, Score, 4, "scores") if score.source == "prm" and score.valid]
+    assert later
+    for score in later:
+        assert sum(score.token_rewards) == pytest.approx(score.reward, abs=1e-6)
+        assert sum(score.step_rewards) == pytest.approx(score.reward, abs=1e-6)
+        assert score.step_ends[-1] == len(score.token_rewards)
+    assert any(abs(score.reward) > 1e-6 for score in later)
+
+
+def test_every_sampled_token_has_an_advantage_and_no_other(run: Path) -> None:
+    samples = {sample.id: sample for sample in of(run, Sample, 2, "samples")}
+    taught = of(run, Example, 2, "examples", "policy")
+    assert taught
+    for example in taught:
+        assert example.response_ids == samples[example.sample_id].response_ids
+        assert len(example.advantages) == len(example.response_ids)
+    every = [value for example in taught for value in example.advantages]
+    assert sum(every) / len(every) == pytest.approx(0, abs=1e-5)
+
+
+def test_old_log_probabilities_are_the_trainers_and_the_gap_to_the_sampler_is_told(run: Path) -> None:
+    (line,) = log(run, 2, "policy")
+    assert line["ratio"] == pytest.approx(1, abs=1e-5)
+    assert 0 <= line["gap mean"] <= line["gap max"] < 1e-4
+    assert line["gap kl"] == pytest.approx(0, abs=1e-8)
+
+
+def test_an_iteration_whose_fit_lost_its_mark_is_done_again(run: Path, start: Run, tmp_path: Path) -> None:
+    copy = run.with_name("unmarked")
+    shutil.copytree(run, copy)
+    for name in ("improve-policy.done", "evaluate.done"):
+        (copy / "iteration_0004" / name).unlink()
+    start("unmarked")
+    assert (copy / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(4, [1, 2, 3]), (8, [2, 3, 4, 5, 6]), (16, [4, 5, 6, 7, 8, 9, 10, 11, 12])]
+)
+def test_the_range_of_accuracies_includes_its_ends(n: int, expected: list[int]) -> None:
+    assert [right for right in range(n + 1) if within(Accept(), right, n, 0)] == expected
+
+
+def test_one_sample_alone_is_never_accepted_and_truncated_ones_as_asked() -> None:
+    assert not within(Accept((0.0, 1.0)), 1, 1, 0)
+    assert within(Accept(), 2, 4, 1)
+    assert not within(Accept(truncated="drop"), 2, 4, 1)
+
+
+BAD = [
+    ("grow.draft.prompts=null", "grow.draft.accept: fills a batch of grow.draft.prompts"),
+    ("grow.draft.accept.accuracy=[0.8,0.2]", "holds no number"),
+    ("loop.keep=1", "loop.keep"),
+    ("learners.policy.init=base", "learners.policy.optim.state"),
+    ("learners.policy.optim.schedule=cosine learners.policy.optim.steps=null", "learners.policy.optim.steps"),
+    ("learners.policy.advantage=null", "learners.policy.advantage: ppo_clip reads advantages"),
+    ("learners.policy.objective=nll", "learners.policy"),
+    ("learners.policy.objective=dpo", "learners.policy.examples.own.kind"),
+    ("learners.policy.examples.own.from=gold", "learners.policy.examples.own"),
+    ("learners.prm.reference=learner:prn", "did you mean 'prm'?"),
+    ("reward.sources.prm.model=base@previous", "reward.sources.prm.model"),
+    ("reward.sources.prm.reference=nowhere/at-all", "reward.sources.prm.reference: nowhere/at-all cannot be had"),
+    ("grow.draft.n=1", "draw 2 at least"),
+    ("grow.draft.top_k=5", "set top_k: 0"),
+    ("learners.policy.advantage=remax", "no step of grow is called 'greedy'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "told"), BAD, ids=[changes for changes, _ in BAD])
+def test_what_does_not_go_together_is_told_at_once(
+    start: Run, capsys: pytest.CaptureFixture[str], changes: str, told: str
+) -> None:
+    folder = start("bad", *changes.split(), status=2)
+    assert told in capsys.readouterr().err
+    assert not folder.exists()
