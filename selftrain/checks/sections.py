@@ -23,10 +23,13 @@ def check_names(config: RunConfig) -> None:
     for section in ("tasks", "grow"):
         if not getattr(config, section):
             raise ConfigError(f"{section}: the config names none; see configs/quickstart.yaml")
-    if POLICY not in config.learners and config.loop.iterations:
-        raise ConfigError(f"learners: none is called '{POLICY}' ({nearest(POLICY, config.learners)})")
+    if not config.learners and config.loop.iterations:
+        raise ConfigError(f"learners: the config names none; the model that samples is called '{POLICY}'")
+    near = nearest(POLICY, config.learners)
+    if POLICY not in config.learners and near.startswith("did you"):  # A policy that is no learner stays what it was.
+        raise ConfigError(f"learners: none is called '{POLICY}' ({near})")
     for name in config.warmup:
-        if name not in config.learners:
+        if name not in {*config.learners, POLICY}:
             raise ConfigError(f"warmup.{name}: no such learner ({nearest(name, config.learners)})")
     _check_writers(config)
     _check_total(config)

@@ -110,8 +110,11 @@ class Stages:
         )
 
     def checkpoint(self, learner: str, iteration: int) -> Path:
-        """A learner's checkpoint after an iteration; iteration 0 is the model the run starts from, warmed up."""
-        if iteration > 0:
+        """A learner's checkpoint after an iteration; iteration 0 is the model the run starts from, warmed up.
+
+        A policy that is no learner stays what it was.
+        """
+        if iteration > 0 and learner in self.config.learners:
             return self.run.iteration(iteration) / learner / "checkpoint"
         if (warmed := self._warmed(learner)) is not None:
             return self.run.warmup / warmed / "checkpoint"
@@ -119,7 +122,7 @@ class Stages:
 
     def checkpoint_digest(self, learner: str, iteration: int) -> str:
         """Stands for the checkpoint: the mark of the stage that made it, or the model's own name."""
-        if iteration > 0:
+        if iteration > 0 and learner in self.config.learners:
             return self._digest(iteration, f"improve-{learner}")
         if (warmed := self._warmed(learner)) is not None:
             return _digest(self.warmup(warmed).mark)
@@ -127,7 +130,7 @@ class Stages:
 
     def _made_by(self, learner: str, iteration: int) -> tuple[str, ...]:
         """Label of the stage that makes a learner's checkpoint; empty where it comes from outside the run."""
-        if iteration > 0:
+        if iteration > 0 and learner in self.config.learners:
             return (f"{iteration}/improve-{learner}",)
         warmed = self._warmed(learner)
         return self._start_label() if warmed is None else (f"0/warmup-{warmed}",)

@@ -106,7 +106,8 @@ def judged_lines(run: RunDir) -> list[str]:
 
 def checkpoint_of(run: RunDir, iteration: int) -> str:
     made = run.iteration(iteration) if iteration else run.warmup
-    found = [path for path in (made / "policy" / "checkpoint", run.start) if path.exists()]
+    warmed = run.warmup / "policy" / "checkpoint"
+    found = [path for path in (made / "policy" / "checkpoint", warmed, run.start) if path.exists()]
     return str(found[0]) if found else "the model the run started from"
 
 
