@@ -37,7 +37,7 @@ LAYERS = [
     {"registry"},
     {"schema", "compose"},
     {"config"},
-    {"encoding"},
+    {"encoding", "train_config"},
     {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
     {"records", "judging", "hub", "rollouts", "mathematics"},
     {"asking", "golds"},

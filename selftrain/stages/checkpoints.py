@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +27,16 @@ def run_fit(
     examples: list[Example],
     source: Path,
     target: Path,
-    objective: Component,
     fitted: Learner | Warmup,
     seed: int,
     temperature: float = 1.0,
+    held_out: Sequence[Example] = (),
 ) -> Iterator[Progress]:
     """Fit in this process and put the checkpoint in its place, and ``log.jsonl`` beside it; one event per step.
 
     Args:
         temperature: the samples were drawn at, for objectives that compare with it.
+        held_out: for validation, beside the share that ``optim`` holds out.
 
     Raises:
         RunError: the fit failed, for lack of memory for instance.
@@ -43,12 +44,12 @@ def run_fit(
     from selftrain.training.fit import Fit, fit
 
     session.free_for_training()
-    chosen = instantiate("objective", objective)
+    chosen = instantiate("objective", fitted.objective if isinstance(fitted, Learner) else Component("nll"))
     tokens = 0
     with replacing(target.with_name("log.jsonl")) as journal, replacing(target) as folder:
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
-            asked = replace(asked, temperature=temperature, gap=fitted.gap)
+            asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
         states = fit(examples, asked)
         for state in failing_as_run_error(states, f"iteration {iteration}, stage '{stage}'"):
             tokens += state.last.tokens

@@ -60,6 +60,8 @@ class Fit:
     temperature: float = 1.0
     """Of the distribution whose log-probabilities the objective sees: that of the sampling, for policy gradients."""
     gap: Gap = field(default_factory=Gap)
+    held_out: Sequence[Example] = ()
+    """For validation, beside the share that ``optim`` holds out of the examples."""
 
 
 def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
@@ -81,7 +83,7 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
         asked.source, asked.objective, optim, steps=steps, lora=asked.lora, temperature=asked.temperature
     )
     training, told = prepared(engine, training, asked.gap)
-    held_out, _ = prepared(engine, held_out, asked.gap)
+    held_out, _ = prepared(engine, [*held_out, *asked.held_out], asked.gap)
     best = Best()
     with asked.log.open("w") as journal:
         for number, batch in enumerate(schedule(lengths, optim.batch_size, steps, asked.seed), 1):
@@ -125,7 +127,8 @@ def check_needs(examples: Sequence[Example], objective: Objective) -> None:
 def logged(step: Step) -> dict[str, float]:
     """A step as a flat line of the log."""
     own = asdict(step)
-    return {**own, **own.pop("measures")}
+    measures = own.pop("measures")
+    return {**own, **measures}
 
 
 def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
