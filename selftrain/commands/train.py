@@ -39,12 +39,13 @@ def main(options: argparse.Namespace) -> int:
     prepare_libraries()
     from selftrain.checks.fit import check_fit, plan
     from selftrain.session import Session
-    from selftrain.stages.train import FitDir, check_mark, train
+    from selftrain.stages.train import FitDir, check_mark, fit_stage, train
 
     folder = FitDir(Path(config.run.folder) / config.run.name)
     check_sort(folder, fit=True)
     with Session(as_run(config), folder) as session:
-        done = check_mark(session, config)
+        mark = fit_stage(session, config)
+        done = check_mark(session, mark)
         if options.dry_run or not done:
             given = check_fit(session, config)
         if options.dry_run:
@@ -52,9 +53,9 @@ def main(options: argparse.Namespace) -> int:
             return 0
         if not done:
             with folder.lock(), stop_on_sigterm(folder):
-                if not check_mark(session, config):  # Another process may have done it meanwhile.
+                if not check_mark(session, mark):  # Another process may have done it meanwhile.
                     _begin(folder, config)
-                    if not watch(session, train(session, config, given), "begins the fit anew"):
+                    if not watch(session, train(session, config, given, mark), "begins the fit anew"):
                         return TERMINATED
     if config.track.live != "none":
         print("\n".join(([f"{folder.root} is done already"] if done else []) + _closing(folder)))

@@ -100,6 +100,10 @@ def check_kind(examples: Sequence[Example], kind: str, needs: frozenset[str], wh
     labels = [one.label for one in examples]
     if LABELS in needs and None in labels:
         raise ConfigError(f"{where}: {kind} learns from labelled responses, and {labels.count(None)} have no label")
+    if LABELS in needs and (beyond := [label for label in labels if label is not None and not 0.0 <= label <= 1.0]):
+        raise ConfigError(
+            f"{where}: {len(beyond)} labels are not within 0 and 1, such as {beyond[0]:g}; label them by the verdict"
+        )
 
 
 def check_readable(

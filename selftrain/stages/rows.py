@@ -117,7 +117,7 @@ def _pair(row: Mapping[str, Any], place: str, kind: str, record: Mapping[str, An
     if before and other and before != other:
         raise ValueError(f"{place}: 'chosen' and 'rejected' answer different turns; a pair answers the same ones")
     asked = _asked(row, before or other, place)
-    return Entry((_row(place, asked, good, "chosen"), _row(place, asked, bad, "rejected")))
+    return Entry((_row(place, asked, good, "chosen response"), _row(place, asked, bad, "rejected response")))
 
 
 def _row(place: str, asked: str | Turns, text: str, name: str) -> Row:

@@ -21,7 +21,6 @@ from selftrain.stages.order import preparation
 from selftrain.train_config import TrainConfig, fitted_as
 from selftrain.types import Example
 
-
 CHECKPOINT, LOG = "checkpoint", "log.jsonl"
 """Where the fit writes, below the folder; the log is put beside the checkpoint."""
 
@@ -47,15 +46,14 @@ def fit_stage(session: Session, config: TrainConfig) -> Stage:
     return Stage("train", 0, session.run.root, depends)
 
 
-def check_mark(session: Session, config: TrainConfig) -> bool:
+def check_mark(session: Session, stage: Stage) -> bool:
     """Whether the fit is done.
 
     Raises:
         StaleStage: another one is, under the same name; or its files changed since.
     """
-    stage, root = fit_stage(session, config), session.run.root
-    start = session.stages.start()
-    for one in (start, stage):
+    root = session.run.root
+    for one in (session.stages.start(), stage):
         if one.mark.exists() and (differing := one.differing()):
             raise StaleStage(
                 f"{root} holds another fit, with other settings: {', '.join(differing)}; set them back, or choose "
@@ -66,8 +64,12 @@ def check_mark(session: Session, config: TrainConfig) -> bool:
     return stage.mark.exists()
 
 
-def train(session: Session, config: TrainConfig, given: Given) -> Iterator[Event]:
-    """Write ``checkpoint`` and ``log.jsonl``, and the mark; a fit that was killed begins anew and ends the same."""
+def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> Iterator[Event]:
+    """Write ``checkpoint`` and ``log.jsonl``, and the mark; a fit that was killed begins anew and ends the same.
+
+    Args:
+        mark: made before the examples were read, so that it never stands for files that changed since.
+    """
     for stage, work in preparation(session):
         if not stage.done():
             yield from work()
@@ -85,7 +87,7 @@ def train(session: Session, config: TrainConfig, given: Given) -> Iterator[Event
     yield StageStarted(0, "train", None, "steps")
     for last in run_fit(session, "train", 0, training, source, target, learner, seed, held_out=held_out):
         yield last
-    fit_stage(session, config).finish([target, run.root / LOG])
+    mark.finish([target, run.root / LOG])
     told = [f"{name} {value:.3f}" for name, value in last.values.items()] if last else []
     summary = ", ".join([counted(training), f"{last.done if last else 0:,} steps", *told])
     yield StageFinished(0, "train", time.monotonic() - started, summary, False)
