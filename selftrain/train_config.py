@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from selftrain.compose import read_tree
-from selftrain.config import check_fit
+from selftrain.config import ConfigError, check_fit
 from selftrain.schema import Learner, Loop, Lora, Model, Optim, Reward, Run, RunConfig, Track
 
 POLICY = "policy"
@@ -71,6 +71,10 @@ def load_train(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def check_train(tree: Mapping[str, Any]) -> TrainConfig:
+    """Both passes over a plain tree."""
+    data = tree.get("data") or {}
+    if isinstance(data, Mapping) and data.get("path") is None:
+        raise ConfigError("data.path: must be set: a file of rows, or a folder of examples that a run wrote")
     config: TrainConfig = check_fit(TrainConfig, tree)
     return config
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,17 @@ def tree(folder: Path, model: Path, rows: Rows, objective: Any, **data: Any) -> 
         "data": {"path": str(path), **data},
         "learner": {"objective": objective, "optim": {"steps": 1}},
     }
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """As the command has it in a process of its own, where it speaks before the library is loaded."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    yield
+    logging.set_verbosity(before)
 
 
 @pytest.fixture
@@ -119,7 +130,7 @@ BAD: dict[str, tuple[Rows, Any, tuple[str, ...], tuple[str, ...]]] = {
     "unknown option": ([BOTH], "dpo", ("learner.objective.beat=1",), ("learner.objective.beat", "mean 'beta'?")),
     "out of range": ([GOOD], "nll", ("learner.optim.lr=0",), ("learner.optim.lr: must be more than 0",)),
     "unknown role": ([GOOD], "nll", ("data.fields.respnse=x",), ("data.fields: unknown role", "mean 'response'?")),
-    "no data": ([GOOD], "nll", ("data=null",), ("data.path", "missing")),
+    "no data": ([GOOD], "nll", ("data=null",), ("data.path: must be set",)),
     "advantages": ([GOOD], "ppo_clip", (), ("learner.objective: ppo_clip learns from advantages", "selftrain run")),
     "useless reference": ([GOOD], "nll", ("learner.reference=x",), ("learner.reference: nll reads none",)),
     "two validations": (
