@@ -1,9 +1,9 @@
-"""What a process reward model trained on outcomes alone knows of steps: chained arithmetic, whose every step is checked.
+"""What a process reward model trained on outcomes alone knows of steps: chained arithmetic, whose steps are checked.
 
-For each seed one run of configs/implicit_prm.yaml. (a) Best of 16 and votes weighted by its reward against the majority:
-read from the run's metrics. (b) On wrong solutions of the test problems: how often the step with the least process
-reward is the first wrong one, against a step at random, the place that is most often the first wrong one among the
-training samples of as many steps, and the step the policy itself found least likely.
+For each seed one run of configs/implicit_prm.yaml. (a) Best of 16 and votes weighted by its reward against the
+majority: read from the run's metrics. (b) On wrong solutions of the test problems: how often the step with the least
+process reward is the first wrong one, against a step at random, the place that is most often the first wrong one among
+the training samples of as many steps, and the step the policy itself found least likely.
 
     python benchmarks/implicit_prm_study.py --seeds 0 1 2 [key=value ...]
 """

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   selftrain run my.yaml --dry-run                         what it would do, without doing it
   selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and do what depends on it
   selftrain adopt my.yaml completions/*.parquet           train on what another tool sampled, judged anew
+  selftrain train configs/train_dpo.yaml data.path=pairs.jsonl   one fit to rows of your own, without a loop
   selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic
   selftrain verify --verifier numeric_answer answers.jsonl verdicts.jsonl
   selftrain new verifier even_number                      a verifier of your own to begin with, and its test

@@ -21,6 +21,7 @@ class ConfigError(ValueError):
 
 COMPONENTS = (
     ("grow", "*", "sampler"),
+    ("learner", "objective"),
     ("learners", "*", "objective"),
     ("reward", "sources", "*"),
     ("tasks", "*", "verifier", "..."),

@@ -26,6 +26,7 @@ from selftrain.schema import Component, Evaluate, Grow, Learner, Lora, Optim, Re
 __all__ = [
     "ConfigError",
     "apply_overrides",
+    "check_fit",
     "check_tree",
     "component",
     "instantiate",
@@ -71,13 +72,19 @@ def check_tree(tree: Mapping[str, Any]) -> RunConfig:
             where = f"{section}.{name}"
             named[name] = complete(where, _section(schema, entry, where))
         given[section] = named
-    if isinstance(chat := _mapping(given.get("model", {}), "model").get("chat"), str):
-        given["model"] = {**given["model"], "chat": {"template": chat}}
+    given = _with_chat(given)
     given["reward"] = _reward(_section(Reward, given.get("reward", {}), "reward"))
     given["evaluate"] = _evaluate(_section(Evaluate, given.get("evaluate", {}), "evaluate"))
     tasks = {name: _task(name, entry) for name, entry in _named(given, "tasks").items()}
     config: RunConfig = dataclasses.replace(_fill(RunConfig, {**given, "tasks": {}}, ""), tasks=tasks)
     return config
+
+
+def check_fit(schema: type, tree: Mapping[str, Any]) -> Any:
+    """Both passes over the tree of a config with one ``learner`` and no loop; an instance of its schema."""
+    given = {key: value for key, value in _renamed(tree).items() if value is not None}
+    given["learner"] = _learner("learner", _section(Learner, given.get("learner", {}), "learner"))
+    return _fill(schema, _with_chat(given), "")
 
 
 def instantiate(table: str, component: Component) -> Any:
@@ -102,7 +109,7 @@ def to_tree(config: Any) -> Any:
     return [to_tree(value) for value in config] if isinstance(config, (list, tuple)) else config
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_tree(config)))
 
 
@@ -111,6 +118,13 @@ def _renamed(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {RENAMED.get(str(key), str(key)): _renamed(value) for key, value in tree.items()}
     return [_renamed(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _with_chat(tree: dict[str, Any]) -> dict[str, Any]:
+    """A plain string is the template of a chat."""
+    model = _mapping(tree.get("model", {}), "model")
+    chat = model.get("chat")
+    return {**tree, "model": {**model, "chat": {"template": chat}}} if isinstance(chat, str) else tree
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

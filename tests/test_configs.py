@@ -10,9 +10,12 @@ from qwen_like import write
 from small_data import aime_rows, aqua_rows, countdown_rows, gsm8k_rows, math500_rows, math_rows, write_lines
 
 from selftrain.cli import main
-from selftrain.config import load_config
+from selftrain.config import load_config, read_tree
+from selftrain.train_config import is_fit
 
-CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
+EVERY = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
+FITS = [path for path in EVERY if is_fit(read_tree(path))]
+CONFIGS = [path for path in EVERY if path not in FITS]
 
 GSM8K = ("tasks.gsm8k.data_dir={}/gsm8k", "tasks.gsm8k.val_size=4")
 MIXED = (
@@ -28,6 +31,7 @@ LOCAL = {
     "rest_em_math": ("model.path={}/base", *MATH),
     "distill_math": ("model.path={}/chat", *MATH, "tasks.math500.data_dir={}/math", "tasks.aime24.data_dir={}/math"),
     "mixed": (*MIXED, "learners.policy.examples.chat.from=replay:{}/general.jsonl"),
+    "train_dpo": ("model.path={}/chat", "data.path={}/pairs.jsonl"),
 }
 """By config: what is put in place of what lies on the hub."""
 
@@ -46,14 +50,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(made / "math" / "aime24.jsonl", aime_rows(3))
     write_lines(made / "countdown" / "countdown.jsonl", countdown_rows(24))
     write_lines(made / "general.jsonl", [{"prompt": "Say hello.", "response": "Hello!"}])
+    write_lines(made / "pairs.jsonl", [{"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}])
     write(made / "base", base=True, context=2048)
     write(made / "chat", context=2048)
     return made
 
 
-def dry_run(config: Path, overrides: tuple[str, ...], folder: Path, runs: Path) -> int:
+def dry_run(config: Path, overrides: tuple[str, ...], folder: Path, runs: Path, command: str = "run") -> int:
     given = [override.replace("{}", str(folder)) for override in overrides]
-    return main(["run", str(config), f"run.folder={runs}", "--dry-run", *given])
+    return main([command, str(config), f"run.folder={runs}", "--dry-run", *given])
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +77,16 @@ def test_config_dry_runs(config: Path, folder: Path, tmp_path: Path, capsys: pyt
         split = "train" if task.weight else "test"
         assert f"task {name}: " in said.out and f"prompt of {name}/{split}/" in said.out
     assert "sampled at temperature " in said.out and "training example, with what carries no loss in ⟦ ⟧:" in said.out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("config", FITS, ids=lambda path: path.stem)
+def test_config_of_a_fit_dry_runs(
+    config: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dry_run(config, LOCAL[config.stem], folder, tmp_path / "runs", "train") == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "training example, with what carries no loss in ⟦ ⟧:" in said.out
     assert not (tmp_path / "runs").exists()
 
 

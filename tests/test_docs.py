@@ -16,7 +16,8 @@ from omegaconf import MISSING
 
 from selftrain.config import WRITTEN, to_tree
 from selftrain.registry import TABLES, resolve
-from selftrain.schema import RunConfig, Task
+from selftrain.schema import Learner, RunConfig, Task
+from selftrain.train_config import TrainConfig, TrainLearner
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ENTRIES = {"grow": "STEP", "examples": "KEY"}
@@ -102,6 +103,16 @@ def test_every_key_has_a_meaning_and_every_section_a_line() -> None:
     for field in dataclasses.fields(RunConfig):
         assert f"\n| `{field.name}` | " in overview, field.name
     assert "`keep: stage`" in overview
+
+
+def test_every_key_of_a_fit_is_listed_with_its_default() -> None:
+    """Those it shares with a run are on the page of all keys."""
+    listed = re.findall(r"^\| `(\w+\.\w+)` \| (.+?) \| .+ \|$", (DOCS / "train.md").read_text(), re.MULTILINE)
+    hints, shared = get_type_hints(TrainConfig), ("model", "track")
+    places = {name: hints[name] for name in ("run", "data", "learner")}
+    expected = [(f"{name}.{own.name}", default(own)) for name, kind in places.items() for own in rows(kind)]
+    assert listed == expected and {*places, *shared} == {own.name for own in dataclasses.fields(TrainConfig)}
+    assert {own.name for own in dataclasses.fields(TrainLearner)} <= {own.name for own in dataclasses.fields(Learner)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -169,11 +169,11 @@ def plan(session: Session) -> Iterator[str]:
             yield f"  {problems.dropped[task]} problems left out: they also occur in an evaluated split"
     yield from session.unread_golds
     for name, warmup in config.warmup.items():
-        yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {_length(warmup)}"
+        yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {fit_length(warmup)}"
     for name, step in config.grow.items():
         yield from _step(session, name, step)
     for name, learner in config.learners.items():
-        yield f"learner {name}: from {learner.init}, {learner.objective.kind}, {_length(learner)}"
+        yield f"learner {name}: from {learner.init}, {learner.objective.kind}, {fit_length(learner)}"
     answers = config.evaluate.n + config.evaluate.greedy
     count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session))
     found = {session.settings(sampling_of(config), task).temperature for task, _ in evaluated_splits(session)}
@@ -202,7 +202,7 @@ def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
         yield "  " + ", ".join(f"{task}: {count} problems" for task, count in asked.items())
 
 
-def _length(fitted: Learner | Warmup) -> str:
+def fit_length(fitted: Learner | Warmup) -> str:
     optim, lora = fitted.optim, fitted.lora
     length = f"{optim.steps} steps" if optim.steps else f"{optim.epochs:g} epochs"
     return f"{length}, LoRA of rank {lora.r} on {', '.join(lora.targets)}" if lora else length

@@ -61,13 +61,13 @@ def reuse(session: Session) -> Iterator[str]:
 def _prompt(session: Session, task: str, problem: Problem) -> Iterator[str]:
     ids = session.prompter(task).ids(problem)
     yield f"prompt of {problem.id}, {len(ids)} tokens:"
-    yield from _indented(session.tokenizer.decode(ids))
+    yield from indented(session.tokenizer.decode(ids))
     for name, step in session.config.grow.items():
         asked = session.asked(name)[task]
         if asked is not session.prompter(task):
             theirs = asked.ids(problem)
             yield f"  grow.{name}: {step.model} reads it in tokens of its own, {len(theirs)}:"
-            yield from _indented(asked.tokenizer.decode(theirs))
+            yield from indented(asked.tokenizer.decode(theirs))
         yield f"  grow.{name}: {_sampled(session, task, step, asked)}"
 
 
@@ -95,21 +95,21 @@ def _example(session: Session, task: str, problem: Problem) -> Iterator[str]:
     else:
         taught = tokenizer.decode(prompter.solution(problem))
     yield "training example, with what carries no loss in ⟦ ⟧:"
-    yield from _indented(masked + taught)
+    yield from indented(masked + taught)
 
 
 def _replayed(session: Session, place: str, path: Path) -> Iterator[str]:
     row = next(read_rows(path, f"{place}.from"))
     prompt, response = row.ids(encoder_of(session))
     yield f"replayed by {place}, the first row of {path}, with what carries no loss in ⟦ ⟧:"
-    yield from _indented(marked(session.tokenizer, prompt) + session.tokenizer.decode(response))
+    yield from indented(marked(session.tokenizer, prompt) + session.tokenizer.decode(response))
 
 
 def marked(tokenizer: Any, ids: Sequence[int]) -> str:
     return f"⟦{tokenizer.decode(ids)}⟧"
 
 
-def _indented(text: str) -> Iterator[str]:
+def indented(text: str) -> Iterator[str]:
     if len(text) > WIDTH:
         text = f"{text[: WIDTH // 2]} ... {text[-WIDTH // 2 :]}"
     for line in text.split("\n"):

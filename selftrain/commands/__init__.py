@@ -3,6 +3,7 @@
 COMMANDS = {
     "run": "run the loop of a config; the same command resumes it",
     "adopt": "take rollouts of other tools as the samples of an iteration",
+    "train": "fit one learner to a file of examples or pairs",
     "evaluate": "evaluate one checkpoint",
     "verify": "grade a file of responses with any verifier, or compare two",
     "new": "write a verifier to begin with, and its test",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 
 from selftrain.commands.opening import config_arguments as arguments
-from selftrain.config import load_config, to_yaml
+from selftrain.config import check_tree, read_tree, to_yaml
+from selftrain.train_config import check_train, is_fit
 
 __all__ = ["arguments", "main"]
 
 
 def main(options: argparse.Namespace) -> int:
-    print(to_yaml(load_config(options.config, options.overrides)), end="")
+    tree = read_tree(options.config, options.overrides)
+    print(to_yaml(check_train(tree) if is_fit(tree) else check_tree(tree)), end="")
     return 0

@@ -9,8 +9,9 @@ from typing import Any
 from selftrain.artifacts import RunDir
 from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
 from selftrain.commands.opening import begin, prepare_libraries
-from selftrain.config import apply_overrides, check_tree, load_config, to_tree
+from selftrain.config import apply_overrides, check_tree, load_config, read_tree, to_tree
 from selftrain.digests import value_digest
+from selftrain.train_config import is_fit
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -61,9 +62,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
-    """How the run a checkpoint lies in would evaluate it on one of its tasks; nothing for any other model."""
+    """How the run a checkpoint lies in would evaluate it on one of its tasks, as far as it says; nothing for any other
+    model."""
     for folder in model.absolute().parents:
         if (folder / "config.yaml").exists() and (folder / "environment.json").exists():
+            if is_fit(tree := read_tree(folder / "config.yaml")):  # It knows no tasks, but how to write prompts.
+                return {"model": {"chat": tree["model"]["chat"]}}
             from selftrain.checks.sources import with_numbers
 
             # The checkpoint itself says nothing of how to sample it: that was said of the model the run began with.

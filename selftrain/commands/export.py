@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from selftrain.artifacts import RunDir
-from selftrain.commands.opening import prepare_libraries
+from selftrain.commands.opening import holds_fit, prepare_libraries
 from selftrain.config import ConfigError, load_config
 from selftrain.errors import RunError
 
@@ -43,6 +43,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _checkpoint(source: Path, iteration: int | None) -> Path:
     """A checkpoint itself, or that of a run's policy after an iteration."""
+    if iteration is None and holds_fit(source):
+        return source / "checkpoint"
     if (source / "config.yaml").exists():
         from selftrain.planning.plan import Stages
         from selftrain.planning.settings import POLICY

@@ -12,6 +12,7 @@ from typing import Any
 
 from selftrain.artifacts import RunDir
 from selftrain.commands.opening import journal_line
+from selftrain.events import Event
 
 TERMINATED = 143
 """Exit status of a run that was asked to stop."""
@@ -20,6 +21,16 @@ TERMINATED = 143
 def follow(session: Any, until: str | None = None) -> bool:
     """Whether the loop came to its end, and was not asked to stop."""
     from selftrain.loop import run as loop
+
+    return watch(session, loop(session, until))
+
+
+def watch(session: Any, events: Iterator[Event], again: str = "goes on from here") -> bool:
+    """Show and journal events; whether they came to their end.
+
+    Args:
+        again: what the same command does where they did not.
+    """
     from selftrain.report.live import LiveView
     from selftrain.session import Interrupted
 
@@ -29,13 +40,13 @@ def follow(session: Any, until: str | None = None) -> bool:
         stream = open_files.enter_context(open(os.devnull, "w")) if live == "none" else None
         view = open_files.enter_context(LiveView(stream, plain=live == "plain"))
         try:
-            for event in loop(session, until):
+            for event in events:
                 journal.write(journal_line(event))
                 journal.flush()
                 view.show(event)
         except Interrupted:
             print(
-                f"stopped after the current part; the same command goes on from here ({session.run.root})",
+                f"stopped after the current part; the same command {again} ({session.run.root})",
                 file=sys.stderr,
             )
             return False

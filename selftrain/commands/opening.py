@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.artifacts import RunDir
-from selftrain.config import ConfigError, to_yaml
+from selftrain.config import ConfigError, read_tree, to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
+from selftrain.train_config import is_fit
 from selftrain.types import Problem
 
 COLLECT_AFTER = (100_000, 50, 100)
@@ -40,12 +41,30 @@ def prepare_libraries() -> None:
 def existing(root: Path) -> RunDir:
     if not (root / "config.yaml").exists():
         raise ConfigError(f"{root} is no run directory: it has no config.yaml")
+    if holds_fit(root):
+        raise ConfigError(
+            f"{root} is a fit without a loop (selftrain train), it has no iterations; look at {root}/log.jsonl, or "
+            f"evaluate {root}/checkpoint"
+        )
     return RunDir(root)
+
+
+def holds_fit(root: Path) -> bool:
+    """Whether a folder is that of `selftrain train`."""
+    return (root / "config.yaml").exists() and is_fit(read_tree(root / "config.yaml"))
+
+
+def check_sort(run: RunDir, *, fit: bool) -> None:
+    """Raises ConfigError where a folder holds a run and is to hold a fit, or the other way round."""
+    if run.config.exists() and holds_fit(run.root) != fit:
+        other = "a run (selftrain run)" if fit else "a fit (selftrain train)"
+        raise ConfigError(f"{run.root} holds {other}; choose another run.name")
 
 
 def check_once(session: Any) -> None:
     """All checks, unless this very config was checked when the run began: a resumed run starts at once."""
     path = session.run.config
+    check_sort(session.run, fit=False)
     if path.exists() and path.read_text() == to_yaml(session.config):
         return
     from selftrain.checks.check import check

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from selftrain.events import Evaluated, Event, Finished, Notice, Plan, Progress, StageFinished, StageStarted
+from selftrain.events import ALONE, Evaluated, Event, Finished, Notice, Plan, Progress, StageFinished, StageStarted
 from selftrain.report.forgetting import nats, nats_change
 from selftrain.report.protocols import scores_line
 from selftrain.report.tables import change, estimate, metric_name
@@ -193,7 +193,7 @@ def lines_of(event: Any) -> list[str]:
 
 
 def label(event: StageStarted | Progress | StageFinished) -> str:
-    return f"iteration {event.iteration} {event.stage}"
+    return event.stage if event.stage in ALONE else f"iteration {event.iteration} {event.stage}"
 
 
 def finished_line(event: StageFinished) -> str:

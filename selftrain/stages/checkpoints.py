@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,10 @@ SHOWN = ("reward accuracy", "clipped")
 """Of what an objective tells, what is shown while it runs; all of it is in the log."""
 
 
+IMPROVE = "improve-"
+"""Before a learner's name, the name of the stage that fits it in an iteration."""
+
+
 def run_fit(
     session: Session,
     stage: str,
@@ -29,15 +33,16 @@ def run_fit(
     examples: list[Example],
     source: Path,
     target: Path,
-    objective: Component,
     fitted: Learner | Warmup,
     seed: int,
     temperature: float = 1.0,
+    held_out: Sequence[Example] = (),
 ) -> Iterator[Progress]:
     """Fit in this process and put the checkpoint in its place, and ``log.jsonl`` beside it; one event per step.
 
     Args:
         temperature: the samples were drawn at, for objectives that compare with it.
+        held_out: for validation, beside the share that ``optim`` holds out.
 
     Raises:
         RunError: the fit failed, for lack of memory for instance.
@@ -45,15 +50,17 @@ def run_fit(
     from selftrain.training.fit import Fit, fit
 
     session.free_for_training()
-    chosen = instantiate("objective", objective)
+    chosen = instantiate("objective", fitted.objective if isinstance(fitted, Learner) else Component("nll"))
     tokens = 0
     with ExitStack() as files:
         journal = files.enter_context(replacing(target.with_name("log.jsonl")))
         folder = files.enter_context(replacing(target))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
-            learner = target.parent.name
-            asked = going_on(session, iteration, learner, replace(asked, temperature=temperature, gap=fitted.gap))
+            asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
+        if stage.startswith(IMPROVE):
+            learner = stage.removeprefix(IMPROVE)
+            asked = going_on(session, iteration, learner, asked)
             if learner in kept_states(session) and saved(session, iteration):
                 kept = files.enter_context(replacing(state_file(session, iteration, learner)))
                 asked = replace(asked, keep_state=kept)
@@ -69,7 +76,7 @@ def run_fit(
         _name_base(session, folder, folder)
         _carry_template(session, folder)
     if asked.resident is not None:
-        session.trainers[target.parent.name] = (target, asked.resident)
+        session.trainers[stage.removeprefix(IMPROVE)] = (target, asked.resident)
 
 
 def keep_checkpoint(session: Session, source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from selftrain.errors import RunError
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.files import read_json
 from selftrain.planning.fingerprints import REPLAY
-from selftrain.schema import Component, Learner
+from selftrain.schema import Learner
 from selftrain.seeds import derive
 from selftrain.session import Session
 from selftrain.stages.checkpoints import keep_checkpoint, run_fit
@@ -60,9 +60,7 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
         stage = f"improve-{learner}"
         temperature = sampled_at(session, learner)
         examples = with_reference(session, iteration, learner, examples, temperature)
-        for last in run_fit(
-            session, stage, iteration, examples, source, target, chosen.objective, chosen, seed, temperature
-        ):
+        for last in run_fit(session, stage, iteration, examples, source, target, chosen, seed, temperature):
             yield last
         if last is not None:
             summary += f", {last.done} steps, loss {last.values['loss']:.3f}"
@@ -84,7 +82,7 @@ def warmup(session: Session, learner: str) -> Iterator[Event]:
     seed = derive(session.config.run.seed, 0, learner, "fit")
     target = folder / "checkpoint"
     last: Progress | None = None
-    for last in run_fit(session, stage, 0, examples, session.start, target, Component("nll"), chosen, seed):
+    for last in run_fit(session, stage, 0, examples, session.start, target, chosen, seed):
         yield last
     session.stages.warmup(learner).finish([target])
     loss = f", loss {last.values['loss']:.3f}" if last else ""

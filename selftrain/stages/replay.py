@@ -78,7 +78,7 @@ def read_rows(path: Path, where: str) -> Iterator[Row]:
 
 def _row(row: Mapping[str, Any], place: str) -> Row:
     if row.get("messages") is not None:
-        turns = _turns(row["messages"], place)
+        turns = turns_of(row["messages"], place)
         if len(turns) < 2 or turns[-1].role != "assistant":
             raise ValueError(f"{place}: 'messages' must end with a turn of the assistant that follows another")
         return Row(place, turns[:-1], turns[-1].content)
@@ -91,9 +91,17 @@ def _row(row: Mapping[str, Any], place: str) -> Row:
     return Row(place, prompt, response)
 
 
-def _turns(value: Any, place: str) -> tuple[Message, ...]:
+def turns_of(value: Any, place: str, name: str = "messages") -> tuple[Message, ...]:
+    """A list of turns, checked.
+
+    Args:
+        name: of the field it stands in, for the message.
+
+    Raises:
+        ValueError: it is none, or has turns that nothing here reads.
+    """
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
-        raise ValueError(f"{place}: 'messages' is no list of turns with role and content")
+        raise ValueError(f"{place}: '{name}' is no list of turns with role and content")
     for turn in value:
         if turn.get("role") not in ("system", "user", "assistant") or not isinstance(turn.get("content"), str):
             raise ValueError(

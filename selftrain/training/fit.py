@@ -68,6 +68,8 @@ class Fit:
     """Where the optimizer's state is written."""
     resident: Resident | None = None
     """Holds the trainer from one fit to the next."""
+    held_out: Sequence[Example] = ()
+    """For validation, beside the share that ``optim`` holds out of the examples."""
 
 
 @dataclass
@@ -120,7 +122,7 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     torch.manual_seed(asked.seed)
     engine = opened(asked, steps)
     training, told = prepared(engine, training, asked.gap)
-    held_out, _ = prepared(engine, held_out, asked.gap)
+    held_out, _ = prepared(engine, [*held_out, *asked.held_out], asked.gap)
     best = Best()
     with asked.log.open("w") as journal:
         for number, batch in enumerate(schedule(lengths, optim.batch_size, steps, asked.seed), 1):
@@ -167,8 +169,9 @@ def check_needs(examples: Sequence[Example], objective: Objective) -> None:
 
 def logged(step: Step) -> dict[str, float]:
     """A step as a flat line of the log."""
-    line = asdict(step)
-    return line.pop("measures") | line
+    own = asdict(step)
+    measures = own.pop("measures")
+    return {**own, **measures}
 
 
 def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:

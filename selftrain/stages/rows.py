@@ -1,0 +1,159 @@
+"""Rows of a user's file as what one learner is fitted to: responses, labelled responses, or pairs of them.
+
+The fields are those that TRL and the preference sets of the hub use. A prompt is text or turns; a response is text or a
+conversation, whose last turn carries the loss, with the end token behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import ConfigError
+from selftrain.registry import nearest
+from selftrain.stages.replay import Row, turns_of
+from selftrain.tasks.jsonl import missing_field, read_records
+from selftrain.types import Message
+
+ROLES = ("messages", "prompt", "response", "label", "chosen", "rejected")
+ALSO = {"response": "completion"}
+"""What TRL calls a field where ours is not there."""
+LABELS, PAIRS = "labels", "pairs"
+
+Turns = tuple[Message, ...]
+Said = tuple[Turns, str]
+"""The turns before the last, and what the last one says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one row teaches."""
+
+    rows: tuple[Row, ...]
+    """A response, or a chosen and a rejected one to the same prompt."""
+    label: float | None = None
+
+
+def check_fields(fields: Mapping[str, str]) -> None:
+    """Raises ConfigError for a role that rows do not have."""
+    for role in fields:
+        if role not in ROLES:
+            raise ConfigError(f"data.fields: unknown role '{role}' ({nearest(role, ROLES)})")
+
+
+def read_entries(path: Path, fields: Mapping[str, str], kind: str, needs: Collection[str], where: str) -> list[Entry]:
+    """The rows of a file.
+
+    Args:
+        fields: role to the name of the field that plays it.
+        kind: name of the objective, for messages.
+        needs: what the objective reads.
+        where: the file's place in the config.
+
+    Raises:
+        ConfigError: it cannot be read, is empty, or a row is not what the objective learns from.
+    """
+    try:
+        found = list(_entries(path, fields, kind, needs))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if not found:
+        raise ConfigError(f"{where}: {path} holds no rows")
+    return found
+
+
+def _entries(path: Path, fields: Mapping[str, str], kind: str, needs: Collection[str]) -> Iterator[Entry]:
+    for place, record in read_records(path):
+        row = _by_role(record, fields, place)
+        if PAIRS in needs:
+            yield _pair(row, place, kind, record)
+        else:
+            label = _label(row["label"], place, kind) if LABELS in needs else None
+            yield Entry((_single(row, place, kind, record),), label)
+
+
+def _by_role(record: dict[str, Any], fields: Mapping[str, str], place: str) -> dict[str, Any]:
+    for role, name in fields.items():
+        if name not in record:
+            raise ValueError(missing_field(name, place, record, role).replace("set fields.", "set data.fields."))
+    found = {role: record.get(fields.get(role, role)) for role in ROLES}
+    return {
+        role: record.get(ALSO.get(role, role)) if value is None and role not in fields else value
+        for role, value in found.items()
+    }
+
+
+def _single(row: Mapping[str, Any], place: str, kind: str, record: Mapping[str, Any]) -> Row:
+    if row["messages"] is not None:
+        before, text = _said(row["messages"], place, "messages")
+        if not before:
+            raise ValueError(f"{place}: 'messages' must end with a turn of the assistant that follows another")
+        return _row(place, before, text, "response")
+    if row["response"] is None:
+        if row["chosen"] is not None and row["rejected"] is not None:
+            raise ValueError(
+                f"{place}: {kind} learns from single responses, and this row is a pair; choose an objective that "
+                "learns from pairs, such as dpo, or name one side: data.fields.response=chosen"
+            )
+        raise ValueError(
+            f"{place}: a row needs 'prompt' and 'response', or a list 'messages'; this one has {', '.join(record)} "
+            "(data.fields says where they stand)"
+        )
+    before, text = _said(row["response"], place, "response")
+    return _row(place, _asked(row, before, place), text, "response")
+
+
+def _pair(row: Mapping[str, Any], place: str, kind: str, record: Mapping[str, Any]) -> Entry:
+    chosen = row["messages"] if row["chosen"] is None and row["rejected"] is not None else row["chosen"]
+    if chosen is None or row["rejected"] is None:
+        raise ValueError(
+            f"{place}: {kind} learns from pairs, and a row needs 'chosen' and 'rejected'; this one has "
+            f"{', '.join(record)} (data.fields says where they stand)"
+        )
+    (before, good), (other, bad) = _said(chosen, place, "chosen"), _said(row["rejected"], place, "rejected")
+    if before and other and before != other:
+        raise ValueError(f"{place}: 'chosen' and 'rejected' answer different turns; a pair answers the same ones")
+    asked = _asked(row, before or other, place)
+    return Entry((_row(place, asked, good, "chosen response"), _row(place, asked, bad, "rejected response")))
+
+
+def _row(place: str, asked: str | Turns, text: str, name: str) -> Row:
+    if not text.strip():
+        raise ValueError(f"{place}: the {name} is empty; remove the row")
+    return Row(place, asked, text)
+
+
+def _said(value: Any, place: str, name: str) -> Said:
+    if isinstance(value, str):
+        return (), value
+    turns = turns_of(value, place, name)
+    if not turns or turns[-1].role != "assistant":
+        raise ValueError(f"{place}: '{name}' must be text, or end with a turn of the assistant")
+    return turns[:-1], turns[-1].content
+
+
+def _asked(row: Mapping[str, Any], before: Turns, place: str) -> str | Turns:
+    """What a response follows: ``before``, where it brings the whole conversation along, else the row's prompt."""
+    prompt = row["prompt"]
+    if isinstance(prompt, list):
+        asked = turns_of(prompt, place, "prompt")
+        return before if before[: len(asked)] == asked else asked + before
+    if before:
+        return before
+    if isinstance(prompt, str):
+        return prompt
+    if prompt is None and row["messages"] is not None:
+        return turns_of(row["messages"], place)
+    raise ValueError(f"{place}: has no 'prompt' that is text or a list of turns (data.fields says where it stands)")
+
+
+def _label(value: Any, place: str, kind: str) -> float:
+    """A bool or a number in [0, 1]."""
+    if value is None:
+        raise ValueError(f"{place}: {kind} learns from labelled responses, and this row has no 'label'")
+    if not isinstance(value, bool | int | float) or not math.isfinite(value) or not 0 <= value <= 1:
+        raise ValueError(f"{place}: the label is {value!r}; it must be true, false, or a number from 0 to 1")
+    return float(value)
