@@ -1,8 +1,8 @@
 """Preference losses and their gradients against TRL's own trainers on the same logits, through the batches that are
 trained on; where TRL departs from the paper, against the paper.
 
-TRL's trainers are made without their constructors and given what their losses read; a model that stands in returns fixed
-logits, whose gradient is compared.
+TRL's trainers are made without their constructors and given what their losses read; a model that stands in returns
+fixed logits, whose gradient is compared.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Objective(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of the optional fields of `Terms` it reads."""
+        """Which of the optional fields of `Terms` it reads, and ``divergence`` of `Totals`."""
 
     def loss(self, terms: Terms, totals: Totals) -> Loss: ...
 
@@ -81,9 +81,13 @@ class TorchEngine:
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: lr_factor(step, steps, optim))
 
-    def step(self, batches: Sequence[MicroBatch]) -> Step:
-        """One optimizer step over the micro-batches of its examples."""
-        whole = totals(batches)
+    def step(self, batches: Sequence[MicroBatch], divergence: float = 0.0) -> Step:
+        """One optimizer step over the micro-batches of its examples.
+
+        Args:
+            divergence: from the reference, for objectives that read it.
+        """
+        whole = totals(batches, divergence)
         tally = Tally()
         loss = 0.0
         for batch in batches:
@@ -99,9 +103,9 @@ class TorchEngine:
         tokens = sum(batch.tokens for batch in batches)
         return Step(loss, float(norm.item()), float(lr), tokens, whole.tokens, tally.means())
 
-    def evaluate(self, batches: Sequence[MicroBatch]) -> float:
+    def evaluate(self, batches: Sequence[MicroBatch], divergence: float = 0.0) -> float:
         """The objective without a step."""
-        whole = totals(batches)
+        whole = totals(batches, divergence)
         self.model.eval()
         with torch.no_grad():
             loss = sum(float(self._loss(batch, whole).value.item()) for batch in batches)
