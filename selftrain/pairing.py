@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -33,12 +34,11 @@ def paired(candidates: Iterable[Candidate], selection: Selection) -> Iterator[tu
 
 
 def spread(first: Sequence[Item], second: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
-    """Each with each, in an order in which nobody comes again before all of the shorter side have come."""
-    short, long = min(len(first), len(second)), max(len(first), len(second))
-    for turn in range(long):
-        for place in range(short):
-            other = (place + turn) % long
-            yield (first[place], second[other]) if len(first) == short else (first[other], second[place])
+    """Each with each, in an order in which nobody comes again before all of their side have come."""
+    around = math.lcm(len(first), len(second))
+    for place in range(len(first) * len(second)):
+        # After so many pairs both sides stand at their beginning again: from there on the second is one ahead.
+        yield first[place % len(first)], second[(place + place // around) % len(second)]
 
 
 def as_pair(right: Example, wrong: Example) -> tuple[Example, Example]:

@@ -136,7 +136,8 @@ class Example:
     """Natural log-probability per response id under the reference."""
     pair_id: str | None = None
     """Two examples with the same one, a chosen and a rejected response to one problem, are learnt together."""
-    role: Literal["chosen", "rejected"] | None = None
+    role: Literal["chosen", "rejected", "mismatched"] | None = None
+    """mismatched: a response under a prompt it does not answer; nothing is learnt from it."""
 
 
 @dataclass(frozen=True, slots=True)

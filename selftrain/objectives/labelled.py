@@ -32,7 +32,7 @@ def implicit_ce_loss(reward: Tensor, label: Tensor) -> Tensor:
 
 def kto_loss(ratio: Tensor, label: Tensor, beta: float, z: float, desirable: float, undesirable: float) -> Tensor:
     """w_D [1 - s(beta (h - z))] for label 1, w_U [1 - s(beta (z - h))] for label 0, ``[S]`` (Ethayarajh et al. 2024,
-    equation 8); a soft label mixes the two."""
+    equation 7); a soft label mixes the two."""
     gain = beta * (ratio - z)
     return desirable * label * (-gain).sigmoid() + undesirable * (1.0 - label) * gain.sigmoid()
 

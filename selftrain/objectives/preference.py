@@ -51,7 +51,7 @@ def nca_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 def simpo_loss(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor:
     """-log s(beta (m_w - m_l) - gamma) with m a response's mean token log-probability (Meng et al. 2024, equation 6).
 
-    ``gamma`` is the margin itself, as in the paper; TRL and the authors' code call gamma / beta the margin's ratio.
+    ``gamma`` is the margin itself, as in the paper and in TRL; the authors' code is given gamma / beta.
     """
     from torch.nn.functional import logsigmoid
 

@@ -64,11 +64,3 @@ def aggregate(steps: Vector, how: Aggregation) -> float:
     if how == "min":
         return float(steps.min())
     return float(steps.mean() if how == "mean" else steps.sum())
-
-
-def logmeanexp_over_reference(logprobs: Vector, rewards: Vector, beta: float) -> float:
-    """beta log E_ref[exp(r / beta)] of complete continuations with these log-probabilities under the reference: what a
-    value q is equal to (proposition 3.1), and between their mean and their largest reward (proposition 3.2)."""
-    import numpy as np
-
-    return float(beta * np.logaddexp.reduce(logprobs + rewards / beta))

@@ -15,8 +15,10 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """The text of each token, as it reads behind the one before it: a word's space belongs to the word."""
     if not ids:
         return []
-    alone = tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True)
-    both = tokenizer.batch_decode([list(pair) for pair in pairwise(ids)], skip_special_tokens=True)
+    # Tidying up would take away spaces of the one that stand in the other.
+    as_it_is = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    alone = tokenizer.batch_decode([[token] for token in ids], **as_it_is)
+    both = tokenizer.batch_decode([list(pair) for pair in pairwise(ids)], **as_it_is)
     return [alone[0], *(pair[len(before) :] for pair, before in zip(both, alone, strict=False))]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selftrain.config import ConfigError
+from selftrain.errors import RunError
 from selftrain.planning.settings import objective_needs
 from selftrain.schema import Sampling
 from selftrain.session import Session
@@ -17,10 +18,25 @@ from selftrain.types import Example
 def with_reference(
     session: Session, iteration: int, learner: str, examples: list[Example], temperature: float
 ) -> list[Example]:
-    """Examples with what the reference gives their tokens, where the objective reads it; once per iteration."""
+    """Examples with what the reference gives their tokens, where the objective reads it; once per iteration.
+
+    With their partners behind them, where it reads a divergence.
+
+    Raises:
+        RunError: there is nothing to estimate a divergence on.
+    """
     chosen = session.config.learners[learner]
-    if "reference" not in objective_needs(chosen.objective):
+    needs = objective_needs(chosen.objective)
+    if "reference" not in needs:
         return examples
+    if "divergence" in needs:
+        from selftrain.training.divergence import with_partners
+
+        try:
+            examples = with_partners(examples)
+        except ValueError as error:
+            where = f"iteration {iteration}, stage 'improve-{learner}'"
+            raise RunError(f"{where}: {error}; let its selections keep samples of two problems at least") from error
     place = f"learners.{learner}.reference"
     model = session.stages.model(chosen.reference, iteration, f"improve-{learner}", place)
     with Logprobs(session, iteration) as logprobs:

@@ -75,8 +75,8 @@ def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> I
             yield from work()
     for note in given.notes:
         yield Notice(note, "warning")
-    examples = yield from _compared(session, [*given.training, *given.held_out])
-    training, held_out = examples[: len(given.training)], examples[len(given.training) :]
+    training = yield from _compared(session, [*given.training])
+    held_out = yield from _compared(session, [*given.held_out])
     started = time.monotonic()
     run = session.run
     target = run.root / CHECKPOINT
@@ -96,7 +96,7 @@ def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> I
 def _compared(session: Session, examples: list[Example]) -> Generator[Event, None, list[Example]]:
     """Examples with what the reference gives their tokens, where the objective reads it."""
     learner = session.config.learners[POLICY]
-    if "reference" not in objective_needs(learner.objective):
+    if "reference" not in objective_needs(learner.objective) or not examples:
         return examples
     started = time.monotonic()
     yield StageStarted(0, "reference", len(examples), "examples")

@@ -45,11 +45,14 @@ class MicroBatch:
     tokens: int
 
 
-def totals(batches: Sequence[MicroBatch]) -> Totals:
+def totals(batches: Sequence[MicroBatch], divergence: float = 0.0) -> Totals:
     """Sizes of a step that is cut into these."""
     pairs = sum(len(batch.terms.pairs) for batch in batches if batch.terms.pairs is not None)
     return Totals(
-        sum(len(batch.positions.targets) for batch in batches), sum(len(batch.examples) for batch in batches), pairs
+        sum(len(batch.positions.targets) for batch in batches),
+        sum(len(batch.examples) for batch in batches),
+        pairs,
+        divergence,
     )
 
 
@@ -57,7 +60,7 @@ def units(examples: Sequence[Example]) -> list[list[int]]:
     """Indices of the examples that are learnt together, in order: ``[chosen, rejected]`` of a pair, or one alone.
 
     Raises:
-        ValueError: a pair lacks one of its sides.
+        ValueError: a pair lacks one of its sides, or an example does not say which it is.
     """
     sides = _sides(examples)
     for (_, pair), both in sides.items():
@@ -74,7 +77,9 @@ def _sides(examples: Sequence[Example]) -> dict[tuple[str, str], dict[str, list[
     for index, example in enumerate(examples):
         if example.pair_id is not None:
             both = found.setdefault((example.source, example.pair_id), {"chosen": [], "rejected": []})
-            both[str(example.role)].append(index)
+            if example.role not in both:
+                raise ValueError(f"example {example.id} is of a pair, and its role is neither chosen nor rejected")
+            both[example.role].append(index)
     return found
 
 
@@ -116,7 +121,11 @@ def micro_batches(
     examples: Sequence[Example], *, batching: Batching, max_tokens: int, pad: int, device: str | torch.device = "cpu"
 ) -> list[MicroBatch]:
     """Cut the examples of one step into forward passes of at most ``max_tokens`` (padding counted; one example, or one
-    pair, always fits)."""
+    pair, always fits).
+
+    Raises:
+        ValueError: a prompt is empty, so that nothing stands before the first token of its response.
+    """
     together = units(examples)
     order = sorted(together, key=lambda unit: (max(length(examples[i]) for i in unit), unit))
     groups: list[list[int]] = []
@@ -157,6 +166,8 @@ def _micro_batch(
     sequences: list[int] = []
     for place, (i, start) in enumerate(zip(group, starts, strict=True)):
         example = examples[i]
+        if not example.prompt_ids:
+            raise ValueError(f"example {example.id} has a prompt without a token; remove it")
         places = learnt(example)
         first = start + len(example.prompt_ids) - 1
         index.extend(first + offset for offset in places)

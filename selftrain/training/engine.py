@@ -30,7 +30,7 @@ class Objective(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of the optional fields of `Terms` it reads."""
+        """Which of the optional fields of `Terms` it reads, and ``divergence`` of `Totals`."""
 
     def loss(self, terms: Terms, totals: Totals) -> Loss: ...
 
@@ -96,9 +96,13 @@ class TorchEngine:
         self._optimizer.load_state_dict(state["optimizer"])
         self._done = int(state["done"])
 
-    def step(self, batches: Sequence[MicroBatch]) -> Step:
-        """One optimizer step over the micro-batches of its examples."""
-        whole = totals(batches)
+    def step(self, batches: Sequence[MicroBatch], divergence: float = 0.0) -> Step:
+        """One optimizer step over the micro-batches of its examples.
+
+        Args:
+            divergence: from the reference, for objectives that read it.
+        """
+        whole = totals(batches, divergence)
         tally = Tally()
         loss = 0.0
         for batch in batches:
@@ -116,9 +120,9 @@ class TorchEngine:
         tokens = sum(batch.tokens for batch in batches)
         return Step(loss, float(norm.item()), lr, tokens, whole.tokens, tally.means())
 
-    def evaluate(self, batches: Sequence[MicroBatch]) -> float:
+    def evaluate(self, batches: Sequence[MicroBatch], divergence: float = 0.0) -> float:
         """The objective without a step."""
-        whole = totals(batches)
+        whole = totals(batches, divergence)
         self.model.eval()
         with torch.no_grad():
             loss = sum(float(self._loss(batch, whole).value.item()) for batch in batches)

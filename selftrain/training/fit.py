@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from selftrain.schema import Gap, Lora, Optim
 from selftrain.training.data import MicroBatch, epochs_to_steps, length, micro_batches, schedule, units
+from selftrain.training.divergence import apart, divergence
 from selftrain.training.engine import Objective, Step, TorchEngine
 from selftrain.training.gap import on_own_terms
 from selftrain.types import Example
@@ -108,12 +110,18 @@ def opened(asked: Fit, steps: int) -> TorchEngine:
 def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     """Train and save; yields after every step.
 
+    Args:
+        examples: with their partners, where the objective reads a divergence (`selftrain.training.divergence`).
+
     Raises:
         ValueError: there are no examples, they lack what the objective reads, or the loss is not finite.
     """
     optim = asked.optim
+    examples, partners = apart(examples)
     check_needs(examples, asked.objective)
+    check_partners(examples, partners, asked.objective)
     training, held_out = hold_out(examples, optim.validation.fraction)
+    beside, held_out_beside = hold_out(partners, optim.validation.fraction)
     if not training:
         raise ValueError("there are no examples to fit")
     together = units(training)
@@ -122,15 +130,19 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     torch.manual_seed(asked.seed)
     engine = opened(asked, steps)
     training, told = prepared(engine, training, asked.gap)
-    held_out, _ = prepared(engine, [*held_out, *asked.held_out], asked.gap)
+    given, given_beside = apart(asked.held_out)
+    held_out, _ = prepared(engine, [*held_out, *given], asked.gap)
+    held_out_beside += given_beside
     best = Best()
     with asked.log.open("w") as journal:
         for number, batch in enumerate(schedule(lengths, optim.batch_size, steps, asked.seed), 1):
-            done = engine.step(_lay_out(engine, [training[i] for unit in batch for i in together[unit]], optim))
-            if done.loss != done.loss or done.grad_norm != done.grad_norm:
-                raise ValueError(f"the loss is not a number at step {number}; lower optim.lr, or compute in float32")
+            chosen = [i for unit in batch for i in together[unit]]
+            z = _divergence(engine, [beside[i] for i in chosen] if beside else [])
+            done = engine.step(_lay_out(engine, [training[i] for i in chosen], optim), z)
+            if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
+                raise ValueError(f"the loss is not finite at step {number}; lower optim.lr, or compute in float32")
             looking = held_out and (number % optim.validation.every == 0 or number == steps)
-            validation = validation_loss(engine, held_out, optim) if looking else None
+            validation = validation_loss(engine, held_out, optim, held_out_beside) if looking else None
             journal.write(json.dumps({"step": number, **logged(done), **told, "validation": validation}) + "\n")
             if validation is not None and best.better(validation):
                 best.weights = engine.weights()
@@ -160,10 +172,36 @@ def check_needs(examples: Sequence[Example], objective: Objective) -> None:
         missing = sum(getattr(example, fields[need]) is None for example in examples)
         if missing:
             raise ValueError(f"{missing} of {len(examples)} examples have no {fields[need]}, which the objective reads")
+    for example in examples:
+        _check_lengths(example)
     labels = [example.label or 0.0 for example in examples]
     if "labels" in objective.needs and (beyond := [label for label in labels if not 0.0 <= label <= 1.0]):
         raise ValueError(
             f"{len(beyond)} labels are not within 0 and 1, such as {beyond[0]:g}; label them by the verdict"
+        )
+
+
+def _check_lengths(example: Example) -> None:
+    for name in ("loss_mask", "reference_logprobs", "old_logprobs", "advantages"):
+        values = getattr(example, name)
+        if values is None:
+            continue
+        if len(values) != len(example.response_ids):
+            raise ValueError(
+                f"example {example.id} has {len(values)} {name} for the {len(example.response_ids)} tokens of its "
+                "response; give one for each"
+            )
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"example {example.id} has {name} that are not finite; mend or remove it")
+
+
+def check_partners(examples: Sequence[Example], partners: Sequence[Example], objective: Objective) -> None:
+    """Raises ValueError where the objective reads a divergence and examples lack partners to estimate it on."""
+    known = [one for one in partners if one.reference_logprobs is not None]
+    if "divergence" in objective.needs and len(known) != len(examples):
+        raise ValueError(
+            f"{len(examples) - len(known)} of {len(examples)} examples have no partner with reference_logprobs, which "
+            "the objective's divergence is estimated on"
         )
 
 
@@ -184,9 +222,15 @@ def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example
     return sides
 
 
-def validation_loss(engine: TorchEngine, held_out: Sequence[Example], optim: Optim) -> float:
+def validation_loss(
+    engine: TorchEngine, held_out: Sequence[Example], optim: Optim, partners: Sequence[Example] = ()
+) -> float:
     """The objective over all held-out examples, as if they were one step."""
-    return engine.evaluate(_lay_out(engine, held_out, optim))
+    return engine.evaluate(_lay_out(engine, held_out, optim), _divergence(engine, partners))
+
+
+def _divergence(engine: TorchEngine, partners: Sequence[Example]) -> float:
+    return divergence(partners, engine.logprobs(partners)) if partners else 0.0
 
 
 def _lay_out(engine: TorchEngine, examples: Sequence[Example], optim: Optim) -> list[MicroBatch]:

@@ -23,23 +23,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def differences(examples: Sequence[Example], own: Sequence[NDArray[float32]]) -> list[NDArray[float64]] | None:
-    """log p by the trainer minus by the sampler, ``[L]`` each, 0 where no loss is; None where one was not recorded."""
-    found = []
-    for example, mine in zip(examples, own, strict=True):
-        if example.old_logprobs is None:
-            return None
-        places = learnt(example)
-        difference = np.zeros(len(mine))
-        difference[places] = (np.asarray(mine, np.float64) - np.asarray(example.old_logprobs))[places]
-        found.append(difference)
-    return found
+def differences(examples: Sequence[Example], own: Sequence[NDArray[float32]]) -> list[NDArray[float64] | None]:
+    """log p by the trainer minus by the sampler, ``[L]`` each, 0 where no loss is; None where none was recorded."""
+    return [
+        None if one.old_logprobs is None else _difference(one, mine) for one, mine in zip(examples, own, strict=True)
+    ]
 
 
-def told(examples: Sequence[Example], found: Sequence[NDArray[float64]]) -> dict[str, float]:
-    """Over all tokens that carry loss: the mean and the largest absolute difference, and the divergence
-    KL(sampler || trainer), estimated by exp(d) - 1 - d."""
-    every = np.concatenate([own[learnt(one)] for one, own in zip(examples, found, strict=True)] or [np.zeros(0)])
+def _difference(example: Example, own: NDArray[float32]) -> NDArray[float64]:
+    places = learnt(example)
+    difference = np.zeros(len(own))
+    difference[places] = (np.asarray(own, np.float64) - np.asarray(example.old_logprobs))[places]
+    return difference
+
+
+def told(examples: Sequence[Example], found: Sequence[NDArray[float64] | None]) -> dict[str, float]:
+    """Over all tokens that carry loss and were recorded: the mean and the largest absolute difference, and the
+    divergence KL(sampler || trainer), estimated by exp(d) - 1 - d."""
+    known = [own[learnt(one)] for one, own in zip(examples, found, strict=True) if own is not None]
+    every = np.concatenate(known or [np.zeros(0)])
     if not len(every):
         return {}
     return {
@@ -53,8 +55,8 @@ def weights(difference: NDArray[float64], gap: Gap) -> NDArray[float64]:
     """Importance weight p_trainer / p_sampler of each token: cut off at the bound, or 0 beyond it."""
     if gap.correct == "none":
         return np.ones_like(difference)
-    ratio = np.exp(difference)
-    return np.minimum(ratio, gap.bound) if gap.correct == "truncate" else np.where(ratio <= gap.bound, ratio, 0.0)
+    ratio = np.exp(np.minimum(difference, np.log(gap.bound)))
+    return ratio if gap.correct == "truncate" else np.where(difference <= np.log(gap.bound), ratio, 0.0)
 
 
 def on_own_terms(
@@ -63,10 +65,10 @@ def on_own_terms(
     """Examples with the trainer's log-probabilities as the old ones, their advantages corrected for the gap where the
     sampler recorded its own; and the size of the gap."""
     found = differences(examples, own)
-    if found is None:
-        return [replace(one, old_logprobs=tuple(mine.tolist())) for one, mine in zip(examples, own, strict=True)], {}
     corrected = []
     for one, mine, difference in zip(examples, own, found, strict=True):
-        advantages = np.asarray(one.advantages) * weights(difference, gap)
-        corrected.append(replace(one, old_logprobs=tuple(mine.tolist()), advantages=tuple(advantages.tolist())))
+        advantages = one.advantages
+        if difference is not None and advantages is not None:
+            advantages = tuple((np.asarray(advantages) * weights(difference, gap)).tolist())
+        corrected.append(replace(one, old_logprobs=tuple(mine.tolist()), advantages=advantages))
     return corrected, told(examples, found)

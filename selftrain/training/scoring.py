@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def score(
 ) -> list[Scores]:
     """As `Scorer.logprobs`, of a model that is loaded; its mode is the caller's."""
     found: list[Scores] = [np.zeros(len(one.response_ids), np.float32) for one in examples]
-    batches = micro_batches(examples, batching="bucketed", max_tokens=BATCH_TOKENS, pad=0, device=model.device)
+    # Each by itself: the other side of a pair may be known already.
+    alone = [replace(one, pair_id=None) for one in examples]
+    batches = micro_batches(alone, batching="bucketed", max_tokens=BATCH_TOKENS, pad=0, device=model.device)
     for batch in batches:
         with torch.inference_mode(), autocast or nullcontext():
             values = batch_logprobs(
