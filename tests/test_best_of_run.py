@@ -167,6 +167,9 @@ def test_reports_show_curves_and_tests(runs: Runs, capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     assert "arithmetic / test, best of n at iteration 1, 12 problems" in said
     assert "best of 4 by prm %" in said and "wbon near - maj, of 4: " in said
+    assert main(["compare", str(runs.folder / "whole"), str(runs.folder / "whole")]) == 0
+    compared = capsys.readouterr().out
+    assert "wbon_prm@4 %" in compared and "bon_prm@2 %" not in compared
     page = (runs.folder / "whole/report.html").read_text()
     assert 'aria-label="best of n by prm on arithmetic/test"' in page and "<title>wbon, n 4: " in page
 
