@@ -82,4 +82,5 @@ def _answers_stay(stage: Stage, redone: Set[str]) -> bool:
     them, or who chooses among them."""
     policy = {f"{stage.iteration}/improve-{POLICY}", f"0/warmup-{POLICY}", "0/start"}
     read = redone & set(stage.reads)
-    return not read & policy and (bool(read) or answers_fit(stage))
+    chosen_anew = bool(read) and not (stage.mark.exists() and stage.differing())
+    return not read & policy and (chosen_anew or answers_fit(stage))
