@@ -101,7 +101,8 @@ class Stage:
         """Note in ``folder`` what its files depend on, so that a resumed stage goes on with the same.
 
         Args:
-            leave_out: keys of the config these files do not depend on.
+            leave_out: how the names begin of what these files do not depend on, among keys of the config and inputs,
+                which are called ``input 'NAME'``.
 
         Raises:
             StaleStage: they were begun with other settings.
@@ -120,8 +121,8 @@ class Stage:
             begun_otherwise(folder, self._depends())
 
     def _depends(self, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-        config = {key: value for key, value in self.config.items() if key not in leave_out}
-        return {**_plain(config), **{f"input '{name}'": digest for name, digest in self.inputs.items()}}
+        whole = {**_plain(self.config), **{f"input '{name}'": digest for name, digest in self.inputs.items()}}
+        return {key: value for key, value in whole.items() if not key.startswith(tuple(leave_out))}
 
     def digest(self) -> str:
         """Stands for what the stage made, in the marks of later ones."""

@@ -303,6 +303,8 @@ def _reward(raw: dict[str, Any]) -> dict[str, Any]:
 def _evaluate(raw: dict[str, Any]) -> dict[str, Any]:
     given = _mapping(raw.get("protocol") or {}, where := "evaluate.protocol").items()
     protocols = {task: component("protocol", one, f"{where}.{task}") for task, one in given if one}
+    chosen = _mapping(raw.get("best_of") or {}, where := "evaluate.best_of").items()
+    best_of = {name: component("reward", one, f"{where}.{name}") for name, one in chosen if one is not None}
     sampler = raw.get("sampler")
     own = {} if sampler is None else {"sampler": component("sampler", sampler, "evaluate.sampler")}
-    return {**raw, **own, "protocol": protocols}
+    return {**raw, **own, "protocol": protocols, "best_of": best_of}

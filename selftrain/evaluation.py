@@ -95,9 +95,9 @@ def accuracy_by_problem(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Share of right responses per problem id, ids sorted.
 
     Raises:
-        ValueError: a response given twice, or problems with different numbers of responses.
+        ValueError: as `by_problem`.
     """
-    return {key: mean([o.status == "right" for o in group]) for key, group in _by_problem(outcomes).items()}
+    return {key: mean([o.status == "right" for o in group]) for key, group in by_problem(outcomes).items()}
 
 
 def summarise(
@@ -123,16 +123,16 @@ def summarise(
     Raises:
         ValueError: no outcome, fewer samples than the largest k, or greedy and sampled responses to other problems.
     """
-    groups, by_greedy = _by_problem(sampled), _by_problem(greedy)
+    groups, by_greedy = by_problem(sampled), by_problem(greedy)
     if not groups and not by_greedy:
         raise ValueError(f"nothing to summarise for {task}/{split}: no response was evaluated")
     if groups and by_greedy and groups.keys() != by_greedy.keys():
         raise ValueError(f"{task}/{split}: greedy and sampled responses are not to the same problems")
     row: dict[str, Any] = {"iteration": iteration, "task": task, "split": split}
     if by_greedy:
-        row |= _named("pass@1", list(accuracy_by_problem(greedy).values()))
+        row |= named("pass@1", list(accuracy_by_problem(greedy).values()))
     if groups:
-        row |= _named(f"avg@{_size(groups)}", list(accuracy_by_problem(sampled).values()))
+        row |= named(f"avg@{_size(groups)}", list(accuracy_by_problem(sampled).values()))
         row |= _at_k(groups, [k for k in ks if k > 1])
     row["n_problems"] = len(groups or by_greedy)
     row |= _rates(sampled or greedy)
@@ -157,11 +157,16 @@ def compare(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]
     for position in (0, 1):
         if not before[position] or not after[position]:
             continue
-        name = "pass@1" if position == 0 else f"avg@{_size(_by_problem(after[position]))}"
-        test = paired_test(accuracy_by_problem(before[position]), accuracy_by_problem(after[position]))
-        # p in significant digits: six decimals would turn a small one into 0.
-        tests[name] = {key: _round(value) for key, value in test._asdict().items()} | {"p": float(f"{test.p:.4g}")}
+        name = "pass@1" if position == 0 else f"avg@{_size(by_problem(after[position]))}"
+        tests[name] = tested(accuracy_by_problem(before[position]), accuracy_by_problem(after[position]))
     return tests
+
+
+def tested(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """A paired test by problem as a metrics row holds it."""
+    test = paired_test(before, after)
+    # p in significant digits: six decimals would turn a small one into 0.
+    return {key: _round(value) for key, value in test._asdict().items()} | {"p": float(f"{test.p:.4g}")}
 
 
 def _majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
@@ -177,10 +182,10 @@ def _at_k(groups: Mapping[str, Sequence[Outcome]], ks: Sequence[int]) -> dict[st
     votes = any(outcome.answer is not None for group in groups.values() for outcome in group)
     metrics: dict[str, Any] = {}
     for k in ks:
-        metrics |= _named(f"pass@{k}", [pass_at_k(len(flags), sum(flags), k) for flags in right.values()])
+        metrics |= named(f"pass@{k}", [pass_at_k(len(flags), sum(flags), k) for flags in right.values()])
         if votes:
             answers = {key: [o.answer for o in group] for key, group in groups.items()}
-            metrics |= _named(f"maj@{k}", [majority_at_k(answers[key], right[key], k) for key in groups])
+            metrics |= named(f"maj@{k}", [majority_at_k(answers[key], right[key], k) for key in groups])
     return metrics
 
 
@@ -212,7 +217,12 @@ def _by_difficulty(
     return table
 
 
-def _by_problem(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def by_problem(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Responses by problem, ids sorted, each problem's by index.
+
+    Raises:
+        ValueError: a response given twice, or problems with different numbers of responses.
+    """
     groups: dict[str, list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: (o.problem_id, o.index)):
         groups.setdefault(outcome.problem_id, []).append(outcome)
@@ -231,7 +241,8 @@ def _size(groups: Mapping[str, Sequence[Outcome]]) -> int:
     return len(next(iter(groups.values()))) if groups else 0
 
 
-def _named(name: str, values: Sequence[float]) -> dict[str, float]:
+def named(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The mean over problems as a metrics row holds it, with its interval."""
     mean, low, high = (_round(number) for number in mean_interval(values))
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 

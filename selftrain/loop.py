@@ -16,7 +16,7 @@ from selftrain.files import write_text
 from selftrain.planning.settings import evaluated
 from selftrain.registry import nearest
 from selftrain.session import Session
-from selftrain.stages.evaluate import metrics_of, rejudged
+from selftrain.stages.evaluate import answers_fit, metrics_of, rejudged
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
 from selftrain.stages.resident import roll_back
@@ -142,10 +142,12 @@ def check_marks(session: Session, redo: Sequence[str] = ()) -> None:
 
 
 def _kept(every: Sequence[Stage], labels: Sequence[str]) -> str:
-    """What to add where all that differs is who judges."""
+    """What to add where all that differs is who judges, or who chooses among the answers of an evaluation."""
     stages = [stage for stage in every if stage.label in labels]
-    if not all(stage.name == "verify" or rejudged(stage) for stage in stages):
+    if not all(stage.name == "verify" or answers_fit(stage) for stage in stages):
         return ""
+    if not any(stage.name == "verify" or rejudged(stage) for stage in stages):
+        return " (answers stay and are scored again)"
     return " (answers stay and are judged again, old verdicts are kept under redone/, what changes is told)"
 
 

@@ -1,8 +1,8 @@
 """Components inside the options of a component, marked in the type of the field.
 
-``verifier: VerifierPart`` holds one component, ``verifiers: VerifierParts`` a mapping of names to components, and
-``FunctionPart`` a function of the user's that is no verifier. A config holds them as ``{kind: NAME, ...options}`` or
-just ``NAME``; the component gets them ready for use.
+``verifier: VerifierPart`` holds one component, ``verifiers: VerifierParts`` a mapping of names to components,
+``RewardPart`` a reward source, and ``FunctionPart`` a function of the user's that is no verifier. A config holds them
+as ``{kind: NAME, ...options}`` or just ``NAME``; the component gets them ready for use.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Nested:
 
 VerifierPart = Annotated[Any, Nested("verifier")]
 VerifierParts = Annotated[dict[str, Any], Nested("verifier", several=True)]
+RewardPart = Annotated[Any, Nested("reward")]
 FunctionPart = Annotated[Any, Nested("function")]
 
 

@@ -360,6 +360,10 @@ class Evaluate:
     """By task: a protocol of another evaluation harness, whose numbers are reported beside our own."""
     kept: dict[str, Kept] = field(default_factory=dict)
     """By a name of your choice: files of which every checkpoint's negative log-likelihood is reported."""
+    best_of: dict[str, Any] = field(default_factory=dict)
+    """By a name of your choice: reward sources that choose among the samples of a problem."""
+    vote: Literal["exp", "sigmoid", "sum"] = "exp"
+    """What a reward counts for where samples with the same answer are summed up."""
 
 
 @dataclass(frozen=True)

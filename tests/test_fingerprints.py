@@ -81,3 +81,20 @@ def test_one_byte_of_a_large_file_tells_it_from_another_and_it_is_read_once(
 def test_the_type_of_the_computation_counts_as_this_machine_resolves_it() -> None:
     assert fingerprints.dtype("bfloat16", "auto") == "bfloat16"
     assert fingerprints.dtype("auto", "cpu") != fingerprints.dtype("auto", "cuda:0")
+
+
+def test_who_chooses_among_samples_stands_apart_from_what_answers_depend_on(tmp_path: Path) -> None:
+    def depends(folder: Path | None) -> dict[str, Any]:
+        inner = {"kind": "implicit_prm", "model": str(folder), "reference": "base"}
+        best_of = {"near": {"kind": "regularised", "reward": inner}} if folder else {}
+        return fingerprints.evaluate(config(evaluate={"best_of": best_of}))
+
+    folder = tmp_path / "prm"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    before, without = depends(folder), depends(None)
+    assert {key: value for key, value in before.items() if key != "best_of"} == without
+    moved = folder.rename(tmp_path / "moved")  # The model inside a source counts by its contents too.
+    assert depends(moved) == before
+    (moved / "config.json").write_text("[]")
+    assert depends(moved) != before

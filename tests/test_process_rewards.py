@@ -147,6 +147,9 @@ class Scripted:
         assert (model, reference) == ("learner:prm", "base")
         return [np.array(self._found[sample.id], np.float32) for sample in samples]
 
+    def logprobs(self, model: str, samples: Sequence[Sample]) -> list[NDArray[np.float32]]:
+        raise AssertionError("log-ratios are all an implicit reward is made of")
+
     def texts(self, ids: Sequence[int]) -> list[str]:
         return [self._texts[token] for token in ids]
 

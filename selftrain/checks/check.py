@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selftrain.checks.best_of import check_best_of
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
@@ -38,6 +39,7 @@ def check(session: Session) -> None:
     """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
     config = session.config
     check_names(config)
+    check_best_of(config)
     for name, task in config.tasks.items():
         try:
             resolve_now(verifier_spec(task.verifier, config.reward.verify))
@@ -182,6 +184,8 @@ def plan(session: Session) -> Iterator[str]:
     for name, protocol in config.evaluate.protocol.items():
         count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session) if task == name)
         yield f"  and {count} of {name} once more, as {protocol.kind} asks and grades"
+    for name, source in config.evaluate.best_of.items():
+        yield f"  and the best of up to {config.evaluate.n} by {name}: {in_words(to_tree(source))}"
     yield from said(session)
     for name, kept in config.evaluate.kept.items():
         yield f"  and the likelihood of {len(kept_rows(kept, name))} responses of {kept.path} ({name})"

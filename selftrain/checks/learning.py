@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.planning.fingerprints import REPLAY
-from selftrain.planning.references import read_reference, score_references
+from selftrain.planning.references import best_of_references, read_reference, score_references
 from selftrain.planning.settings import objective_needs
 from selftrain.registry import nearest
 from selftrain.schema import Learner, RunConfig, Selection
@@ -19,7 +19,7 @@ ALONE = ("reinforce_pp", "remax")
 
 def check_learning(config: RunConfig) -> None:
     """Raises ConfigError where a learner's sections do not go together, or name a model that is not there."""
-    for place, text in score_references(config).items():
+    for place, text in (score_references(config) | best_of_references(config)).items():
         read_reference(text, config, place)
     for name, learner in config.learners.items():
         where, needs = f"learners.{name}", objective_needs(learner.objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from selftrain.config import ConfigError
-from selftrain.planning.references import read_reference, score_references
+from selftrain.planning.references import best_of_references, read_reference, score_references
 from selftrain.planning.settings import objective_needs
 from selftrain.session import Session
 
@@ -30,10 +30,14 @@ def check_scored_by(session: Session) -> None:
 def outside(session: Session) -> dict[str, str]:
     """Folders and hub names of such models, by their place in the config."""
     config = session.config
-    named = score_references(config) | {
-        f"learners.{name}.reference": learner.reference
-        for name, learner in config.learners.items()
-        if "reference" in objective_needs(learner.objective)
+    named = {
+        **score_references(config),
+        **best_of_references(config),
+        **{
+            f"learners.{name}.reference": learner.reference
+            for name, learner in config.learners.items()
+            if "reference" in objective_needs(learner.objective)
+        },
     }
     found = {place: read_reference(text, config, place) for place, text in named.items()}
     return {place: reference.name for place, reference in found.items() if not reference.learner}

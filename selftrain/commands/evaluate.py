@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
 from selftrain.commands.opening import begin, prepare_libraries
 from selftrain.config import apply_overrides, check_tree, load_config, read_tree, to_tree
 from selftrain.digests import value_digest
+from selftrain.planning.settings import POLICY
+from selftrain.schema import RunConfig
 from selftrain.train_config import is_fit
 
 
@@ -50,13 +53,15 @@ def main(options: argparse.Namespace) -> int:
             begin(session)
             if not follow(session):
                 return TERMINATED
+    from selftrain.report.best_of import best_of_lines
     from selftrain.report.forgetting import forgetting_lines
     from selftrain.report.protocols import protocol_lines
     from selftrain.report.run import rows_of
     from selftrain.report.tables import iterations_table
 
     rows = rows_of(folder)
-    print("\n".join([iterations_table(rows), *protocol_lines(rows), *forgetting_lines(rows)]))
+    tables = [iterations_table(rows), "", *best_of_lines(rows), *protocol_lines(rows), *forgetting_lines(rows)]
+    print("\n".join(tables))
     print(f"samples and metrics: {folder.root / 'iteration_0000'}")
     return 0
 
@@ -71,11 +76,30 @@ def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
             from selftrain.checks.sources import with_numbers
 
             # The checkpoint itself says nothing of how to sample it: that was said of the model the run began with.
-            config = to_tree(with_numbers(load_config(folder / "config.yaml")))
+            whole = with_numbers(load_config(folder / "config.yaml"))
+            config = to_tree(whole)
             if task in config["tasks"]:
                 protocols = config["evaluate"]["protocol"]
                 config["evaluate"]["protocol"] = {name: protocols[name] for name in protocols if name == task}
                 config["evaluate"]["kept"] = {}  # Not asked for: they are about no task.
+                config["evaluate"]["best_of"] = _with_paths(whole, folder, model)
                 taken = {name: config[name] for name in ("grow", "reward", "evaluate")}
                 return {**taken, "tasks": {task: config["tasks"][task]}, "model": {"chat": config["model"]["chat"]}}
     return {}
+
+
+def _with_paths(config: RunConfig, run: Path, model: Path) -> dict[str, Any]:
+    """The sources that chose among a run's answers, the models they asked when it evaluated a checkpoint by path:
+    learners are known only to the run."""
+    from selftrain.planning.plan import Stages
+    from selftrain.planning.references import with_models
+
+    stages, found = Stages(config, RunDir(run)), re.search(r"iteration_(\d+)", str(model.absolute().relative_to(run)))
+    iteration = int(found[1]) if found else 0
+
+    def path(place: str, text: str) -> str:
+        # The policy is what is evaluated here too.
+        return text if text == POLICY else str(stages.model(text, iteration, "evaluate", place).checkpoint)
+
+    sources = config.evaluate.best_of.items()
+    return {name: to_tree(with_models(source, f"evaluate.best_of.{name}", path)) for name, source in sources}

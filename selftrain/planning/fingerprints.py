@@ -16,6 +16,7 @@ from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
 from selftrain.nested import changed
+from selftrain.planning.references import source_models
 from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
 from selftrain.schema import Component, RunConfig, Task
 
@@ -24,6 +25,9 @@ REPLAY = "replay:"
 
 ELSEWHERE = ("verifier", "train_prompt", "sampling", "weight")
 """Fields of a task that not every stage reads which reads its problems."""
+
+BEST_OF = "best_of"
+"""Key of what an evaluation depends on by what chooses among its samples."""
 
 FIT_SPEED = ("micro_tokens", "gradient_checkpointing")
 
@@ -139,8 +143,7 @@ def score(config: RunConfig) -> dict[str, Any]:
 
 def reward(source: Component) -> dict[str, Any]:
     """A reward source, with what its models hold in place of where they lie."""
-    models = getattr(registry.resolve("reward", source.kind), "models", ())
-    tree: dict[str, Any] = by_contents(component("reward", source), [str(source.options[option]) for option in models])
+    tree: dict[str, Any] = by_contents(component("reward", source), source_models(source, "").values())
     return tree
 
 
@@ -161,8 +164,12 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     protocols = {task: component("protocol", used) for task, used in chosen.protocol.items()}
     own_kinds = {"sampler": sampler(sampler_of(config)), "protocol": protocols}
     tree = by_contents(to_tree(chosen), [kept.path for kept in chosen.kept.values()]) | own_kinds
+    sources = {name: reward(source) for name, source in chosen.best_of.items()}
+    # Apart from the rest: the answers do not depend on who chooses among them.
+    tree, vote = {key: value for key, value in tree.items() if key not in ("best_of", "vote")}, tree["vote"]
     return {
         **judged(config),
+        **({BEST_OF: {"sources": sources, "vote": vote}} if sources else {}),
         "evaluate": tree,
         "sampling": to_tree(sampling_of(config)),
         **({"kept.dtype": dtype("auto", "auto")} if chosen.kept else {}),

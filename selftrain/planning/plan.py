@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from selftrain.artifacts import RunDir, Stage
 from selftrain.digests import file_digest
 from selftrain.planning import fingerprints
-from selftrain.planning.references import read_reference, score_references
+from selftrain.planning.references import best_of_references, read_reference, score_references
 from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.schema import RunConfig
 
@@ -91,8 +91,11 @@ class Stages:
 
     def evaluate(self, iteration: int) -> Stage:
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration)}
-        config = {**self._model, **self._data, **fingerprints.evaluate(self.config)}
         reads = self._made_by(POLICY, iteration)
+        for place, text in best_of_references(self.config).items():
+            model = self.model(text, iteration, "evaluate", place)
+            inputs[place], reads = model.digest, (*reads, *model.made_by)
+        config = {**self._model, **self._data, **fingerprints.evaluate(self.config)}
         return Stage("evaluate", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def model(self, text: str, iteration: int, stage: str, where: str) -> Model:

@@ -7,13 +7,15 @@ one it began with.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from selftrain.config import ConfigError
+from selftrain.config import ConfigError, to_tree
+from selftrain.nested import changed
 from selftrain.planning.settings import POLICY
-from selftrain.registry import nearest, resolve
-from selftrain.schema import RunConfig
+from selftrain.registry import nearest, options_class, resolve
+from selftrain.schema import Component, RunConfig
 
 BASE, LEARNER = "base", "learner:"
 SUFFIXES = ("previous", "start")
@@ -73,8 +75,33 @@ def training_order(config: RunConfig) -> list[str]:
 
 def score_references(config: RunConfig) -> dict[str, str]:
     """Models that reward sources ask, by their place in the config."""
-    return {
-        f"reward.sources.{name}.{option}": str(source.options[option])
-        for name, source in config.reward.sources.items()
-        for option in getattr(resolve("reward", source.kind), "models", ())
-    }
+    return _asked("reward.sources", config.reward.sources)
+
+
+def best_of_references(config: RunConfig) -> dict[str, str]:
+    """Models that the sources ask which choose among the samples of an evaluation, likewise."""
+    return _asked("evaluate.best_of", config.evaluate.best_of)
+
+
+def _asked(section: str, sources: Mapping[str, Component]) -> dict[str, str]:
+    every = (source_models(source, f"{section}.{name}") for name, source in sources.items())
+    return {place: text for own in every for place, text in own.items()}
+
+
+def source_models(source: Component, where: str) -> dict[str, str]:
+    """Models that a source and those inside it ask, by their place in the config."""
+    found: dict[str, str] = {}
+    with_models(source, where, lambda place, text: found.setdefault(place, text))
+    return found
+
+
+def with_models(source: Component, where: str, change: Callable[[str, str], str]) -> Component:
+    """A reward source with ``change(place, reference)`` for every model it asks, those of sources inside it too."""
+
+    def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
+        one = Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
+        return to_tree(with_models(one, f"{where}.{place}", change)) if table == "reward" else part
+
+    models = getattr(resolve("reward", source.kind), "models", ())
+    named = {option: change(f"{where}.{option}", str(source.options[option])) for option in models}
+    return Component(source.kind, changed(options_class("reward", source.kind), {**source.options, **named}, inside))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.files import replacing
+from selftrain.report.best_of import best_of_legend, best_of_series, best_of_tables, best_of_tests
 from selftrain.report.chart import Series, line_chart
 from selftrain.report.forgetting import LEGEND, OVERVIEW, TITLE, advice, forgetting_table, overview_table
 from selftrain.report.protocols import MEANING, protocol_tables
@@ -19,9 +20,9 @@ from selftrain.types import STATUSES
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c2330; --soft: #5b6575; --line: #d9dee6; --page: #fff; --panel: #f5f7fa;
-  --a: #2563c9; --b: #c2570c; --good: #17803d; --bad: #b42318; }
+  --a: #2563c9; --b: #c2570c; --c: #17803d; --d: #8a3ab9; --good: #17803d; --bad: #b42318; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --soft: #9aa4b5; --line: #333b48; --page: #14181f;
-  --panel: #1c222c; --a: #7aa7ff; --b: #ffa561; --good: #5fd38a; --bad: #ff8a80; } }
+  --panel: #1c222c; --a: #7aa7ff; --b: #ffa561; --c: #5fd38a; --d: #d6a2f5; --good: #5fd38a; --bad: #ff8a80; } }
 body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; color: var(--text); background: var(--page);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { margin: 0 0 1rem; font-size: 1.7rem; } h2 { margin: 2.5rem 0 .5rem; font-size: 1.2rem; }
@@ -37,8 +38,10 @@ article { border-top: 1px solid var(--line); } .right { color: var(--good); } .w
 svg { width: 100%; max-width: 720px; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--soft); } .grid { stroke: var(--line); } .line { fill: none; stroke-width: 2.5; }
 .a { stroke: var(--a); } .b { stroke: var(--b); stroke-dasharray: 6 4; } .whisker { stroke-dasharray: none; }
+.c { stroke: var(--c); } .d { stroke: var(--d); stroke-dasharray: 2 4; }
 .band { opacity: .16; } .band.a, circle.a { fill: var(--a); } .band.b, circle.b { fill: var(--b); }
-.band, circle.a, circle.b { stroke: none; }
+.band.c, circle.c { fill: var(--c); } .band.d, circle.d { fill: var(--d); }
+.band, circle.a, circle.b, circle.c, circle.d { stroke: none; }
 """
 
 
@@ -124,7 +127,23 @@ def _results(key: tuple[str, str], group: Sequence[Row]) -> str:
         + _table([column.name for column in columns], body)
         + f'<dl class="legend">{legend}</dl>'
         + _difficulties(group)
+        + _best_of(group[-1], name)
     )
+
+
+def _best_of(row: Row, name: str) -> str:
+    """Curves over n of the last iteration, where a reward chose among its samples."""
+    table = best_of_tables(row)
+    if not table:
+        return ""
+    charts = "".join(
+        f"<p>By {escape(source)}</p>{line_chart(series, f'best of n by {source} on {name}', 'n', doubling=True)}"
+        for source, series in best_of_series(row).items()
+    )
+    legend = "".join(f"<dt>{escape(what)}</dt><dd>{escape(text)}</dd>" for what, text in best_of_legend(row))
+    tests = "".join(f"<p>{escape(line)}</p>" for line in best_of_tests(row))
+    heading = f"<h3>Best of n, iteration {row['iteration']}</h3>"
+    return f'{heading}{charts}{_table(table[0], table[1:])}{tests}<dl class="legend">{legend}</dl>'
 
 
 def _points(group: Sequence[Row], metric: str) -> tuple[tuple[int, float, float, float], ...]:

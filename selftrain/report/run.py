@@ -15,6 +15,7 @@ from selftrain.files import read_json
 from selftrain.planning.best import best_iteration, watched_tasks
 from selftrain.regrading import lines, why
 from selftrain.report.audits import audit_lines
+from selftrain.report.best_of import best_of_lines
 from selftrain.report.forgetting import forgetting_lines, overview_lines
 from selftrain.report.html import write_report
 from selftrain.report.protocols import protocol_lines
@@ -69,7 +70,8 @@ def closing(run: RunDir) -> str:
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
-    return "\n".join([iterations_table(rows), "", *protocol_lines(rows), *summary, *verdicts, *places_and_next])
+    others = [*best_of_lines(rows), *protocol_lines(rows)]
+    return "\n".join([iterations_table(rows), "", *others, *summary, *verdicts, *places_and_next])
 
 
 def said_of_verdicts(run: RunDir) -> dict[str, list[str]]:

@@ -71,6 +71,7 @@ def columns_of(group: Sequence[Row]) -> list[Column]:
             f"Share of problems whose most frequent answer among {votes} samples is right.",
             lambda row: percent(row, majority),
         ),
+        *(_chosen(group, name) for name in best_of_names(group)),
         Column("truncated %", "Share of answers cut off at the length limit.", lambda row: percent(row, "truncated")),
         Column(
             "unparsed %", "Share of answers in which no final answer was found.", lambda row: percent(row, "unparsed")
@@ -86,6 +87,14 @@ def columns_of(group: Sequence[Row]) -> list[Column]:
             "since previous", "The same against the iteration before.", lambda row: change(row, "vs_previous", main)
         ),
     ]
+
+
+def _chosen(group: Sequence[Row], name: str) -> Column:
+    """That of the best of n by a source."""
+    metric = metric_name(group, f"bon_{name}")
+    n = metric.rpartition("@")[2]
+    meaning = f"Share of problems whose answer with the largest reward by {name} among {n} samples is right."
+    return Column(f"best of {n} by {name} %", meaning, lambda row: percent(row, metric))
 
 
 def compare_table(
@@ -146,6 +155,12 @@ def metric_name(rows: Iterable[Row], kind: str) -> str:
     return f"{kind}@{max(found, default='k')}"
 
 
+def best_of_names(rows: Iterable[Row]) -> list[str]:
+    """The sources that choose among samples in any of these rows."""
+    found = (re.fullmatch(r"bon_(.+)@\d+", name) for row in rows for name in row)
+    return list(dict.fromkeys(one[1] for one in found if one))
+
+
 def percent(row: Row, name: str) -> str:
     """A share as a percentage with one decimal; a tiny one is never shown as 0; empty where the row has none."""
     share = row.get(name)
@@ -182,7 +197,8 @@ def align(lines: Sequence[Sequence[str]]) -> str:
 def _pairs(a: Row, b: Row, tests: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     both = [name for name in a if name in b]
     lines = []
-    for name in [name for name in both if re.fullmatch(r"(pass|avg|maj)@\d+", name)]:
+    chosen = [metric_name([a, b], f"{how}_{name}") for name in best_of_names([a, b]) for how in ("bon", "wbon")]
+    for name in [name for name in both if re.fullmatch(r"(pass|avg|maj)@\d+", name) or name in chosen]:
         p = f" {p_value(tests[name]['p'])}" if name in tests else ""
         lines.append([f"{name} %", estimate(a, name), estimate(b, name), f"{100 * (b[name] - a[name]):+.1f}{p}"])
     for name in [name for name in ("truncated", "unparsed", "errors") if name in both]:

@@ -31,6 +31,9 @@ class Models(Protocol):
         that ``L`` may be one more than the sample's ids.
         """
 
+    def logprobs(self, model: str, samples: Sequence[Sample]) -> list[NDArray[float32]]:
+        """log p(token) under the model, ``[L]`` for each sample; tokens as in `log_ratios`."""
+
     def texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token of a response."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from selftrain import records
 from selftrain.artifacts import Stage
+from selftrain.best_of import curve_sizes
 from selftrain.budget import ErrorBudget
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
@@ -21,6 +22,7 @@ from selftrain.planning.settings import evaluated_before, sampler_of, sampling_o
 from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
 from selftrain.session import Session
+from selftrain.stages.best_of import APART, best_of_row, score_samples
 from selftrain.stages.kept import kept_lines, measure_kept
 from selftrain.stages.protocol import protocol_count, protocol_rows, sample_protocols
 from selftrain.stages.regrade import regraded_split
@@ -46,7 +48,7 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     config = session.config
     folder = session.run.iteration(iteration)
     stage = session.stages.evaluate(iteration)
-    stage.begin(folder / "evaluation", leave_out=JUDGING)
+    stage.begin(folder / "evaluation", leave_out=(*JUDGING, *APART))
     splits = evaluated_splits(session)
     files = [folder / "evaluation" / f"{task}-{split}.parquet" for task, split in splits]
     session.run.keep_aside([path for path in files if path.exists() and not _judged(session, path)])
@@ -70,6 +72,9 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     for advance in sample_protocols(session, iteration, splits, sampler_of(config), unjudged):
         progress = replace(progress, done=progress.done + advance.samples, tokens=progress.tokens + advance.tokens)
         yield progress
+    if config.evaluate.best_of:
+        for _ in score_samples(session, iteration, files, SAMPLED):
+            yield progress
     own = [_row(session, iteration, task, split) for task, split in splits]
     measure_kept(session, iteration)
     rows = (*own, *protocol_rows(session, iteration, splits), *kept_lines(session, iteration))
@@ -84,9 +89,15 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
 
 
 def rejudged(stage: Stage) -> bool:
-    """Whether a finished evaluation differs from the config in nothing but who judges."""
+    """Whether a finished evaluation differs from the config in who judges, and in nothing that answers depend on."""
     differing = stage.differing() if stage.mark.exists() else []
-    return bool(differing) and all(key.startswith(JUDGING) for key in differing)
+    return answers_fit(stage) and any(key.startswith(JUDGING) for key in differing)
+
+
+def answers_fit(stage: Stage) -> bool:
+    """Whether a finished evaluation differs from the config, but in nothing that its answers depend on."""
+    differing = stage.differing() if stage.mark.exists() else []
+    return bool(differing) and all(key.startswith((*JUDGING, *APART)) for key in differing)
 
 
 def evaluated_splits(session: Session) -> list[tuple[str, str]]:
@@ -159,8 +170,11 @@ def _row(session: Session, iteration: int, task: str, split: str) -> dict[str, A
     """One line of metrics: the numbers of this checkpoint, and paired tests against the start and the one before."""
     config = session.config
     now = _outcomes(session, iteration, task, split)
-    ks = sorted({*config.evaluate.k, config.evaluate.n} - {0})
+    sizes = curve_sizes(config.evaluate.n) if config.evaluate.best_of else []
+    ks = sorted({*config.evaluate.k, config.evaluate.n, *sizes} - {0})
     row = summarise(*now, task=task, split=split, iteration=iteration, ks=ks)
+    path = session.run.iteration(iteration) / "evaluation" / f"{task}-{split}.parquet"
+    row |= best_of_row(session, path, SAMPLED, now[1])
     if iteration > 0:
         row["vs_start"] = compare(_outcomes(session, 0, task, split), now)
         row["vs_previous"] = compare(_outcomes(session, evaluated_before(config, iteration), task, split), now)

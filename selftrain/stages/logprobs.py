@@ -111,13 +111,19 @@ class RunModels:
 
     def log_ratios(self, model: str, reference: str, samples: Sequence[Sample]) -> list[Any]:
         own, other = self._model(model), self._model(reference)
-        examples = [as_scored(sample, self._session.tokenizer.eos_token_id) for sample in samples]
+        examples = self._examples(samples)
         if own.digest == other.digest:
             import numpy as np
 
             return [np.zeros(len(one.response_ids), np.float32) for one in examples]
         pairs = zip(self._logprobs.of(own, examples), self._logprobs.of(other, examples), strict=True)
         return [mine - theirs for mine, theirs in pairs]
+
+    def logprobs(self, model: str, samples: Sequence[Sample]) -> list[Any]:
+        return self._logprobs.of(self._model(model), self._examples(samples))
+
+    def _examples(self, samples: Sequence[Sample]) -> list[Example]:
+        return [as_scored(sample, self._session.tokenizer.eos_token_id) for sample in samples]
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         from selftrain.rewards.steps import pieces

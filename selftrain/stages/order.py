@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
 
 from selftrain.artifacts import Stage
 from selftrain.events import Event
 from selftrain.planning.references import trained_before, training_order
-from selftrain.planning.settings import evaluated
+from selftrain.planning.settings import POLICY, evaluated
 from selftrain.session import Session
-from selftrain.stages.evaluate import evaluate, rejudged
+from selftrain.stages.evaluate import answers_fit, evaluate
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
 from selftrain.stages.regrade import GROW, SPLITS
@@ -59,11 +59,12 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
     """Files and folders a stage writes, its mark last.
 
     Args:
-        redone: labels of the stages redone with it; answers that then only need to be judged again are left out.
+        redone: labels of the stages redone with it; answers that then only need to be judged or scored again are left
+            out.
     """
     name, _, learner = stage.name.partition("-")
     regraded = sorted(path.name for path in stage.folder.glob(SPLITS))
-    if name == "evaluate" and not set(stage.reads) & set(redone) and rejudged(stage):
+    if name == "evaluate" and _answers_stay(stage, set(redone)):
         return [*(stage.folder / path for path in ("metrics.json", *regraded)), stage.mark]
     made = {
         "start": ["."],
@@ -75,3 +76,12 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
         "evaluate": ["evaluation", "metrics.json", *regraded],
     }[name]
     return [*(stage.folder / path for path in made), stage.mark]
+
+
+def _answers_stay(stage: Stage, redone: Set[str]) -> bool:
+    """Whether an evaluation that is redone may keep its answers: the policy is the same, and what differs is who judges
+    them, or who chooses among them."""
+    policy = {f"{stage.iteration}/improve-{POLICY}", f"0/warmup-{POLICY}", "0/start"}
+    read = redone & set(stage.reads)
+    chosen_anew = bool(read) and not (stage.mark.exists() and stage.differing())
+    return not read & policy and (chosen_anew or answers_fit(stage))
