@@ -283,3 +283,25 @@ def test_no_uniform_lands_on_a_token_that_cannot_be() -> None:
     assert logprobs.exp().tolist() == pytest.approx([0.268941, 0.731059, 0.731059], abs=1e-6)
     tokens, _ = draw(logits, torch.zeros(3, dtype=torch.float64), Sampling(top_p=0.0))
     assert tokens.tolist() == [3, 3, 3], "the likeliest token is never cut"
+
+
+def test_reloaded_weights_answer_as_an_engine_opened_with_them(tiny: Path, tokenizer: Any, tmp_path: Path) -> None:
+    other = load_model(tiny, dtype="float32", device="cpu")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    work = work_list(tokenizer)
+    engine = Transformers(batch_size=7).open(tiny)
+    before = collect(engine, work)
+    assert engine.reload(tmp_path / "other")
+    fresh = collect(Transformers(batch_size=7).open(tmp_path / "other"), work)
+    assert collect(engine, work) == fresh != before
+
+
+def test_weights_of_another_model_are_not_loaded_into_this_one(tiny: Path, chat_model: Path, tokenizer: Any) -> None:
+    engine = Transformers(batch_size=7).open(tiny)
+    before = collect(engine, work_list(tokenizer))
+    assert not engine.reload(chat_model)
+    assert collect(engine, work_list(tokenizer)) == before

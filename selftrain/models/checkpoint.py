@@ -152,6 +152,27 @@ def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto") -
     return model.to(where)  # type: ignore[no-any-return]
 
 
+def reload_weights(model: PreTrainedModel, folder: Path | str) -> bool:
+    """Put the weights of a checkpoint of the same architecture into a model that is loaded; whether it could be done.
+
+    Not with adapters, and not where the checkpoint calls its tensors otherwise: nothing is changed then.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    if not files or adapters.adapter_base(folder) is not None:
+        return False
+    found = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    own = model.state_dict()
+    tied = {name for name in own if own[name].data_ptr() in {own[key].data_ptr() for key in found.keys() & own.keys()}}
+    if found.keys() - own.keys() or own.keys() - found.keys() - tied:
+        return False
+    if any(found[name].shape != own[name].shape for name in found):
+        return False
+    model.load_state_dict(found, strict=False)
+    return True
+
+
 def positions(config: Any) -> int | None:
     """Tokens a model of this transformers config can read; None where it does not say."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)

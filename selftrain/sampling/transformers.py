@@ -78,6 +78,12 @@ class TransformersSampler:
     def close(self) -> None:
         del self._model
 
+    def reload(self, checkpoint: Path) -> bool:
+        """Go on with the weights of another checkpoint of the same model; whether it could be done."""
+        from selftrain.models.checkpoint import reload_weights
+
+        return reload_weights(self._model, checkpoint)
+
     def sample(self, work: Sequence[Request], answers: Answers = ALL) -> Iterator[list[Completion]]:
         import torch
 
