@@ -28,6 +28,8 @@ MATH = ("tasks.math.data_dir={}/math", "tasks.math.val_size=4")
 LOCAL = {
     "rest_em_gsm8k": ("model.path={}/base", *GSM8K),
     "distill_gsm8k": ("model.path={}/chat", *GSM8K),
+    "dapo_gsm8k": ("model.path={}/chat", *GSM8K, "grow.draft.prompts=4"),
+    "iterative_dpo_gsm8k": ("model.path={}/chat", *GSM8K),
     "rest_em_math": ("model.path={}/base", *MATH),
     "distill_math": ("model.path={}/chat", *MATH, "tasks.math500.data_dir={}/math", "tasks.aime24.data_dir={}/math"),
     "mixed": (*MIXED, "learners.policy.examples.chat.from=replay:{}/general.jsonl"),
