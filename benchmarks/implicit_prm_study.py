@@ -5,7 +5,7 @@ majority: read from the run's metrics. (b) On wrong solutions of the test proble
 process reward is the first wrong one, against a step at random, the place that is most often the first wrong one among
 the training samples of as many steps, and the step the policy itself found least likely.
 
-    python benchmarks/implicit_prm_study.py --seeds 0 1 2 [key=value ...]
+    python benchmarks/implicit_prm_study.py --seeds 0,1,2 [key=value ...]
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Wrong(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
