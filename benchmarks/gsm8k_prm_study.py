@@ -39,10 +39,10 @@ from selftrain.types import Example
 
 TAUGHT, TESTED = ("6b_finetuning", "175b_finetuning"), ("6b_verification", "175b_verification")
 VOCABULARY = 2048
-ARCHITECTURE = {
-    "model_type": "qwen3", "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4,
-    "num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 32, "max_position_embeddings": 1024,
-    "tie_word_embeddings": True, "initializer_range": 0.05,
+SIZES: dict[str, Any] = {
+    "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
+    "num_key_value_heads": 6, "head_dim": 32, "max_position_embeddings": 1024, "tie_word_embeddings": True,
+    "initializer_range": 0.05,
 }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def random_start(folder: Path, tokenizer: Any, seed: int) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(**ARCHITECTURE, vocab_size=len(tokenizer))
+    config = AutoConfig.for_model("qwen3", **SIZES, vocab_size=len(tokenizer))
     checkpoint.save(AutoModelForCausalLM.from_config(config), tokenizer, folder)
 
 
