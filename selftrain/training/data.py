@@ -117,8 +117,13 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """Cut the examples of one step into forward passes of at most ``max_tokens`` (padding counted; one example, or one
     pair, always fits)."""
-    together = units(examples)
-    order = sorted(together, key=lambda unit: (max(length(examples[i]) for i in unit), unit))
+    form = _packed if batching == "packed" else padded
+    return [form(examples, group, pad, device) for group in cut(examples, batching=batching, max_tokens=max_tokens)]
+
+
+def cut(examples: Sequence[Example], *, batching: Batching, max_tokens: int) -> list[list[int]]:
+    """Indices of the examples of each forward pass, those of like length side by side, the short ones first."""
+    order = sorted(units(examples), key=lambda unit: (max(length(examples[i]) for i in unit), unit))
     groups: list[list[int]] = []
     for unit in order:
         group = groups[-1] if groups else []
@@ -128,11 +133,11 @@ def micro_batches(
             group.extend(unit)
         else:
             groups.append([*unit])
-    lay_out = _packed if batching == "packed" else _padded
-    return [lay_out(examples, group, pad, device) for group in groups]
+    return groups
 
 
-def _padded(examples: Sequence[Example], group: list[int], pad: int, device: str | torch.device) -> MicroBatch:
+def padded(examples: Sequence[Example], group: list[int], pad: int, device: str | torch.device) -> MicroBatch:
+    """A forward pass over some of the examples, a row for each."""
     width = max(length(examples[i]) for i in group)
     rows = [[*examples[i].prompt_ids, *examples[i].response_ids] for i in group]
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
