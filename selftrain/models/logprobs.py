@@ -110,12 +110,21 @@ def token_logprobs(
             scores = scores / temperature
         return scores.gather(1, wanted[:, None]).squeeze(1) - scores.logsumexp(dim=1)
 
+    def in_place(states: Tensor, wanted: Tensor) -> Tensor:
+        """The same in half the memory: a chunk's logits become their own exponentials."""
+        scores = logits(states)
+        if temperature != 1.0:
+            scores /= temperature
+        top = scores.amax(dim=1, keepdim=True)
+        own = scores.gather(1, wanted[:, None]) - top
+        return (own - scores.sub_(top).exp_().sum(dim=1, keepdim=True).log_()).squeeze(1)
+
     rows = max(1, CHUNK_LOGITS // vocabulary)
     if len(targets) <= rows:
         return one(hidden, targets)
     chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
     if not torch.is_grad_enabled():
-        return torch.cat([one(states, wanted) for states, wanted in chunks])
+        return torch.cat([in_place(states, wanted) for states, wanted in chunks])
     parts: list[Tensor] = [checkpoint(one, states, wanted, use_reentrant=False) for states, wanted in chunks]
     return torch.cat(parts)
 
