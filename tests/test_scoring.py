@@ -21,8 +21,8 @@ from selftrain.training import scoring
 from selftrain.training.scoring import Scorer, alone, batches, log_ratios
 from selftrain.types import Example
 
-BF16_TOLERANCE = 0.02
-"""Of a bf16 model whose log-probabilities have a spread of 0.4: 0.008 was the most that was seen."""
+BF16_TOLERANCE = 0.03
+"""Of a bf16 model whose log-probabilities have a spread of 0.44: 0.016 was the most over 1,541 tokens."""
 
 
 @pytest.fixture(scope="module")
