@@ -26,7 +26,7 @@ VOCABULARY, ROWS, WIDTH = 150_000, 8, 512
 PROMPTS = {"half of the tokens in the prompt": WIDTH // 2, "none in the prompt": 1}
 """Tokens of the prompt; the first token of all has no log-probability."""
 SIDES = ("selftrain", "plain")
-RUNS, PASSES = 5, 3
+RUNS, PASSES = 3, 2
 
 
 def write_models(folder: Path) -> None:
@@ -116,7 +116,8 @@ def compare(folder: Path, prompt: int) -> dict[str, Any]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_models(Path(name))
-        save("scoring", {told: compare(Path(name), prompt) for told, prompt in PROMPTS.items()})
+        found = {told: compare(Path(name), prompt) for told, prompt in PROMPTS.items()}
+    save("scoring", {"threads": torch.get_num_threads(), **found})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from scored import ANSWERS, END, adapter_of, answer, assert_equal, nudged
 from selftrain.models.checkpoint import load_model
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.training import scoring
+from selftrain.training.data import padded
 from selftrain.training.scoring import Scorer, alone, batches, log_ratios
 from selftrain.types import Example
 
@@ -90,8 +91,8 @@ def test_neither_padding_nor_other_rows_matter(scorer: Scorer, monkeypatch: pyte
     beside = scorer.logprobs([short, long])[0]
     assert_close([scorer.logprobs([short])[0]], [beside], 1e-6)
     assert_equal([scorer.logprobs([short, replace(long, response_ids=(9,) * 20)])[0]], [beside])
-    real = scoring.padded
-    monkeypatch.setattr(scoring, "padded", lambda examples, group, pad, device: real(examples, group, 11, device))
+    name = "selftrain.training.scoring.padded"
+    monkeypatch.setattr(name, lambda examples, group, pad, device: padded(examples, group, 11, device))
     assert_equal([scorer.logprobs([short, long])[0]], [beside])
 
 
@@ -141,13 +142,12 @@ def test_an_adapter_and_its_base_in_one_load_equal_two(
     tiny: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[str] = []
-    real = scoring.checkpoint.load_model
 
     def counting(path: Path | str, **options: Any) -> Any:
         loads.append(str(path))
-        return real(path, **options)
+        return load_model(path, **options)
 
-    monkeypatch.setattr(scoring.checkpoint, "load_model", counting)
+    monkeypatch.setattr("selftrain.models.checkpoint.load_model", counting)
     together = log_ratios(adapter, tiny, ANSWERS, dtype="float32")
     assert loads == [str(adapter), str(tiny)]  # The second is the base that the adapter is put on.
     with Scorer(adapter, dtype="float32") as own, Scorer(tiny, dtype="float32") as base:

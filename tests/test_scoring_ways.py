@@ -14,6 +14,7 @@ from scored import ANSWERS, END, adapter_of, answer, assert_equal, nudged
 from selftrain.artifacts import RunDir
 from selftrain.config import check_tree
 from selftrain.errors import RunError
+from selftrain.models.logprobs import batch_logprobs
 from selftrain.planning.plan import Model
 from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.session import Session
@@ -107,13 +108,12 @@ def opened(folder: Path, tiny: Path, **launch: Any) -> Session:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of sequences of each forward pass."""
     seen: list[int] = []
-    real = scoring.batch_logprobs
 
     def counting(model: Any, ids: Any, *rest: Any, **options: Any) -> Any:
         seen.append(len(ids))
-        return real(model, ids, *rest, **options)
+        return batch_logprobs(model, ids, *rest, **options)
 
-    monkeypatch.setattr(scoring, "batch_logprobs", counting)
+    monkeypatch.setattr("selftrain.training.scoring.batch_logprobs", counting)
     return seen
 
 

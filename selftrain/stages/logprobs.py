@@ -84,7 +84,8 @@ class Logprobs:
 
             count = self._session.config.launch.score_processes
             scorer: Scorer | Ranks = Scorer(checkpoint) if count == 1 else Ranks(checkpoint, count)
-            self._scorers[checkpoint] = self._stack.enter_context(scorer)
+            self._stack.push(scorer)
+            self._scorers[checkpoint] = scorer
         return self._scorers[checkpoint]
 
     def _read(self, name: str) -> dict[str, Vector]:
