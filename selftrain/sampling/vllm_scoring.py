@@ -29,10 +29,10 @@ def logprobs(
     """
     import numpy as np
 
-    longest = max((len(one.prompt_ids) + len(one.response_ids) for one in examples), default=0)
+    longest = max((len(_ids(one)) for one in examples), default=0)
     if longest > context:
         raise ValueError(f"a prompt and its response have {longest} tokens, and the engine reads {context}")
-    found = [np.zeros(len(one.response_ids), np.float32) for one in examples]
+    found = [np.full(len(one.response_ids), np.nan, np.float32) for one in examples]
     for place, values in _read(engine, examples, 2 * together):
         own = np.asarray(values, np.float32)
         mask = examples[place].loss_mask
@@ -45,22 +45,25 @@ def logprobs(
 def _read(engine: EngineProcess, examples: Sequence[Example], held: int) -> Iterator[tuple[int, list[float]]]:
     """The place and the log-probabilities of each response that has tokens; one turn is always ahead."""
     todo = iter([place for place, one in enumerate(examples) if one.response_ids])
-    out = 0
+    under_way = 0
 
-    def ask() -> None:
-        nonlocal out
-        given = [
-            Given((place, 0), (*examples[place].prompt_ids, *examples[place].response_ids))
-            for place in islice(todo, held - out)
-        ]
-        out += len(given)
-        engine.ask(Turn(read=given))
+    def ask() -> bool:
+        """Send the next turn, where there is anything to tell or to wait for."""
+        nonlocal under_way
+        given = [Given((place, 0), _ids(examples[place])) for place in islice(todo, held - under_way)]
+        under_way += len(given)
+        if under_way:
+            engine.ask(Turn(read=given))
+        return under_way > 0
 
-    ask()
-    while out:
-        ask()
+    turns = ask() + ask()
+    while turns:
         grown = engine.receive()
-        out -= len(grown)
+        under_way -= len(grown)
+        turns += ask() - 1
         for (place, _), _, values, *_ in grown:
             yield place, values[len(examples[place].prompt_ids) - 1 :]
-    engine.receive()
+
+
+def _ids(example: Example) -> tuple[int, ...]:
+    return (*example.prompt_ids, *example.response_ids)
