@@ -396,6 +396,9 @@ class Launch:
     keep: Literal["stage", "run"] = "stage"
     """How long an engine lives: stage: its memory is freed before a fit; run: it stays and loads new weights."""
     verify_workers: Count = 2
+    score_processes: Count = 1
+    """Processes that share the responses a model scores; 1: this one does. No more than there are GPUs, where there are
+    any."""
 
 
 @dataclass(frozen=True)

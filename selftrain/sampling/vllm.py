@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.ranges import Count, Positive, Share
 from selftrain.sampling.base import ALL, Answers, Completion, Request
@@ -17,6 +17,12 @@ from selftrain.sampling.vllm_checkpoint import context_length, layout_of, readin
 from selftrain.sampling.vllm_drawing import Drawing
 from selftrain.sampling.vllm_engine import Turn
 from selftrain.sampling.vllm_process import EngineProcess
+from selftrain.sampling.vllm_scoring import logprobs
+from selftrain.types import Example
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,16 @@ class VLLMSampler:
             except GeneratorExit:
                 self._give_up(drawing, asked)
                 raise
+
+    def logprobs(self, examples: Sequence[Example]) -> list[NDArray[float32]]:
+        """log p of every response token under the weights as they are, the end token included, at temperature 1:
+        ``[L]`` each, 0 outside the loss mask. As `selftrain.training.scoring.Scorer.logprobs`.
+
+        Raises:
+            ValueError: a sequence is longer than the context, or a log-probability is not a number.
+            EngineFailed: the engine failed.
+        """
+        return logprobs(self._engine, examples, context=self._context, together=self._options.max_num_seqs)
 
     def _give_up(self, drawing: Drawing, asked: int) -> None:
         """Nobody listens any more: what is under way must not answer the next work list."""

@@ -29,15 +29,24 @@ class Ask(NamedTuple):
     """Fields of vLLM's SamplingParams."""
 
 
+class Given(NamedTuple):
+    """A text to read: how likely each of its tokens is after those before it."""
+
+    place: Place
+    ids: tuple[int, ...]
+    """Two at least: nothing stands before the first."""
+
+
 class Turn(NamedTuple):
-    """What the engine is told: responses to draw, and those nobody wants any more."""
+    """What the engine is told: responses to draw, those nobody wants any more, and texts to read."""
 
     add: Sequence[Ask] = ()
     drop: Sequence[Place] = ()
+    read: Sequence[Given] = ()
 
 
 class Grown(NamedTuple):
-    """Further tokens of one response."""
+    """Further tokens of one response; or all but the first of a text that was given."""
 
     place: Place
     ids: list[int]
@@ -78,6 +87,8 @@ class Engine:
     _adapter: Any = None
     _adapters: int = 0
     _names: dict[str, Place] = field(default_factory=dict)
+    _given: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of those names, the texts that are read."""
 
     def answer(self, told: Turn | Weights) -> Iterator[list[Grown] | None]:
         if isinstance(told, Weights):
@@ -102,6 +113,8 @@ class Engine:
                 del self._names[name]
         for ask in told.add:
             self._add(ask)
+        for given in told.read:
+            self._read(given)
         ends, grown = time.monotonic() + TURN_SECONDS, []
         while self._names and time.monotonic() < ends:
             for output in self.engine.step():
@@ -118,8 +131,23 @@ class Engine:
         params = SamplingParams(output_kind=RequestOutputKind.DELTA, stream_interval=GROWN_TOKENS, **ask.params)
         self.engine.add_request(name, {"prompt_token_ids": list(ask.ids)}, params, lora_request=self._adapter)
 
+    def _read(self, given: Given) -> None:
+        """The last token is asked for as one that might be drawn: a text may then be as long as the context."""
+        from vllm import SamplingParams
+
+        name, (*before, last) = _name(given.place), given.ids
+        self._names[name], self._given[name] = given.place, given.ids
+        params = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, logprob_token_ids=[last], flat_logprobs=True, detokenize=False
+        )
+        self.engine.add_request(name, {"prompt_token_ids": before}, params, lora_request=self._adapter)
+
     def _grown(self, output: Any) -> Grown:
         drawn = output.outputs[0]
+        if (given := self._given.pop(output.request_id, None)) is not None:
+            asked = drawn.logprobs.token_ids.index(given[-1])
+            found = [*output.prompt_logprobs.logprobs, drawn.logprobs.logprobs[asked]]
+            return Grown(self._names.pop(output.request_id), list(given[1:]), found, drawn.finish_reason)
         ids = list(drawn.token_ids)
         logprobs = None
         if drawn.logprobs is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
+    from selftrain.training.ranks import Ranks
     from selftrain.training.scoring import Scorer
 
     Vector = NDArray[float32]
@@ -37,7 +38,7 @@ class Logprobs:
         self._session, self._iteration = session, iteration
         self._folder = session.run.iteration(iteration) / "logprobs"
         self._known: dict[str, dict[str, Vector]] = {}
-        self._scorers: dict[Path, Scorer] = {}
+        self._scorers: dict[Path, Scorer | Ranks] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Logprobs:
@@ -76,11 +77,15 @@ class Logprobs:
                 f"{error}; mend that, or free memory, and run the same command again"
             ) from error
 
-    def _scorer(self, checkpoint: Path) -> Scorer:
+    def _scorer(self, checkpoint: Path) -> Scorer | Ranks:
         if checkpoint not in self._scorers:
+            from selftrain.training.ranks import Ranks
             from selftrain.training.scoring import Scorer
 
-            self._scorers[checkpoint] = self._stack.enter_context(Scorer(checkpoint))
+            count = self._session.config.launch.score_processes
+            scorer: Scorer | Ranks = Scorer(checkpoint) if count == 1 else Ranks(checkpoint, count)
+            self._stack.push(scorer)
+            self._scorers[checkpoint] = scorer
         return self._scorers[checkpoint]
 
     def _read(self, name: str) -> dict[str, Vector]:

@@ -126,22 +126,32 @@ def micro_batches(
     Raises:
         ValueError: a prompt is empty, so that nothing stands before the first token of its response.
     """
-    together = units(examples)
-    order = sorted(together, key=lambda unit: (max(length(examples[i]) for i in unit), unit))
+    form = _packed if batching == "packed" else padded
+    return [form(examples, group, pad, device) for group in cut(examples, batching=batching, max_tokens=max_tokens)]
+
+
+def cut(examples: Sequence[Example], *, batching: Batching, max_tokens: int) -> list[list[int]]:
+    """Indices of the examples of each forward pass, those of like length side by side, the short ones first."""
+    sizes = [length(example) for example in examples]
+    order = sorted(units(examples), key=lambda unit: (max(sizes[i] for i in unit), unit))
     groups: list[list[int]] = []
+    taken = 0
     for unit in order:
-        group = groups[-1] if groups else []
-        lengths = [length(examples[i]) for i in (*group, *unit)]
-        size = sum(lengths) if batching == "packed" else max(lengths) * len(lengths)
-        if group and size <= max_tokens:
-            group.extend(unit)
+        own = sum(sizes[i] for i in unit)
+        # The longest comes last, and all of a pass are padded to it.
+        count = len(unit) + (len(groups[-1]) if groups else 0)
+        size = taken + own if batching == "packed" else max(sizes[i] for i in unit) * count
+        if groups and size <= max_tokens:
+            groups[-1].extend(unit)
+            taken += own
         else:
             groups.append([*unit])
-    lay_out = _packed if batching == "packed" else _padded
-    return [lay_out(examples, group, pad, device) for group in groups]
+            taken = own
+    return groups
 
 
-def _padded(examples: Sequence[Example], group: list[int], pad: int, device: str | torch.device) -> MicroBatch:
+def padded(examples: Sequence[Example], group: list[int], pad: int, device: str | torch.device) -> MicroBatch:
+    """A forward pass over some of the examples, a row for each."""
     width = max(length(examples[i]) for i in group)
     rows = [[*examples[i].prompt_ids, *examples[i].response_ids] for i in group]
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)

@@ -5,9 +5,8 @@ The same chunked function as the loss reads them, so that a number scored here i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from selftrain.models import adapters, checkpoint
 from selftrain.models.logprobs import batch_logprobs, check_head
-from selftrain.training.data import MicroBatch, learnt, micro_batches
+from selftrain.training.data import MicroBatch, cut, learnt, padded
 from selftrain.types import Example
 
 Scores = NDArray[np.float32]
@@ -63,12 +62,22 @@ class Scorer:
         Raises:
             ValueError: a log-probability is not a number.
         """
-        return score(self._model, examples, temperature=temperature)
+        return whole(examples, self.shared(alone(examples), temperature=temperature))
 
     def base_logprobs(self, examples: Sequence[Example], *, temperature: float = 1.0) -> list[Scores]:
         """The same of an adapter's base, whose weights are here already."""
-        with adapters.switched_off(self._model):
-            return self.logprobs(examples, temperature=temperature)
+        return whole(examples, self.shared(alone(examples), temperature=temperature, base=True))
+
+    def shared(
+        self, examples: Sequence[Example], *, temperature: float, base: bool = False, rank: int = 0, ranks: int = 1
+    ) -> dict[int, Scores]:
+        """What one of several ranks finds: of every so manieth batch, by the place of the example.
+
+        Args:
+            examples: as `alone` makes them.
+        """
+        with adapters.switched_off(self._model) if base else nullcontext():
+            return score_batches(self._model, examples, batches(examples)[rank::ranks], temperature)
 
 
 def log_ratios(
@@ -104,20 +113,49 @@ def score(
     autocast: AbstractContextManager[Any] | None = None,
 ) -> list[Scores]:
     """As `Scorer.logprobs`, of a model that is loaded; its mode is the caller's."""
-    found: list[Scores] = [np.zeros(len(one.response_ids), np.float32) for one in examples]
-    # Each by itself: the other side of a pair may be known already.
-    alone = [replace(one, pair_id=None) for one in examples]
-    batches = micro_batches(alone, batching="bucketed", max_tokens=BATCH_TOKENS, pad=0, device=model.device)
-    for batch in batches:
-        with torch.inference_mode(), autocast or nullcontext():
-            values = batch_logprobs(
-                model, batch.input_ids, batch.position_ids, batch.positions, temperature=temperature
-            )
-        for index, own in zip(batch.examples.tolist(), _split(values, batch), strict=True):
-            found[index][learnt(examples[index])] = own
-    if not all(np.isfinite(own).all() for own in found):
-        raise ValueError("the model gives a response a log-probability that is not a number; compute in float32")
+    bare = alone(examples)
+    with autocast or nullcontext():
+        return whole(examples, score_batches(model, bare, batches(bare), temperature))
+
+
+def batches(examples: Sequence[Example]) -> list[list[int]]:
+    """Indices of the examples of each forward pass; they follow from the examples alone, wherever they are scored."""
+    return cut(examples, batching="bucketed", max_tokens=BATCH_TOKENS)
+
+
+def alone(examples: Sequence[Example]) -> list[Example]:
+    """What is scored of examples: a response that is one of a pair may be asked for without the other."""
+    return [Example(one.id, "", "", one.prompt_ids, one.response_ids, loss_mask=one.loss_mask) for one in examples]
+
+
+def score_batches(
+    model: Any, examples: Sequence[Example], groups: Sequence[list[int]], temperature: float
+) -> dict[int, Scores]:
+    """Log-probabilities of the tokens that carry loss of the examples in some batches, by the place of the example."""
+    found: dict[int, Scores] = {}
+    for group in groups:
+        batch = padded(examples, group, 0, model.device)
+        with torch.inference_mode():
+            values = batch_logprobs(model, batch.input_ids, None, batch.positions, temperature=temperature)
+        found.update(zip(group, _split(values, batch), strict=True))
     return found
+
+
+def whole(examples: Sequence[Example], found: Mapping[int, Scores]) -> list[Scores]:
+    """Every response's log-probabilities, ``[L]`` each, 0 where nothing was asked.
+
+    Raises:
+        ValueError: one is not a number.
+    """
+    every = [np.zeros(len(one.response_ids), np.float32) for one in examples]
+    for place, own in found.items():
+        if not np.isfinite(own).all():
+            raise ValueError(
+                "the model gives a response a log-probability that is not a number; compute in float32, or look for "
+                "weights that are none"
+            )
+        every[place][learnt(examples[place])] = own
+    return every
 
 
 def _split(values: torch.Tensor, batch: MicroBatch) -> Iterator[Scores]:
