@@ -45,6 +45,8 @@ class Session:
     _open: ExitStack = field(default_factory=ExitStack)
     trainers: dict[str, tuple[Path, Any]] = field(default_factory=dict)
     """By learner: the checkpoint its resident trainer stands at, and what holds it."""
+    scorers: dict[str, tuple[Path, Any]] = field(default_factory=dict)
+    """Models that score responses, by where their checkpoints lie."""
     _teachers: dict[str, dict[str, Prompter]] = field(default_factory=dict)
     _values: dict[str, dict[str, float]] = field(default_factory=dict)
     """What generation configs say, by model."""
@@ -54,6 +56,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._engine.close()
+        self.close_scorers()
         self._open.close()
 
     @cached_property
@@ -231,6 +234,11 @@ class Session:
         """Close the sampler, whose memory is the trainer's now, unless it is to stay."""
         if self.config.launch.keep == "stage":
             self._engine.close()
+
+    def close_scorers(self) -> None:
+        for _, scorer in self.scorers.values():
+            scorer.close()
+        self.scorers.clear()
 
     def check_stop(self) -> None:
         """Raises Interrupted where the run was asked to stop."""

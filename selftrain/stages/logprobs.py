@@ -9,44 +9,40 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain import records
 from selftrain.errors import RunError
-from selftrain.models.adapters import adapter_base
 from selftrain.planning.plan import Model
 from selftrain.selection import as_scored
 from selftrain.session import Session
+from selftrain.stages.scorers import Scorers
 from selftrain.types import Example, Sample, TokenScores
 
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
-    from selftrain.training.ranks import Ranks
-    from selftrain.training.scoring import Scorer
 
     Vector = NDArray[float32]
 
 
 class Logprobs:
-    """A context manager: models stay loaded until it is left."""
+    """A context manager: models stay loaded until it is left, or longer (`selftrain.stages.scorers`)."""
 
     def __init__(self, session: Session, iteration: int) -> None:
         self._session, self._iteration = session, iteration
         self._folder = session.run.iteration(iteration) / "logprobs"
         self._known: dict[str, dict[str, Vector]] = {}
-        self._scorers: dict[Path, Scorer | Ranks] = {}
-        self._stack = ExitStack()
+        self._scorers = Scorers(session)
 
     def __enter__(self) -> Logprobs:
+        self._scorers.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-        self._scorers.clear()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        self._scorers.__exit__(failure)
 
     def of(self, model: Model, examples: Sequence[Example], temperature: float = 1.0) -> list[Vector]:
         """log p of every response token: ``[L]`` each, 0 outside the loss mask.
@@ -67,26 +63,14 @@ class Logprobs:
     def _computed(self, checkpoint: Path, examples: list[Example], temperature: float) -> list[Vector]:
         self._session.free_for_training()
         try:
-            for other, scorer in self._scorers.items():
-                if adapter_base(other) == checkpoint:
-                    return scorer.base_logprobs(examples, temperature=temperature)
-            return self._scorer(checkpoint).logprobs(examples, temperature=temperature)
+            if (adapted := self._scorers.adapted(checkpoint)) is not None:
+                return adapted.base_logprobs(examples, temperature=temperature)
+            return self._scorers.at(checkpoint).logprobs(examples, temperature=temperature)
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise RunError(
                 f"iteration {self._iteration}: {checkpoint} could not score the responses: {type(error).__name__}: "
                 f"{error}; mend that, or free memory, and run the same command again"
             ) from error
-
-    def _scorer(self, checkpoint: Path) -> Scorer | Ranks:
-        if checkpoint not in self._scorers:
-            from selftrain.training.ranks import Ranks
-            from selftrain.training.scoring import Scorer
-
-            count = self._session.config.launch.score_processes
-            scorer: Scorer | Ranks = Scorer(checkpoint) if count == 1 else Ranks(checkpoint, count)
-            self._stack.push(scorer)
-            self._scorers[checkpoint] = scorer
-        return self._scorers[checkpoint]
 
     def _read(self, name: str) -> dict[str, Vector]:
         import numpy as np

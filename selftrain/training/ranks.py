@@ -60,6 +60,10 @@ class Ranks:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def reload(self, checkpoint: Path | str) -> bool:
+        """They are started anew for other weights."""
+        return False
+
     def close(self) -> None:
         for worker in self._workers:
             worker.close()

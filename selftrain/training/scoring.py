@@ -46,6 +46,10 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def reload(self, checkpoint_path: Path | str) -> bool:
+        """Go on with the weights of another checkpoint of the same model; whether it could be done."""
+        return checkpoint.reload_weights(self._model, checkpoint_path)
+
     def close(self) -> None:
         self._model = None
         if torch.cuda.is_available():
