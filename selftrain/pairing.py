@@ -52,7 +52,7 @@ def as_pair(right: Example, wrong: Example) -> tuple[Example, Example]:
 
 def balanced(examples: Sequence[Example], per_problem: bool) -> list[Example]:
     """Weighed so that right and wrong ones count alike, in every problem or over all, and their weights add up to what
-    they did before. Where there is one kind alone, it has nothing to be weighed against and weighs 0.
+    they did before. Where there is one kind alone, it has nothing to be weighed against and is left out.
     """
     sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for one in examples:
@@ -60,8 +60,8 @@ def balanced(examples: Sequence[Example], per_problem: bool) -> list[Example]:
     weighed = []
     for one in examples:
         both = sums[one.problem_id if per_problem else ""]
-        factor = sum(both) / 2 / both[_right(one)] if all(both) else 0.0
-        weighed.append(replace(one, weight=one.weight * factor))
+        if all(both):
+            weighed.append(replace(one, weight=one.weight * sum(both) / 2 / both[_right(one)]))
     return weighed
 
 

@@ -222,7 +222,8 @@ class Selection:
     label: Literal["verdict", "reward"] = "verdict"
     """What objectives that read labels are told of a sample: the verifier's credit, or the total reward."""
     balance: Literal["none", "problem", "all"] = "none"
-    """Right and wrong ones weigh the same, in every problem or over all: by weights, none is left out."""
+    """Right and wrong ones weigh the same, in every problem or over all; where there is one kind alone, it is left
+    out."""
     pairing: Literal["one_to_one", "cartesian"] = "one_to_one"
     """Of pairs: the first right one with the first wrong one and so on, or each with each."""
     max_per_problem: Count | None = None

@@ -95,8 +95,8 @@ def as_scored(sample: Sample, end_token: int) -> Example:
         response_ids=(*sample.response_ids, *end),
         sample_id=sample.id,
         loss_mask=None if mask is None else (*mask, *(True for _ in end)),
-        # An end token that was not sampled has no log-probability to go with it.
-        old_logprobs=None if added else sample.logprobs,
+        # Of what was sampled: an end token that was added has no log-probability to go with it.
+        old_logprobs=sample.logprobs,
         eos_added=added,
     )
 

@@ -38,8 +38,10 @@ def select(session: Session, iteration: int, learner: str) -> Counter[str]:
         advantages = token_advantages(session, iteration, learner)
         for name in session.config.learners[learner].examples:
             examples, reasons = chosen_examples(session, iteration, learner, name)
-            if reasons is not None and advantages is not None:
+            if advantages is not None:
                 examples = with_advantages(examples, advantages)
+            else:  # What was recorded at sampling has no one to read it, and may lack an end token that was added.
+                examples = (replace(example, old_logprobs=None) for example in examples)
             kept = records.write_parts(target, name, Example, examples, EXAMPLES_PER_PART)
             counts[name] = {"kept": kept} if reasons is None else dict(reasons)
             sampled.update(reasons or {})
@@ -73,12 +75,19 @@ def chosen_examples(
                     chooser.reasons["problem not accepted"] += 1
 
     kept = chooser.choose(stream())
-    made = (
-        _pairs(session, kept, name, selection)
-        if selection.kind == "pairs"
-        else _singles(session, kept, name, selection)
-    )
+    form = _pairs if selection.kind == "pairs" else _singles
+    made = used(form(session, kept, name, selection), chooser.reasons)
     return (as_taught(session, example) for example in made), chooser.reasons
+
+
+def used(examples: Iterator[Example], reasons: Counter[str]) -> Iterator[Example]:
+    """The examples; at their end, samples that were chosen and have no one to be set against are counted as such."""
+    there: set[str | None] = set()
+    for example in examples:
+        there.add(example.sample_id)
+        yield example
+    if alone := reasons["kept"] - len(there):
+        reasons.update({"kept": -alone, "no other kind to set against": alone})
 
 
 def _singles(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:

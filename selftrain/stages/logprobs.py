@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
-
     Vector = NDArray[float32]
 
 
