@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from selftrain import records
+from selftrain.artifacts import RunDir
 from selftrain.cli import main
+from selftrain.config import load_config
 from selftrain.selection import as_scored
+from selftrain.session import Session
+from selftrain.stages.distance import distances
+from selftrain.stages.logprobs import Logprobs
 from selftrain.training.scoring import log_ratios
 from selftrain.types import Sample, Score, Verdict
 
@@ -37,8 +42,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def watched(start: Run) -> Path:
-    """A run that measures everything and was stopped and let go on."""
-    start("watched", "monitor.kl=true", WARN, STOP, status=1)
+    """An undisturbed run that measures everything."""
     return start("watched", "monitor.kl=true", WARN)
 
 
@@ -52,7 +56,7 @@ def of(run: Path, kind: type, folder: str) -> Iterator[Any]:
 
 
 def test_a_warning_is_shown_and_a_stop_ends_the_run_until_its_threshold_is_lifted(
-    start: Run, capsys: pytest.CaptureFixture[str]
+    watched: Path, start: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = start("stopped", WARN, STOP, status=1)
     first = capsys.readouterr()
@@ -73,8 +77,17 @@ def test_a_warning_is_shown_and_a_stop_ends_the_run_until_its_threshold_is_lifte
     assert "warning" not in out.partition("monitors\n")[0] and "iteration 2 improve-policy done" in out
     assert {mark: mark.stat().st_mtime_ns for mark in done} == done  # Nothing that was done is done again.
 
+    # What is learnt depends neither on the stop nor on what else is measured.
+    assert (run / "metrics.jsonl").read_bytes() == (watched / "metrics.jsonl").read_bytes()
+    assert {**monitors(run, 2), **kl_of(watched)} == monitors(watched, 2)
+    assert "monitors.json" not in (run / "iteration_0002" / "score.done").read_text()
+
     start("stopped", "monitor.thresholds.tokens.stop_below=1e9", status=1)
     assert "iteration 1: tokens is " in capsys.readouterr().err  # A finished iteration counts as any other.
+
+
+def kl_of(run: Path) -> dict[str, Any]:
+    return {name: value for name, value in monitors(run, 2).items() if name.startswith("kl")}
 
 
 def test_what_is_measured_is_what_the_files_say(watched: Path) -> None:
@@ -122,13 +135,17 @@ def test_the_divergence_is_that_of_the_checkpoint_that_drew_from_the_first(watch
     assert row["kl_k3"] > 0
 
 
-def test_nothing_that_is_learnt_depends_on_what_is_measured(watched: Path, start: Run) -> None:
-    plain = start("plain")
-    assert (plain / "metrics.jsonl").read_bytes() == (watched / "metrics.jsonl").read_bytes()
-    assert monitors(plain, 2) | {"kl": 0} != monitors(watched, 2)
-    shared = {name: value for name, value in monitors(watched, 2).items() if not name.startswith("kl")}
-    assert monitors(plain, 2).items() >= shared.items()
-    assert "monitors.json" not in (watched / "iteration_0002" / "score.done").read_text()
+def test_what_no_sampler_recorded_is_computed(watched: Path) -> None:
+    """As it is where some tokens could not be drawn, for then the recorded numbers are of another distribution."""
+    config = load_config(watched / "config.yaml", ["grow.draft.top_p=0.9"])
+    (part, *_) = records.parts(watched / "iteration_0002" / "samples")
+    with Session(config, RunDir(watched)) as session, Logprobs(session, 2) as logprobs:
+        found = list(distances(session, 2, part, logprobs))
+    samples = records.read(part, Sample)
+    own, base = (watched / place / "checkpoint" for place in ("iteration_0001/policy", "warmup/policy"))
+    ratios = log_ratios(own, base, [as_scored(sample, 0) for sample in samples])
+    assert [one.tokens for one in found] == [len(sample.response_ids) for sample in samples]
+    assert [one.k1 for one in found] == pytest.approx([float(ratio.sum()) for ratio in ratios], abs=1e-5)
 
 
 def test_reports_show_them_and_redoing_sets_them_aside(

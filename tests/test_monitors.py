@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from selftrain.checks.monitors import check_monitors
 from selftrain.config import ConfigError, check_tree
@@ -127,12 +130,16 @@ def test_nothing_to_measure_is_no_number(found: list[Scored]) -> None:
     values = scores(found) | responses([]) | divergence([])
     json.dumps(values, allow_nan=False)
     both = {one.right for one in found} == {True, False}
-    assert (values["pair_accuracy"], values["auc"]) == ((0.5, 0.5) if both else (None, None))
+    assert values["pair_accuracy"] == values["auc"] == (0.5 if both else None)
     assert values["correlation"] is None and values["kl"] is None and values["tokens"] is None
 
 
 def test_drift_is_against_the_first_iteration_with_a_number() -> None:
-    earlier = [{"tokens": 10.0, "steps": None}, {"tokens": 20.0, "steps": 4.0}, {"tokens": 30.0, "steps": 8.0}]
+    earlier: list[dict[str, Any]] = [
+        {"tokens": 10.0, "steps": None},
+        {"tokens": 20.0, "steps": 4.0},
+        {"tokens": 30.0, "steps": 8.0},
+    ]
     now: dict[str, float | None] = {"tokens": 15.0, "steps": 2.0, "tokens_per_step": None, "right": 0.5}
     first = first_values(earlier, now)
     assert first == {"tokens": 10.0, "steps": 4.0}
@@ -225,3 +232,11 @@ def test_tables_hold_what_was_measured_and_many_iterations_are_thinned_out_as_te
     assert text.count("10 (x1.00)") == 12 and "\n      100 " in text
     assert "warning: iteration 100: tokens is 10, above warn_above 9" in text
     assert monitor_lines([], {}) == []
+
+
+def test_the_page_names_every_monitor_and_its_thresholds_hold() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "monitors.md").read_text()
+    named = [name for cell in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(named) == sorted(KNOWN)
+    (snippet,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    check_monitors(config(**yaml.safe_load(snippet)["monitor"]))
