@@ -8,7 +8,7 @@ TRUST = (
     "its rewards no longer follow the verdicts, so the policy learns to please it; fit it to newer samples (init: "
     "previous), weigh the verdict more (reward.total), or choose on validation which learning rate it needs"
 )
-LOOK = "look at some samples (report.html)"
+LOOK = "look at some samples (selftrain report)"
 SHORTER = (
     "responses leave out the solving, or end before it: empty ones, a word of thanks; " + LOOK + ", weigh the verdict "
     "more (reward.total), and take no baseline that is a mean per token or step"
@@ -58,8 +58,8 @@ KNOWN: dict[str, Known] = {
     "truncated": Known(
         "Share of responses cut off at the length limit.",
         EITHER,
-        "responses no longer come to an end; look at some samples (report.html), and raise max_tokens only where they "
-        "still solve",
+        "responses no longer come to an end; look at some samples (selftrain report), and raise max_tokens only where "
+        "they still solve",
     ),
     "repetition": Known("Share of n-grams that stood in their response before.", EITHER, REPEATS),
     "looping": Known("Share of responses in which more than half of all n-grams are such.", EITHER, REPEATS),
@@ -103,14 +103,14 @@ KNOWN: dict[str, Known] = {
     "tokens_per_step": Known(
         "Tokens of a step; their ratio likewise.",
         "responses are cut into ever smaller steps, as a reward by steps may pay for; look at some samples "
-        "(report.html)",
+        "(selftrain report)",
         "everything goes into one huge step, as a baseline that is a mean per step pays for; take one per response",
         True,
     ),
     "tokens_per_step_drift": Known(
         "The same against the first iteration.",
         "responses are cut into ever smaller steps, as a reward by steps may pay for; look at some samples "
-        "(report.html)",
+        "(selftrain report)",
         "everything goes into one huge step, as a baseline that is a mean per step pays for; take one per response",
         True,
     ),

@@ -35,8 +35,8 @@ def scores(found: Sequence[Scored]) -> Values:
     rewards = {flag: [one.reward for one in judged if one.right is flag] for flag in (True, False)}
     mixed = by_problem(judged)
     return {
-        "scored": float(len(found)),
-        "mixed_problems": float(len(mixed)),
+        "scored": len(found),
+        "mixed_problems": len(mixed),
         "reward": average([one.reward for one in found]),
         **estimate("pair_accuracy", [auc(right, wrong) for right, wrong in mixed]),
         "auc": auc(rewards[True], rewards[False]) if all(rewards.values()) else None,

@@ -100,7 +100,8 @@ def _row(session: Session, iteration: int, own: Values, scored: Mapping[str, Seq
 
 
 def _short(values: Values) -> Values:
-    return {name: None if value is None else float(f"{value:.{DIGITS}g}") for name, value in values.items()}
+    """Counts stay whole."""
+    return {name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in values.items()}
 
 
 def read(run: RunDir, iteration: int) -> dict[str, Any]:
