@@ -17,6 +17,7 @@ from selftrain.planning.settings import evaluated
 from selftrain.registry import nearest
 from selftrain.session import Session
 from selftrain.stages.evaluate import answers_fit, metrics_of, rejudged
+from selftrain.stages.monitor import watch
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
 from selftrain.stages.resident import roll_back
@@ -60,11 +61,15 @@ def finish(session: Session, stage: Stage, work: Work) -> Iterator[Event]:
         if stage.name == "evaluate":
             rows = tuple(metrics_of(session, stage.iteration))
             yield Evaluated(stage.iteration, rows, {})
+        if stage.name == "score":
+            yield from watch(session, stage.iteration, fresh=False)
         return
     began = time.monotonic()
     yield from in_place(session, stage, work)
     if not stage.mark.exists():
         raise RunError(f"stage {stage.label} ended without its mark after {time.monotonic() - began:.0f} s")
+    if stage.name == "score":
+        yield from watch(session, stage.iteration, fresh=True)
 
 
 def close(session: Session, iteration: int) -> str | None:

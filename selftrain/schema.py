@@ -391,6 +391,33 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """From where on a monitor is out of bounds."""
+
+    warn_below: Finite | None = None
+    """A smaller value is told as a warning."""
+    warn_above: Finite | None = None
+    stop_below: Finite | None = None
+    """A smaller value ends the run once the iteration is scored."""
+    stop_above: Finite | None = None
+    after: Count = 1
+    """Iterations in a row that must be beyond it."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What is measured of every iteration's samples and their rewards; nothing of it makes a finished stage stale."""
+
+    kl: bool = False
+    """Whether the divergence of the policy from the model it began with is measured, which takes a forward pass of
+    that model over all samples, and of the policy where the sampler records no log-probabilities."""
+    repetition: Count = 4
+    """Tokens of what counts as repeated."""
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    """By monitor."""
+
+
+@dataclass(frozen=True)
 class Launch:
     place: Literal["inline", "processes"] = "inline"
     """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
@@ -421,5 +448,6 @@ class RunConfig:
     learners: dict[str, Learner] = field(default_factory=dict)
     evaluate: Evaluate = field(default_factory=Evaluate)
     loop: Loop = field(default_factory=Loop)
+    monitor: Monitor = field(default_factory=Monitor)
     launch: Launch = field(default_factory=Launch)
     track: Track = field(default_factory=Track)

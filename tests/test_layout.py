@@ -43,7 +43,7 @@ LAYERS = [
     {"records", "judging", "hub", "rollouts", "mathematics"},
     {"asking", "golds"},
     {"tasks", "verifiers", "sampling", "rewards", "advantages", "objectives", "protocols", "serving"},
-    {"verification", "selection", "evaluation", "best_of", "training", "regrading", "auditing"},
+    {"verification", "selection", "evaluation", "best_of", "training", "regrading", "auditing", "monitors"},
     {"planning", "pairing"},
     {"session"},
     {"drawing"},

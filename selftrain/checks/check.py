@@ -12,6 +12,7 @@ from selftrain.checks.best_of import check_best_of
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
+from selftrain.checks.monitors import check_monitors
 from selftrain.checks.prompts import check_prompts
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
@@ -40,6 +41,7 @@ def check(session: Session) -> None:
     config = session.config
     check_names(config)
     check_best_of(config)
+    check_monitors(config)
     for name, task in config.tasks.items():
         try:
             resolve_now(verifier_spec(task.verifier, config.reward.verify))

@@ -13,8 +13,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from selftrain.report.monitors import last_line
     from selftrain.report.run import stages_done
     from selftrain.report.tables import status_table
 
-    print(status_table(stages_done(existing(options.run))))
+    run = existing(options.run)
+    print("\n".join([status_table(stages_done(run)), *filter(None, [last_line(run)])]))
     return 0

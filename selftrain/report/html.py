@@ -14,6 +14,7 @@ from selftrain.files import replacing
 from selftrain.report.best_of import best_of_legend, best_of_series, best_of_tables, best_of_tests
 from selftrain.report.chart import Series, line_chart
 from selftrain.report.forgetting import LEGEND, OVERVIEW, TITLE, advice, forgetting_table, overview_table
+from selftrain.report.monitors import monitor_legend, monitor_series, monitor_tables
 from selftrain.report.protocols import MEANING, protocol_tables
 from selftrain.report.tables import Row, by_split, change, columns_of, metric_name, percent
 from selftrain.types import STATUSES
@@ -56,6 +57,7 @@ def write_report(
     acceptance: Mapping[int, float] | None = None,
     watched: Collection[str] = (),
     told: Mapping[str, Sequence[str]] | None = None,
+    monitors: Sequence[Row] = (),
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
@@ -67,8 +69,9 @@ def write_report(
         acceptance: share of samples judged right in each iteration.
         watched: tasks that are evaluated only.
         told: further lines of text, by title.
+        monitors: what was measured, by iteration.
     """
-    content = page(title, rows, selection, config_text, samples, acceptance or {}, watched, told or {})
+    content = page(title, rows, selection, config_text, samples, acceptance or {}, watched, told or {}, monitors)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8", errors="replace")
 
@@ -82,6 +85,7 @@ def page(
     acceptance: Mapping[int, float],
     watched: Collection[str] = (),
     told: Mapping[str, Sequence[str]] | None = None,
+    monitors: Sequence[Row] = (),
 ) -> str:
     """The whole document as text."""
     name = escape(title)
@@ -94,6 +98,7 @@ def page(
     if not rows:
         sections.append("<p>No iteration has been evaluated yet.</p>")
     sections.append(_selection(selection, acceptance))
+    sections += _monitors(monitors)
     for heading, lines in (told or {}).items():
         sections.append(f"<h2>{escape(heading)}</h2><pre>{escape(chr(10).join(lines))}</pre>")
     if samples:
@@ -210,6 +215,17 @@ def _selection(selection: Mapping[int, Mapping[str, int]], acceptance: Mapping[i
         body.append([str(iteration), f"{total:,}", *right, f"{kept:,}", share, *dropped])
     note = '<p class="note">What Grow sampled, how much of it was trained on, and why the rest was not.</p>'
     return f"<h2>Selection</h2>{note}{_table(header, body)}"
+
+
+def _monitors(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    charts, parts = monitor_series(rows), ["<h2>Monitors</h2>"]
+    for title, table in monitor_tables(rows).items():
+        chart = line_chart(charts[title], f"{title} by iteration") if title in charts else ""
+        parts.append(f"<h3>{escape(title)}</h3>{chart}{_table(table[0], table[1:])}")
+    legend = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in monitor_legend(rows))
+    return [*parts, f'<dl class="legend">{legend}</dl>']
 
 
 def _sample(sample: Mapping[str, Any]) -> str:

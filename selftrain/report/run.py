@@ -18,6 +18,7 @@ from selftrain.report.audits import audit_lines
 from selftrain.report.best_of import best_of_lines
 from selftrain.report.forgetting import forgetting_lines, overview_lines
 from selftrain.report.html import write_report
+from selftrain.report.monitors import monitor_lines, monitor_rows
 from selftrain.report.protocols import protocol_lines
 from selftrain.report.tables import iterations_table
 
@@ -40,7 +41,7 @@ def closing(run: RunDir) -> str:
     if not rows:
         return f"{run.root}: nothing is evaluated yet; run the same command again to go on"
     path, config = run.root / "report.html", read_tree(run.config)
-    watched, told = watched_tasks(config), said_of_verdicts(run)
+    watched, told, monitors = watched_tasks(config), said_of_verdicts(run), monitor_rows(run)
     write_report(
         path,
         title=f"selftrain: {run.root.name}",
@@ -51,6 +52,7 @@ def closing(run: RunDir) -> str:
         samples=shown_samples(run),
         watched=watched,
         told=told,
+        monitors=monitors,
     )
     last = max(row["iteration"] for row in rows)
     best = best_iteration(rows, config)
@@ -70,7 +72,7 @@ def closing(run: RunDir) -> str:
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
-    others = [*best_of_lines(rows), *protocol_lines(rows)]
+    others = [*best_of_lines(rows), *protocol_lines(rows), *monitor_lines(monitors, config)]
     return "\n".join([iterations_table(rows), "", *others, *summary, *verdicts, *places_and_next])
 
 

@@ -14,6 +14,7 @@ from selftrain.session import Session
 from selftrain.stages.evaluate import answers_fit, evaluate
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
+from selftrain.stages.monitor import FILE
 from selftrain.stages.regrade import GROW, SPLITS
 from selftrain.stages.score import score
 from selftrain.stages.start import start
@@ -71,7 +72,7 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
         "warmup": ["checkpoint", "log.jsonl"],
         "grow": ["samples", "verdicts", GROW, "verify.done"],
         "verify": ["verdicts", GROW],
-        "score": ["scores"],
+        "score": ["scores", FILE],
         "improve": [f"examples/{learner}", f"selection-{learner}.json", learner],
         "evaluate": ["evaluation", "metrics.json", *regraded],
     }[name]

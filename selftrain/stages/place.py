@@ -17,7 +17,8 @@ from selftrain.workers import Worker
 
 def light(stage: Stage, session: Session) -> bool:
     """Whether a stage loads no model."""
-    return stage.name == "verify" or (stage.name == "score" and not score_references(session.config))
+    asked = session.config.monitor.kl or score_references(session.config)
+    return stage.name == "verify" or (stage.name == "score" and not asked)
 
 
 def in_place(session: Session, stage: Stage, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:

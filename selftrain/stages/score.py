@@ -10,11 +10,12 @@ from selftrain import records
 from selftrain.config import instantiate
 from selftrain.drawing.accept import accepted
 from selftrain.errors import RunError
-from selftrain.events import Event, Progress, StageFinished, StageStarted
+from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.rewards.base import Judged, Models, RewardSource
 from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
+from selftrain.stages.monitor import line, measure, monitored
 from selftrain.types import Sample, Score, Verdict
 
 TOTAL = "total"
@@ -44,6 +45,8 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
                 records.write(target, Score, scored(judged, sources, total_weights(session), models, seen))
             yield Progress(iteration, "score", number, len(parts))
             session.check_stop()
+        if monitored(session):
+            yield Notice(line(measure(session, iteration, logprobs)), "info")
     stage.finish([scores_folder(session, iteration)])
     yield StageFinished(iteration, "score", time.monotonic() - started, f"{len(parts)} parts", False)
 

@@ -1,0 +1,1 @@
+"""Numbers that tell, iteration by iteration, whether a learnt reward still means what it should."""
