@@ -175,3 +175,12 @@ def test_what_does_not_go_together_is_told_at_once(
     folder = start("bad", *changes.split(), status=2)
     assert told in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("place", ["learners.prm.reference", "reward.sources.prm.model"])
+def test_a_model_of_other_tokens_is_refused(
+    start: Run, chat_model: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    folder = start("bad", f"{place}={chat_model}", status=2)
+    assert f"{place}: {chat_model} has another tokenizer than the policy" in capsys.readouterr().err
+    assert not folder.exists()
