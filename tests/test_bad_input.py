@@ -509,6 +509,6 @@ def test_lost_sampler_stops_with_what_to_do_and_the_rerun_goes_on(runs: Runs, er
 
 def test_fit_that_diverges_stops_with_what_to_do(runs: Runs) -> None:
     ended = runs.run("diverged", judged_by_length(runs), "learners.policy.optim.lr=1e38")
-    check_stopped(ended, "stage 'improve-policy' failed", "the loss is not a number", "lower optim.lr")
+    check_stopped(ended, "stage 'improve-policy' failed", "the loss is not finite", "lower optim.lr")
     ended = runs.run("diverged", judged_by_length(runs), "learners.policy.optim.lr=1e-3")
     assert ended.status == 0, ended.err

@@ -19,6 +19,7 @@ from selftrain.planning.plan import Model
 from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs
+from selftrain.stages.scorers import Scorers
 from selftrain.training import scoring
 from selftrain.training.ranks import Ranks, device_of
 from selftrain.training.scoring import Scorer
@@ -42,12 +43,16 @@ def engine(tiny: Path) -> Iterator[VLLMSampler]:
 
 @pytest.mark.filterwarnings("default")
 def test_two_ranks_give_what_one_process_gives(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit, where each computes with as many threads: the batches are the same ones, dealt out."""
+    """Bit for bit, where each computes with as many threads: the batches are the same ones, dealt out. As a run has
+    them that says how many."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     adapter = adapter_of(tiny, tmp_path / "adapter")
     many = [replace(one, id=str(i)) for i, one in enumerate(ANSWERS * 10)]
     assert len(scoring.batches(scoring.alone(many))) > 3
-    with Scorer(adapter) as alone, Ranks(adapter, 2) as two:
+    session = opened(tmp_path, tiny, score_processes=2)
+    with Scorer(adapter) as alone, session, Scorers(session) as scorers:
+        two = scorers.at(adapter)
+        assert isinstance(two, Ranks)
         assert_equal(two.logprobs(many, temperature=0.7), alone.logprobs(many, temperature=0.7))
         assert_equal(two.base_logprobs(many), alone.base_logprobs(many))
         assert two.logprobs([]) == [] and len(two.logprobs([answer((3,), (4, END))])) == 1
@@ -59,7 +64,7 @@ def test_two_ranks_give_what_one_process_gives(tiny: Path, tmp_path: Path, monke
 def test_a_checkpoint_no_rank_can_load_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
     with pytest.raises(OSError, match="no file named"):
-        Ranks(tmp_path, 2)
+        Ranks(tmp_path, 1)
 
 
 def test_every_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,14 +167,6 @@ def test_a_kill_while_writing_leaves_what_was_there(
     passes.clear()
     assert_equal(ask(tmp_path, tiny, model, ANSWERS[:10])[:5], first)
     assert sum(passes) == 5
-
-
-def test_a_run_scores_in_as_many_processes_as_it_says(tiny: Path, tmp_path: Path) -> None:
-    with Scorer(tiny) as scorer:
-        expected = scorer.logprobs(ANSWERS[:10])
-    with opened(tmp_path, tiny, score_processes=2) as session, Logprobs(session, 1) as logprobs:
-        for own, wanted in zip(logprobs.of(Model(tiny, "aaaa"), ANSWERS[:10]), expected, strict=True):
-            assert np.abs(own - wanted).max(initial=0.0) < 1e-6
 
 
 def test_a_model_that_cannot_score_is_told_in_one_line(tiny: Path, tmp_path: Path) -> None:
