@@ -28,6 +28,7 @@ from common import save
 from numpy.typing import NDArray
 
 from selftrain.models import checkpoint
+from selftrain.monitors.scores import auc
 from selftrain.objectives.labelled import ImplicitCE
 from selftrain.objectives.nll import NLL
 from selftrain.rewards.process import step_rewards, token_rewards
@@ -114,14 +115,6 @@ def told(
     return found
 
 
-def auc(values: NDArray[Any], right: NDArray[Any]) -> float:
-    """Chance that a right solution has the larger value than a wrong one; ties count half."""
-    from scipy.stats import rankdata
-
-    ranks, good = rankdata(values), int(right.sum())
-    return float((ranks[right].sum() - good * (good + 1) / 2) / (good * (len(right) - good)))
-
-
 def interval(values: NDArray[Any], right: NDArray[Any], problems: NDArray[Any], draws: int = 1000) -> list[float]:
     """AUC with its 95 % interval: problems are drawn anew, with all of their solutions."""
     names = np.unique(problems)
@@ -130,9 +123,13 @@ def interval(values: NDArray[Any], right: NDArray[Any], problems: NDArray[Any], 
     drawn = []
     for _ in range(draws):
         chosen = np.concatenate([places[name] for name in rng.choice(names, len(names))])
-        drawn.append(auc(values[chosen], right[chosen]))
+        drawn.append(ranked(values[chosen], right[chosen]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return [round(float(value), 4) for value in (auc(values, right), low, high)]
+    return [round(float(value), 4) for value in (ranked(values, right), low, high)]
+
+
+def ranked(values: NDArray[Any], right: NDArray[Any]) -> float:
+    return auc(values[right].tolist(), values[~right].tolist())
 
 
 def solutions(data: Path, tokenizer: Any, models: Sequence[str]) -> list[Solution]:

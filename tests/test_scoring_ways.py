@@ -163,7 +163,7 @@ def test_a_kill_while_writing_leaves_what_was_there(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pq, "write_table", cut_short)
         ask(tmp_path, tiny, model, ANSWERS[:10])
-    (tmp_path / "run" / "iteration_0001" / "logprobs" / ".aaaa.parquet.1.tmp").write_bytes(b"PAR1")
+    (tmp_path / "run" / "iteration_0001" / "logprobs" / "aaaa" / ".part-00001.parquet.1.tmp").write_bytes(b"PAR1")
     passes.clear()
     assert_equal(ask(tmp_path, tiny, model, ANSWERS[:10])[:5], first)
     assert sum(passes) == 5

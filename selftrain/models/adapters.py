@@ -61,6 +61,12 @@ def adapter_base(folder: Path | str) -> Path | None:
     return Path(name)
 
 
+def belongs_to(folder: Path | str, base: Path | str) -> bool:
+    """Whether a folder holds an adapter of this checkpoint, however either is named."""
+    own = adapter_base(folder)
+    return own is not None and (str(own) == str(base) or own.resolve() == Path(base).resolve())
+
+
 def set_base(folder: Path, base: Path, root: Path) -> None:
     """Name the base of the adapter in a folder: relative to the folder where both lie below ``root``."""
     settings = settings_of(folder) or {}

@@ -164,7 +164,8 @@ def reload_weights(model: PreTrainedModel, folder: Path | str) -> bool:
         return False
     found = {name: tensor for file in files for name, tensor in load_file(file).items()}
     own = model.state_dict()
-    tied = {name for name in own if own[name].data_ptr() in {own[key].data_ptr() for key in found.keys() & own.keys()}}
+    there = {own[name].data_ptr() for name in found.keys() & own.keys()}
+    tied = {name for name in own if own[name].data_ptr() in there}
     if found.keys() - own.keys() or own.keys() - found.keys() - tied:
         return False
     if any(found[name].shape != own[name].shape for name in found):

@@ -43,6 +43,12 @@ class Stages:
         """Of the files as they were when the run began: what it read of them stays in memory."""
         return fingerprints.data(self.config)
 
+    @cached_property
+    def _compared(self) -> frozenset[str]:
+        """Learners whose objective reads a reference; asked for every iteration of the run."""
+        learners = self.config.learners.items()
+        return frozenset(name for name, own in learners if "reference" in objective_needs(own.objective))
+
     def start(self) -> Stage:
         """The model before warm-up: made here where the config describes an architecture."""
         return Stage("start", 0, self.run.start, self._model)
@@ -83,7 +89,7 @@ class Stages:
         inputs |= {f"{judged} of {i}": self._digest(i, judged) for i in range(1, iteration) if history}
         seen = tuple(f"{i}/{judged}" for i in range(1 if history else iteration, iteration + 1))
         reads = (*seen, *self._made_by(learner, before))
-        if "reference" in objective_needs(chosen.objective):
+        if learner in self._compared:
             model = self.model(chosen.reference, iteration, f"improve-{learner}", f"learners.{learner}.reference")
             inputs["reference"], reads = model.digest, (*reads, *model.made_by)
         config = fingerprints.improve(self.config, learner)

@@ -1,6 +1,6 @@
 """Log-probabilities of an iteration's responses under the models of the run, each computed once.
 
-They lie beside the iteration, a file for each checkpoint by its digest: what a reward source asked of a reference is
+They lie beside the iteration, a folder for each checkpoint by its digest: what a reward source asked of a reference is
 there when a learner asks for the same, and after a kill.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,9 @@ class Logprobs:
         missing = {key: one for key, one in zip(keys, examples, strict=True) if key not in known}
         if missing:
             found = self._computed(model.checkpoint, list(missing.values()), temperature)
-            known.update(zip(missing, found, strict=True))
-            self._write(name)
+            fresh = dict(zip(missing, found, strict=True))
+            known.update(fresh)
+            self._write(name, fresh)
         return [known[key] for key in keys]
 
     def _computed(self, checkpoint: Path, examples: list[Example], temperature: float) -> list[Vector]:
@@ -74,14 +75,16 @@ class Logprobs:
     def _read(self, name: str) -> dict[str, Vector]:
         import numpy as np
 
-        if (path := self._folder / f"{name}.parquet").exists():
-            for key, values in zip(*records.columns(path, "key", "logprobs"), strict=True):
+        for part in records.parts(self._folder / name):
+            for key, values in zip(*records.columns(part, "key", "logprobs"), strict=True):
                 self._known[name][key] = np.asarray(values, np.float32)
         return self._known[name]
 
-    def _write(self, name: str) -> None:
-        rows = [TokenScores(key, tuple(values.tolist())) for key, values in self._known[name].items()]
-        records.write(self._folder / f"{name}.parquet", TokenScores, rows)
+    def _write(self, name: str, fresh: Mapping[str, Vector]) -> None:
+        """One more part: what is there already is not written again."""
+        rows = [TokenScores(key, tuple(values.tolist())) for key, values in fresh.items()]
+        number = len(records.parts(self._folder / name))
+        records.write(self._folder / name / f"part-{number:05d}.parquet", TokenScores, rows)
 
 
 def _key(example: Example) -> str:

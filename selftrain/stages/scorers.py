@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain.models.adapters import adapter_base
+from selftrain.models.adapters import belongs_to
 from selftrain.session import Session
 from selftrain.stages.resident import stays
 
@@ -47,4 +47,4 @@ class Scorers:
 
     def adapted(self, base: Path) -> Scorer | Ranks | None:
         """One of an adapter on this checkpoint, whose weights are there with it."""
-        return next((scorer for at, scorer in self._loaded.values() if adapter_base(at) == base), None)
+        return next((scorer for at, scorer in self._loaded.values() if belongs_to(at, base)), None)

@@ -95,14 +95,10 @@ def log_ratios(
         return [np.zeros(len(one.response_ids), np.float32) for one in examples]
     with Scorer(policy, dtype=dtype, device=device) as scorer:
         own = scorer.logprobs(examples)
-        if _same_weights(adapters.adapter_base(policy), reference):
+        if adapters.belongs_to(policy, reference):
             return _minus(own, scorer.base_logprobs(examples))
     with Scorer(reference, dtype=dtype, device=device) as scorer:
         return _minus(own, scorer.logprobs(examples))
-
-
-def _same_weights(base: Path | None, reference: Path | str) -> bool:
-    return base is not None and (str(base) == str(reference) or base.resolve() == Path(reference).resolve())
 
 
 def _minus(own: Iterable[Scores], others: Iterable[Scores]) -> list[Scores]:
