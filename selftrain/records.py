@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.files import replacing
-from selftrain.types import Example, Problem, Sample, Score, TokenScores, Verdict
+from selftrain.types import Example, Problem, Sample, Score, TokenScores, TreeNode, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,11 +74,29 @@ COLUMNS: dict[type, dict[str, str]] = {
         "weight": FLOAT,
         "label": FLOAT,
         "advantages": f"list<{FLOAT}>",
+        "targets": f"list<{FLOAT}>",
         "old_logprobs": f"list<{FLOAT}>",
         "reference_logprobs": f"list<{FLOAT}>",
         "pair_id": STRING,
         "role": STRING,
         "eos_added": BOOL,
+    },
+    TreeNode: {
+        "tree_id": STRING,
+        "problem_id": STRING,
+        "node_id": INT,
+        "parent": INT,
+        "depth": INT,
+        "ids": f"list<{INT}>",
+        "text": STRING,
+        "prior": FLOAT,
+        "value": FLOAT,
+        "visits": INT,
+        "value_sum": DOUBLE,
+        "state": STRING,
+        "reason": STRING,
+        "sample_id": STRING,
+        "mc": FLOAT,
     },
     TokenScores: {"key": STRING, "logprobs": f"list<{FLOAT}>"},
     Verdict: {
@@ -93,7 +111,7 @@ COLUMNS: dict[type, dict[str, str]] = {
 }
 """Column types by record; a verdict's rows also carry ``sample_id``, those of an evaluation a sample and its verdict.
 What is ``json`` is text as it is, and anything else as JSON."""
-ADDED = frozenset({"by", "advantages", "old_logprobs", "reference_logprobs", "pair_id", "role"})
+ADDED = frozenset({"by", "advantages", "targets", "old_logprobs", "reference_logprobs", "pair_id", "role"})
 """Columns that files of earlier versions lack: nothing stands in them."""
 
 

@@ -130,6 +130,8 @@ class Example:
     """How right the response is, in [0, 1]."""
     advantages: tuple[float, ...] | None = None
     """One per response id; 0 where nothing is learnt."""
+    targets: tuple[float, ...] | None = None
+    """One per response id: what a value head is to say there; NaN where it is told nothing."""
     old_logprobs: tuple[float, ...] | None = None
     """Natural log-probability per response id under the distribution it was sampled from."""
     reference_logprobs: tuple[float, ...] | None = None
@@ -138,6 +140,36 @@ class Example:
     """Two examples with the same one, a chosen and a rejected response to one problem, are learnt together."""
     role: Literal["chosen", "rejected", "mismatched"] | None = None
     """mismatched: a response under a prompt it does not answer; nothing is learnt from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """A state of a search: a problem and the steps that lead here."""
+
+    tree_id: str
+    problem_id: str
+    node_id: int
+    """Place in its tree, parents before children; 0 is the root, which has no tokens."""
+    parent: int
+    """-1: none."""
+    depth: int
+    ids: tuple[int, ...]
+    """What this node adds to its parent's response."""
+    text: str
+    prior: float | None = None
+    """log p of ``ids`` under the distribution they were sampled from."""
+    value: float | None = None
+    """What the value function says of it, in [0, 1]."""
+    visits: int = 0
+    value_sum: float = 0.0
+    """Over its visits."""
+    state: Literal["open", "end", "closed"] = "open"
+    """end: the response is complete; closed: nothing may follow, for ``reason``."""
+    reason: str | None = None
+    sample_id: str | None = None
+    """Of an end: the sample whose verdict says whether it is right."""
+    mc: float | None = None
+    """Share of the completions from here that are right, where some were drawn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,62 @@
+"""Where a run lies, how long it goes on, and what does its work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selftrain.ranges import Count, Size
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str = "run"
+    folder: str = "runs"
+    """Where runs lie; this one is ``folder/name``."""
+    seed: int = 0
+    part_size: Count = 1024
+    """Samples per file of Grow, about; a killed run samples at most the unfinished parts again."""
+    reuse: bool = True
+    """Whether this run takes samples and verdicts from ``folder/.samples`` where another made the same, and gives its
+    own."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stops the loop when validation no longer improves."""
+
+    metric: str = "pass@1"
+    split: str = "val"
+    patience: Count = 1
+    """Evaluations without a better value before the loop stops."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    iterations: Size = 3
+    evaluate_every: Count = 1
+    """Iterations from one evaluation to the next; the first and the last are always evaluated."""
+    save_every: Count = 1
+    """Iterations from one saved optimizer state to the next, where ``optim.state`` is keep: so many are done again at
+    most after a kill."""
+    keep: Count | None = None
+    """Newest iterations whose checkpoints stay on disk, the best one beside them; all where none is given."""
+    stop: Stop | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    place: Literal["inline", "processes"] = "inline"
+    """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
+    keep: Literal["stage", "run"] = "stage"
+    """How long an engine lives: stage: its memory is freed before a fit; run: it stays and loads new weights."""
+    verify_workers: Count = 2
+    score_processes: Count = 1
+    """Processes that share the responses a model scores; 1: this one does. No more than there are GPUs, where there are
+    any."""
+
+
+@dataclass(frozen=True)
+class Track:
+    live: Literal["auto", "plain", "none"] = "auto"
+    """auto: a live area on a terminal, plain lines elsewhere; plain: lines everywhere; none: nothing."""
