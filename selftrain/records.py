@@ -138,9 +138,16 @@ def read(path: Path, kind: type) -> list[Any]:
     return list(rows(path, kind))
 
 
-def rows(path: Path, kind: type) -> Iterator[Any]:
+def rows(path: Path, kind: type, chosen: Sequence[bool] | None = None) -> Iterator[Any]:
+    """The records of one part.
+
+    Args:
+        chosen: which of them, a flag for each; None for all.
+    """
     names = [field.name for field in dataclasses.fields(kind)]
     table = _read(path, names)
+    if chosen is not None:
+        table = table.filter(_array(chosen, _arrow(BOOL)))
     yield from map(kind, *(_values(table.column(name)) for name in names))
 
 

@@ -26,6 +26,7 @@ from selftrain.planning.problems import ProblemSet, few_shot, load_problems
 from selftrain.planning.settings import NUMBERS, POLICY, stop_ids
 from selftrain.planning.writers import Writer, reads_ids, remote, same_tokens
 from selftrain.prompts import Prompter, answer_part, make_prompter
+from selftrain.rewards.steps import Pieces
 from selftrain.sampling.base import Sampler
 from selftrain.schema import Component, Prompt, RunConfig, Sampling, Verify
 from selftrain.types import Problem
@@ -72,6 +73,11 @@ class Session:
         from selftrain.models.checkpoint import load_tokenizer
 
         return load_tokenizer(self.start)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Of the policy's tokens."""
+        return Pieces(self.tokenizer)
 
     @property
     def start(self) -> Path:

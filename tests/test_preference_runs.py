@@ -87,8 +87,8 @@ def test_dpo_learns_them(first: Path) -> None:
 def test_kto_is_given_a_divergence_that_the_reference_was_scored_for(first: Path) -> None:
     examples = rows(first, Example, "examples", "judge")
     assert {one.role for one in examples} == {None}
-    (path,) = (first / "logprobs").iterdir()
-    scored = list(records.rows(path, TokenScores))
+    (folder,) = (first / "logprobs").iterdir()
+    scored = [one for part in records.parts(folder) for one in records.rows(part, TokenScores)]
     taught = {(one.prompt_ids, one.response_ids) for one in examples}
     assert len(scored) > 1.5 * len(taught)
     lines = log(first, "judge")

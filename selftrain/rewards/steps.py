@@ -7,19 +7,40 @@ written out and encoded anew end a token or two inside the next step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+REMEMBERED = 1 << 18
+"""Pairs of tokens."""
+
+
+class Pieces:
+    """The text of each token of a response, as it reads behind the one before it: a word's space belongs to the word.
+
+    Pairs of tokens come again and again, and are decoded once.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._behind = lru_cache(REMEMBERED)(self._decoded)
+
+    def of(self, ids: Sequence[int]) -> list[str]:
+        return [self._behind(*pair) for pair in pairwise((None, *ids))]
+
+    def _decoded(self, before: int | None, token: int) -> str:
+        if before is None:
+            return self._text([token])
+        return self._text([before, token])[len(self._text([before])) :]
+
+    def _text(self, ids: list[int]) -> str:
+        # Tidying up would take away spaces of the one that stand in the other.
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token, as it reads behind the one before it: a word's space belongs to the word."""
-    if not ids:
-        return []
-    # Tidying up would take away spaces of the one that stand in the other.
-    as_it_is = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    alone = tokenizer.batch_decode([[token] for token in ids], **as_it_is)
-    both = tokenizer.batch_decode([list(pair) for pair in pairwise(ids)], **as_it_is)
-    return [alone[0], *(pair[len(before) :] for pair, before in zip(both, alone, strict=False))]
+    """Those of one response."""
+    return Pieces(tokenizer).of(ids)
 
 
 def step_ends(texts: Sequence[str], separator: str) -> tuple[int, ...]:

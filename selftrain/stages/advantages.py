@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress, groupby, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain import records
 from selftrain.advantages.base import Advantage, Rollout
 from selftrain.config import instantiate
+from selftrain.drawing.accept import accepted
 from selftrain.session import Session
-from selftrain.stages.score import TOTAL, total_weights
+from selftrain.stages.score import of_problems, total_weights
 from selftrain.types import Example, Sample, Score
 
 if TYPE_CHECKING:
@@ -79,16 +82,26 @@ def with_advantages(examples: Iterable[Example], advantages: Advantages) -> Iter
 def _rollouts(session: Session, iteration: int, step: str) -> Iterator[tuple[Sample, Rollout]]:
     """The samples of a step whose rewards are all valid."""
     folder = session.run.iteration(iteration)
-    weights = total_weights(session)
+    weights, learnt = total_weights(session), accepted(session, iteration, step)
     for part in records.parts(folder / "samples", f"{step}-"):
-        scores: defaultdict[str, list[Score]] = defaultdict(list)
-        for score in records.rows(folder / "scores" / part.name, Score):
-            if score.source in weights or score.source == TOTAL:
-                scores[score.sample_id].append(score)
-        for sample in records.rows(part, Sample):
-            own = [score for score in scores[sample.id] if score.source != TOTAL]
+        chosen = of_problems(part, learnt)
+        scores = _weighed(folder, part, chosen, weights)
+        for sample, own in zip(records.rows(part, Sample, chosen), scores, strict=True):
             if all(score.valid for score in own):
                 yield sample, rollout_of(len(sample.response_ids), own, weights)
+
+
+def _weighed(
+    folder: Path, part: Path, chosen: Sequence[bool] | None, weights: Mapping[str, float]
+) -> Iterator[list[Score]]:
+    """The scores that count of every chosen sample of a part, in its order."""
+    path, wanted = folder / "scores" / part.name, set(compress(records.column(part, "id"), chosen or repeat(True)))
+    flags = [
+        source in weights and sample in wanted
+        for sample, source in zip(*records.columns(path, "sample_id", "source"), strict=True)
+    ]
+    for _, own in groupby(records.rows(path, Score, flags), key=lambda score: score.sample_id):
+        yield list(own)
 
 
 def rollout_of(length: int, scores: Sequence[Score], weights: Mapping[str, float]) -> Rollout:

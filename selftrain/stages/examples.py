@@ -18,7 +18,7 @@ from selftrain.selection import Candidate, Chooser, as_example
 from selftrain.session import Session
 from selftrain.stages.advantages import token_advantages, with_advantages
 from selftrain.stages.replay import replayed
-from selftrain.stages.score import candidates
+from selftrain.stages.score import candidates, of_problems
 from selftrain.types import Example, Problem
 
 EXAMPLES_PER_PART = 8192
@@ -67,17 +67,21 @@ def chosen_examples(
 
     def stream() -> Iterator[Candidate]:
         for number in range(iteration, oldest - 1, -1):
-            learnt_from = accepted(session, number, selection.source)
-            for one in candidates(session, number, selection.source, scored=chosen.when == "after_score"):
-                if learnt_from is None or one.sample.problem_id in learnt_from:
-                    yield one
-                else:
-                    chooser.reasons["problem not accepted"] += 1
+            learnt = accepted(session, number, selection.source)
+            if others := left_out(session, number, selection.source, learnt):
+                chooser.reasons["problem not accepted"] += others
+            yield from candidates(session, number, selection.source, chosen.when == "after_score", learnt)
 
     kept = chooser.choose(stream())
     form = _pairs if selection.kind == "pairs" else _singles
     made = used(form(session, kept, name, selection), chooser.reasons)
     return (as_taught(session, example) for example in made), chooser.reasons
+
+
+def left_out(session: Session, iteration: int, step: str, learnt: set[str] | None) -> int:
+    """Samples of problems that are not learnt from."""
+    parts = records.parts(session.run.iteration(iteration) / "samples", f"{step}-")
+    return sum((of_problems(part, learnt) or []).count(False) for part in parts)
 
 
 def used(examples: Iterator[Example], reasons: Counter[str]) -> Iterator[Example]:

@@ -117,9 +117,7 @@ class RunModels:
         return [as_scored(sample, self._session.tokenizer.eos_token_id) for sample in samples]
 
     def texts(self, ids: Sequence[int]) -> list[str]:
-        from selftrain.rewards.steps import pieces
-
-        return pieces(self._session.tokenizer, ids)
+        return self._session.pieces.of(ids)
 
     def name(self, model: str) -> str:
         return self._model(model).digest

@@ -10,7 +10,6 @@ from typing import Any
 
 from selftrain import records
 from selftrain.artifacts import RunDir
-from selftrain.config import instantiate
 from selftrain.errors import RunError
 from selftrain.events import Event, Notice
 from selftrain.files import read_json, write_json
@@ -18,6 +17,7 @@ from selftrain.monitors.known import KNOWN
 from selftrain.monitors.responses import Distance, Response, Values, divergence, repeated, responses, right
 from selftrain.monitors.scores import Scored, scores
 from selftrain.monitors.thresholds import Row, crossings, first_values, with_drift
+from selftrain.registry import resolve
 from selftrain.selection import ENDED
 from selftrain.session import Session
 from selftrain.stages.distance import OWN, distances
@@ -87,7 +87,7 @@ def _scored(session: Session, part: Path) -> Iterator[tuple[int, str, Scored]]:
 def watched_sources(session: Session) -> list[str]:
     """Names of the reward sources that have numbers of their own, beside the verdict."""
     sources = session.config.reward.sources.items()
-    return [name for name, one in sources if not getattr(instantiate("reward", one), "verdict_only", False)]
+    return [name for name, one in sources if not getattr(resolve("reward", one.kind), "verdict_only", False)]
 
 
 def _beside(part: Path, folder: str) -> Path:

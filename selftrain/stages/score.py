@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 from selftrain import records
@@ -70,9 +71,7 @@ def learnt_from(
         learnt: ids of those problems by step.
     """
     chosen = next(own for step, own in learnt.items() if part.startswith(f"{step}-"))
-    if chosen is None:
-        return None
-    return [id in chosen for id in records.column(session.run.iteration(iteration) / "samples" / part, "problem_id")]
+    return of_problems(session.run.iteration(iteration) / "samples" / part, chosen)
 
 
 def scored(
@@ -119,17 +118,29 @@ def total(scores: Sequence[Score], weights: Mapping[str, float]) -> Score:
     return Score(scores[0].sample_id, TOTAL, valid=True, reward=value)
 
 
-def candidates(session: Session, iteration: int, step: str, scored: bool = True) -> Iterator[Candidate]:
+def candidates(
+    session: Session, iteration: int, step: str, scored: bool = True, learnt: Container[str] | None = None
+) -> Iterator[Candidate]:
     """The samples of a step with verdict and total reward, part by part.
 
     Args:
         scored: whether Score has been there; else rewards are None.
+        learnt: ids of the problems whose samples are wanted; None for all.
     """
     folder = session.run.iteration(iteration)
     for part in records.parts(folder / "samples", f"{step}-"):
+        chosen = of_problems(part, learnt)
         verdicts = records.columns(folder / "verdicts" / part.name, "status", "value", "answer")
         totals = total_rewards(folder / "scores" / part.name) if scored else [None] * len(verdicts[0])
-        yield from map(Candidate._make, zip(records.rows(part, Sample), *verdicts, totals, strict=True))
+        told = zip(*verdicts, totals, strict=True)
+        asked = told if chosen is None else compress(told, chosen)
+        for sample, own in zip(records.rows(part, Sample, chosen), asked, strict=True):
+            yield Candidate(sample, *own)
+
+
+def of_problems(part: Path, learnt: Container[str] | None) -> list[bool] | None:
+    """Whether each sample of a part is of one of these problems; None where all are wanted."""
+    return None if learnt is None else [id in learnt for id in records.column(part, "problem_id")]
 
 
 def total_rewards(path: Path) -> list[float | None]:
