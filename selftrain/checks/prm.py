@@ -13,7 +13,9 @@ from selftrain.checks.check import context_length, load_tokenizer
 from selftrain.checks.models import check_scored_by
 from selftrain.config import ConfigError, apply_overrides, check_tree
 from selftrain.labelling.files import LabelledSteps, Neutral, read_labelled
-from selftrain.planning.references import read_reference, score_references
+from selftrain.labelling.monte_carlo import first_wrong
+from selftrain.planning.references import BASE, LEARNER, score_references
+from selftrain.planning.settings import POLICY
 from selftrain.prompts import check_tokenizer, make_prompter
 from selftrain.rewards.base import Judged
 from selftrain.schema import Component, RunConfig
@@ -81,7 +83,7 @@ def _model(config: RunConfig) -> str:
     """The model whose tokenizer encodes: the first that the source asks."""
     asked = score_references(config)
     for place, text in asked.items():
-        if read_reference(text, config, place).learner:
+        if text.startswith(LEARNER) or text.partition("@")[0] in (BASE, POLICY):
             raise ConfigError(f"{place}={text}: there is no run here; give a folder or hub name: {place}=MODEL")
     if not asked:
         raise ConfigError(f"{source_of(config).kind} asks no model and gives no scores to steps; see selftrain prm -h")
@@ -121,20 +123,32 @@ def read_given(data: Path, validation: Path | None, neutral: Neutral, *, choose:
         parts: dict[bool, list[LabelledSteps]] = {True: [], False: []}
         for row in rows:
             parts[sha256(row.problem.encode()).digest()[0] % VALIDATION == 0].append(row)
-        if not (parts[True] and parts[False]):
+        if not parts[False]:
             raise ConfigError(
                 f"{data}: too few problems to choose a threshold on some; give --validation or --threshold"
             )
+        _check_both(parts[True], f"a fifth of the problems of {data}")
         return Given(parts[False], parts[True])
     asked = {row.problem for row in rows}
     every = _read(validation, neutral)
     others = [row for row in every if row.problem not in asked]
     if not others:
         raise ConfigError(f"{validation}: all its problems are in {data} too; choose the threshold on other ones")
+    _check_both(others, str(validation))
     left = len(every) - len(others)
     return Given(
         rows, others, f"{left} solutions of {validation} are to problems of {data}: left out" if left else None
     )
+
+
+def _check_both(rows: Sequence[LabelledSteps], where: str) -> None:
+    """Raises ConfigError where no threshold can be chosen."""
+    wrong = sum(first_wrong(row.labels) >= 0 for row in rows)
+    if wrong in (0, len(rows)):
+        raise ConfigError(
+            f"{where}: {wrong} of {len(rows)} solutions have a wrong step; choosing a threshold takes solutions of "
+            "both kinds: give another --validation, or --threshold"
+        )
 
 
 def _read(path: Path, neutral: Neutral) -> list[LabelledSteps]:
