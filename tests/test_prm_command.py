@@ -125,6 +125,7 @@ def test_a_command_that_is_stopped_goes_on_from_there(
         (["implicit_prm", "model={tiny}", "reference={tiny}", "betta=1"], "betta: unknown key (did you mean 'beta'?)"),
         (["implicit_prm", "model={tiny}", "reference={tiny}", "prompt.templat=x"], "prompt.templat: unknown key"),
         (["implicit_prm", "model={tiny}", "reference={tiny}/none"], "reference: {tiny}/none cannot be had"),
+        (["implicit_prm", "model={tiny}", "reference={tiny}", "prompt.few_shot.n=1"], "prompt.few_shot.n: there is no"),
         (["nothing"], "unknown reward 'nothing'"),
         (["{tiny}"], "has no value head"),
     ],

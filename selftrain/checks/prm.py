@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,11 @@ from selftrain.planning.references import BASE, LEARNER, score_references
 from selftrain.planning.settings import POLICY
 from selftrain.prompts import check_tokenizer, make_prompter
 from selftrain.rewards.base import Judged
-from selftrain.schema import Component, RunConfig
+from selftrain.schema import Component, Prompt, RunConfig
 from selftrain.selection import as_scored
 from selftrain.session import Session
 from selftrain.stages.given import check_readable
-from selftrain.stages.labelled import SOURCE, STAGE, as_judged
+from selftrain.stages.labelled import SOURCE, STAGE, as_judged, problems_of
 
 HEAD = "value_head.json"
 """Lies beside the weights of a model with a value head."""
@@ -41,8 +42,8 @@ class Given(NamedTuple):
     """What was left out."""
 
 
-def config_of(source: str, words: Sequence[str], folder: Path) -> RunConfig:
-    """The run without tasks and learners whose one reward source is asked.
+def config_of(source: str, words: Sequence[str], folder: Path) -> tuple[RunConfig, Prompt]:
+    """The run without tasks and learners whose one reward source is asked, and how a problem becomes a prompt.
 
     Args:
         source: kind of the source, or the folder of a model with a value head.
@@ -57,8 +58,11 @@ def config_of(source: str, words: Sequence[str], folder: Path) -> RunConfig:
     tree = {"run": run, "tasks": {STAGE: task}, "reward": {"sources": {SOURCE: _source(source)}}}
     with as_asked():
         config = check_tree(apply_overrides(tree, moved))
-        model = _model(config)
-        return check_tree(apply_overrides(tree, [*moved, f"model.path={model}"]))
+        model = replace(config.model, path=_model(config))
+    prompt = config.tasks[STAGE].prompt
+    if prompt.few_shot.n:
+        raise ConfigError("prompt.few_shot.n: there is no task here whose worked examples could be shown; leave it out")
+    return replace(config, tasks={}, model=model), prompt
 
 
 def _placed(word: str) -> str:
@@ -161,7 +165,7 @@ def _read(path: Path, neutral: Neutral) -> list[LabelledSteps]:
     return rows
 
 
-def encoded(session: Session, rows: Sequence[LabelledSteps]) -> list[Judged]:
+def encoded(session: Session, rows: Sequence[LabelledSteps], prompt: Prompt) -> list[Judged]:
     """The solutions as the models read them; raises ConfigError where they cannot. Loads tokenizers, never weights."""
     config = session.config
     with as_asked():
@@ -169,8 +173,9 @@ def encoded(session: Session, rows: Sequence[LabelledSteps]) -> list[Judged]:
         check_tokenizer(session.tokenizer, str(config.model.path))
         context = context_length(config)
         check_scored_by(session)
-        prompter = make_prompter(session.tokenizer, config.tasks[STAGE].prompt, config.model.chat)
-        judged = as_judged(rows, prompter, source_of(config).options.get("separator", "\n"))
+        prompter = make_prompter(session.tokenizer, prompt, config.model.chat)
+        session.problems = problems_of(rows)
+        judged = as_judged(rows, session.problems, prompter, source_of(config).options.get("separator", "\n"))
     examples = [as_scored(one.sample, session.tokenizer.eos_token_id) for one in judged if one.sample is not None]
     check_readable(examples, session.tokenizer, context, lambda one: rows[int(one.id)].id, "--data")
     return judged

@@ -67,13 +67,13 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.stages.train import FitDir
 
     root = options.output or _place(options)
-    config = config_of(options.source, options.overrides, root)
+    config, prompt = config_of(options.source, options.overrides, root)
     given = read_given(options.data, options.validation, options.neutral, choose=options.threshold is None)
     rows = [*given.tested, *given.validation]
     folder, source = FitDir(root), source_of(config)
     found: list[tuple[float, ...]] = []
     with Session(config, folder) as session:
-        judged = encoded(session, rows)
+        judged = encoded(session, rows, prompt)
 
         def work() -> Iterator[Any]:
             found.extend((yield from step_scores(session, instantiate("reward", source), source.kind, judged)))
