@@ -102,6 +102,9 @@ def to_tree(config: Any) -> Any:
     if isinstance(config, Task):
         tree = {f.name: to_tree(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "options"}
         return {**tree, **config.options}
+    if isinstance(config, Grow):
+        names = [f.name for f in dataclasses.fields(config) if f.name not in config.idle()]
+        return {name: to_tree(getattr(config, name)) for name in names}
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {WRITTEN.get(f.name, f.name): to_tree(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -267,7 +270,10 @@ def _task(name: str, entry: Any) -> Task:
 
 
 def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    return {**raw, "sampler": component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
+    own = {"sampler": component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
+    if raw.get("strategy") is not None:
+        own["strategy"] = component("search", raw["strategy"], f"{where}.strategy")
+    return {**raw, **own}
 
 
 def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:

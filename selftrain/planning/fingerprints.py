@@ -16,9 +16,9 @@ from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
 from selftrain.nested import changed
-from selftrain.planning.references import source_models
+from selftrain.planning.references import source_models, value_source
 from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
-from selftrain.schema import Component, RunConfig, Task
+from selftrain.schema import Component, Grow, RunConfig, Task
 
 REPLAY = "replay:"
 """Before the path of a file of examples, where a selection names its source."""
@@ -125,15 +125,31 @@ def warmup(config: RunConfig, learner: str) -> dict[str, Any]:
 
 def grow(config: RunConfig) -> dict[str, Any]:
     steps = {
-        name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)}
+        name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)} | searched(config, step)
         for name, step in config.grow.items()
     }
+    for tree in steps.values():
+        tree.pop("lanes", None)
     early = [name for name, step in config.grow.items() if step.enough]
     # Where a step ends early, verdicts and what counts of them decide what is drawn.
     ended = {"enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
-    if early or any(step.accept for step in config.grow.values()):
+    if early or any(step.accept or judges(step) for step in config.grow.values()):
         ended |= judged(config)
     return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **ended}
+
+
+def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
+    """What the trees of a step follow from beside how it samples; which weights ``value`` means is an input."""
+    if step.strategy is None:
+        return {}
+    source = value_source(config, step)
+    value = by_contents(step.value, [step.value]) if source is None else reward(source)
+    return {"strategy": component("search", step.strategy), "value": value}
+
+
+def judges(step: Grow) -> bool:
+    """Whether a step asks for verdicts while it searches."""
+    return step.strategy is not None and bool(getattr(instantiate("search", step.strategy), "judges", False))
 
 
 def score(config: RunConfig) -> dict[str, Any]:

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 from selftrain.artifacts import RunDir, Stage
 from selftrain.digests import file_digest
 from selftrain.planning import fingerprints
-from selftrain.planning.references import best_of_references, read_reference, score_references
+from selftrain.planning.references import (
+    best_of_references,
+    grow_references,
+    read_reference,
+    score_references,
+)
 from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.schema import RunConfig
 
@@ -64,6 +69,9 @@ class Stages:
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration - 1)} if own else {}
         config = {**self._model, **self._data, **fingerprints.grow(self.config)}
         reads = self._made_by(POLICY, iteration - 1)
+        for place, text in grow_references(self.config).items():
+            model = self.model(text, iteration, "grow", place)
+            inputs[place], reads = model.digest, (*reads, *model.made_by)
         return Stage("grow", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def verify(self, iteration: int) -> Stage:

@@ -15,9 +15,9 @@ from selftrain.config import ConfigError, to_tree
 from selftrain.nested import changed
 from selftrain.planning.settings import POLICY
 from selftrain.registry import nearest, options_class, resolve
-from selftrain.schema import Component, RunConfig
+from selftrain.schema import Component, Grow, RunConfig
 
-BASE, LEARNER = "base", "learner:"
+BASE, LEARNER, REWARD = "base", "learner:", "reward:"
 SUFFIXES = ("previous", "start")
 
 
@@ -81,6 +81,24 @@ def score_references(config: RunConfig) -> dict[str, str]:
 def best_of_references(config: RunConfig) -> dict[str, str]:
     """Models that the sources ask which choose among the samples of an evaluation, likewise."""
     return _asked("evaluate.best_of", config.evaluate.best_of)
+
+
+def grow_references(config: RunConfig) -> dict[str, str]:
+    """Models that searches ask what a path is worth, likewise."""
+    found: dict[str, str] = {}
+    for name, step in config.grow.items():
+        if (source := value_source(config, step)) is not None:
+            found |= source_models(source, f"reward.sources.{(step.value or '').removeprefix(REWARD)}")
+        elif step.value is not None:
+            found[f"grow.{name}.value"] = step.value
+    return found
+
+
+def value_source(config: RunConfig, step: Grow) -> Component | None:
+    """The reward source that a search is guided by; None where it names a model itself, or nothing."""
+    if step.value is None or not step.value.startswith(REWARD):
+        return None
+    return config.reward.sources.get(step.value.removeprefix(REWARD))
 
 
 def _asked(section: str, sources: Mapping[str, Component]) -> dict[str, str]:

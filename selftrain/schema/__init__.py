@@ -10,6 +10,7 @@ from selftrain.schema.growing import Accept, Grow, Reward, Sampling, Verify
 from selftrain.schema.learning import Gap, Learner, Lora, Optim, Selection, Validation, Warmup
 from selftrain.schema.looking import Evaluate, Kept, Monitor, Threshold
 from selftrain.schema.running import Launch, Loop, Run, Stop, Track
+from selftrain.schema.searching import SearchBudget, Searching
 
 __all__ = [
     "Accept",
@@ -33,6 +34,8 @@ __all__ = [
     "Run",
     "RunConfig",
     "Sampling",
+    "SearchBudget",
+    "Searching",
     "Selection",
     "Stop",
     "Task",

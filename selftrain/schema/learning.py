@@ -85,8 +85,10 @@ class Selection:
 
     source: str = MISSING
     """Written ``from``: a step of Grow, ``gold`` (demonstrations), or ``replay:FILE.jsonl``."""
-    kind: Literal["samples", "pairs"] = "samples"
-    """samples: each by itself; pairs: a right and a wrong one of the same problem."""
+    kind: Literal["samples", "pairs", "leaves", "tree_values", "step_pairs"] = "samples"
+    """samples: each by itself; pairs: a right and a wrong one of the same problem. Of a search: leaves: samples, by what
+    the value function says of them too; tree_values: every path with what its steps are worth; step_pairs: a better and
+    a worse step behind the same path."""
     verdict: Literal["any", "right", "wrong"] = "any"
     reward_above: Finite | None = None
     cap: Count | None = None
@@ -108,6 +110,10 @@ class Selection:
     """Of pairs: the first right one with the first wrong one and so on, or each with each."""
     max_per_problem: Count | None = None
     """Pairs per problem at most; taken so that no sample comes again before each has come once."""
+    value_above: Finite | None = None
+    """Of leaves: what the value function must say of them at least, this number left out."""
+    values: Literal["mcts_star", "simple", "monte_carlo_hard", "monte_carlo_soft", "progress"] = "mcts_star"
+    """Of tree_values and step_pairs: how the worth of a step is read off a tree."""
 
 
 @dataclass(frozen=True)
