@@ -57,6 +57,7 @@ TABLES: dict[str, dict[str, str]] = {
         "openai": "selftrain.sampling.openai:OpenAI",
         "scripted": "selftrain.sampling.scripted:Scripted",
     },
+    "search": {},
     "reward": {
         "outcome": "selftrain.rewards.outcome:Outcome",
         "implicit_prm": "selftrain.rewards.implicit_prm:ImplicitPRM",
