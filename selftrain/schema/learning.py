@@ -86,9 +86,9 @@ class Selection:
     source: str = MISSING
     """Written ``from``: a step of Grow, ``gold`` (demonstrations), or ``replay:FILE.jsonl``."""
     kind: Literal["samples", "pairs", "leaves", "tree_values", "step_pairs"] = "samples"
-    """samples: each by itself; pairs: a right and a wrong one of the same problem. Of a search: leaves: samples, by what
-    the value function says of them too; tree_values: every path with what its steps are worth; step_pairs: a better and
-    a worse step behind the same path."""
+    """samples: each by itself; pairs: a right and a wrong one of the same problem. Of a search: leaves: samples, also
+    by what the value function says of them; tree_values: every path with what its steps are worth; step_pairs: a better
+    and a worse step behind the same path."""
     verdict: Literal["any", "right", "wrong"] = "any"
     reward_above: Finite | None = None
     cap: Count | None = None
@@ -111,9 +111,14 @@ class Selection:
     max_per_problem: Count | None = None
     """Pairs per problem at most; taken so that no sample comes again before each has come once."""
     value_above: Finite | None = None
-    """Of leaves: what the value function must say of them at least, this number left out."""
+    """Of leaves: those of which the value function says more."""
     values: Literal["mcts_star", "simple", "monte_carlo_hard", "monte_carlo_soft", "progress"] = "mcts_star"
-    """Of tree_values and step_pairs: how the worth of a step is read off a tree."""
+    """Of tree_values: how the worth of a step is read off a tree."""
+    rank: Literal["q", "mc", "value"] = "q"
+    """Of step_pairs: what steps are compared by: their mean over visits, the share of right completions, the value
+    function."""
+    margin: NotNegative = 0.0
+    """Of step_pairs: the better step is better by more than this."""
 
 
 @dataclass(frozen=True)
