@@ -50,7 +50,7 @@ class Proposer:
     def __init__(self, engine: Sampler, tokenizer: Any, asked: Mapping[str, Request], separator: str) -> None:
         self._engine, self._tokenizer, self._asked, self._separator = engine, tokenizer, asked, separator
         self.steps = self.separated = 0
-        """Proposals of one step that came to an end of their own or were cut short, and those that a separator ended."""
+        """Proposals of one step, and those that a separator ended."""
 
     def __call__(self, wanted: Sequence[Wanted]) -> list[list[Proposal]]:
         rows = [[Drawn(one, seed) for seed in one.seeds] for one in wanted]

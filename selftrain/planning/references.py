@@ -85,13 +85,15 @@ def best_of_references(config: RunConfig) -> dict[str, str]:
 
 def grow_references(config: RunConfig) -> dict[str, str]:
     """Models that searches ask what a path is worth, likewise."""
-    found: dict[str, str] = {}
-    for name, step in config.grow.items():
-        if (source := value_source(config, step)) is not None:
-            found |= source_models(source, f"reward.sources.{(step.value or '').removeprefix(REWARD)}")
-        elif step.value is not None:
-            found[f"grow.{name}.value"] = step.value
-    return found
+    return {place: text for name in config.grow for place, text in guiding(config, name).items()}
+
+
+def guiding(config: RunConfig, step: str) -> dict[str, str]:
+    """Those of one step."""
+    chosen = config.grow[step]
+    if (source := value_source(config, chosen)) is not None:
+        return source_models(source, f"reward.sources.{str(chosen.value).removeprefix(REWARD)}")
+    return {} if chosen.value is None else {f"grow.{step}.value": chosen.value}
 
 
 def value_source(config: RunConfig, step: Grow) -> Component | None:

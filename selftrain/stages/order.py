@@ -70,7 +70,7 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
     made = {
         "start": ["."],
         "warmup": ["checkpoint", "log.jsonl"],
-        "grow": ["samples", "verdicts", GROW, "verify.done"],
+        "grow": ["samples", "trees", "verdicts", GROW, "verify.done"],
         "verify": ["verdicts", GROW],
         "score": ["scores", FILE],
         "improve": [f"examples/{learner}", f"selection-{learner}.json", learner],

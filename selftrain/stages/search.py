@@ -1,38 +1,32 @@
 """Searching as a step of Grow: a tree for every problem, many at once, and a sample for every complete response.
 
 Trees of a part of whole problems grow together; what they ask the policy goes out as few full calls of its engine, what
-they ask of values as few calls of the value model, and both stay open. A part is three files, ``trees/STEP-00000.parquet``,
-``.json`` with what it cost, and ``samples/STEP-00000.parquet``, which is written last: where it lies the others are whole.
-A part that a kill cut short is searched again from its beginning and ends the same.
+they ask of values as few calls of the value model, and both stay open. A part that a kill cut short is searched again
+from its beginning and ends the same.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from selftrain import records
-from selftrain.artifacts import Stage
 from selftrain.config import instantiate
+from selftrain.drawing.accept import UNSURE
 from selftrain.drawing.parts import planned
 from selftrain.drawing.proposing import Proposer
-from selftrain.drawing.sampled import Advance, finish_reason
-from selftrain.errors import RunError
-from selftrain.events import Event, Notice
-from selftrain.files import read_json, write_json
-from selftrain.planning.writers import Writer
-from selftrain.sampling.base import Completion, Request
+from selftrain.drawing.sampled import Advance
+from selftrain.errors import RunError, failing_as_run_error
+from selftrain.sampling.base import Request
+from selftrain.schema import Grow
 from selftrain.search.asks import Budget, Functions, State
 from selftrain.search.driver import advance
-from selftrain.search.tree import Node, Tree, records_of
-from selftrain.seeds import derive, sample_id
-from selftrain.session import Session
+from selftrain.search.tree import Tree
+from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
+from selftrain.stages.trees import Forest, answers, write_part
 from selftrain.stages.watch import Judging
-from selftrain.types import Sample, TreeNode, Verdict
+from selftrain.types import Verdict
 
 SAMPLES = 8
 """What a tree counts as where problems are cut into parts of ``run.part_size`` samples."""
@@ -40,28 +34,7 @@ FEW = 16
 """Steps that are drawn before it is said that none of them ended as steps do."""
 
 
-def trees_folder(session: Session, iteration: int) -> Path:
-    return session.run.iteration(iteration) / "trees"
-
-
-@dataclass(frozen=True)
-class Forest:
-    """The trees of one step of an iteration."""
-
-    session: Session
-    stage: Stage
-    step: str
-    work: Sequence[Request]
-    """One request for each problem, of one sample whose seed is the tree's."""
-    writer: Writer
-    judging: Judging
-
-    @property
-    def iteration(self) -> int:
-        return self.stage.iteration
-
-
-def search_parts(forest: Forest) -> Iterator[Advance]:
+def search_parts(forest: Forest, judging: Judging) -> Iterator[Advance]:
     """Search every problem into the files of its part; parts that are on disk already come first.
 
     Raises:
@@ -82,34 +55,87 @@ def search_parts(forest: Forest) -> Iterator[Advance]:
         return
     with guide(session, forest.iteration, forest.step) as guided:
         for number in left:
-            yield from _search_part(forest, groups[number], paths[number], guided)
+            yield from _search_part(forest, groups[number], paths[number], guided, judging)
             session.check_stop()
 
 
-def _search_part(forest: Forest, group: Sequence[int], path: Path, guided: Guide | None) -> Iterator[Advance]:
+def _search_part(
+    forest: Forest, group: Sequence[int], path: Path, guided: Guide | None, judging: Judging
+) -> Iterator[Advance]:
     """One part: its trees as they are finished, then its files."""
-    session, places = forest.session, {forest.work[place].problem.id: place for place in group}
+    session, chosen = forest.session, forest.session.config.grow[forest.step]
+    places = {forest.work[place].problem.id: place for place in group}
     asked = {name: forest.work[place] for name, place in places.items()}
-    chosen = session.config.grow[forest.step]
     engine = session.sampler(forest.writer.sampler, forest.writer.checkpoint)
     proposer = Proposer(engine, session.tokenizer, asked, chosen.separator)
-    functions = Functions(
-        proposer,
-        None if guided is None else lambda states: guided.values(states, asked),
-        lambda states: judged(forest, asked, states),
-        (lambda states: [any(mark in state.text for mark in chosen.solved) for state in states])
-        if chosen.solved
-        else None,
-    )
     trees: dict[str, Tree] = {}
-    seed = derive(session.config.run.seed, forest.iteration, forest.step)
-    grown = advance(asked, strategy_of(session, forest.step), functions, budget=budget_of(forest, asked), lanes=chosen.lanes, seed=seed)
-    for tree in grown:
+    for tree in advance(
+        asked,
+        instantiate("search", chosen.strategy),
+        functions(forest, proposer, guided, asked),
+        budget=budget(chosen, asked.values()),
+        lanes=chosen.lanes,
+        seed=derive(session.config.run.seed, forest.iteration, forest.step),
+    ):
         trees[tree.problem] = tree
-        forest.judging.arrived(forest.work, [answer for answer, _ in responses(forest, tree, places[tree.problem])])
+        found = [answer for _, answer in answers(session, chosen, tree)]
+        placed = [replace(answer, request=places[tree.problem]) for answer in found]
+        judging.arrived(forest.work, placed)
         if guided is not None:
             guided.forget(asked[tree.problem])
         yield Advance(tokens=tree.spent.policy_tokens, samples=1)
     check_separated(forest.step, chosen.separator, proposer)
-    write_part(forest, [trees[name] for name in sorted(trees)], places, path)
+    write_part(forest, asked, [trees[name] for name in sorted(trees)], path)
     yield Advance(part=path)
+
+
+def functions(forest: Forest, proposer: Proposer, guided: Guide | None, asked: Mapping[str, Request]) -> Functions:
+    """What the trees of a part ask."""
+    session, step = forest.session, forest.step
+    marks = session.config.grow[step].solved
+
+    def valued(states: Sequence[State]) -> Iterator[float]:
+        assert guided is not None
+        yield from guided.values(states, asked)
+
+    def values(states: Sequence[State]) -> list[float]:
+        return list(failing_as_run_error(valued(states), "the value model"))
+
+    def judge(states: Sequence[State]) -> list[float | None]:
+        prompters = session.asked(step)
+        requests = [session.judgement(asked[state.problem].problem, state.text, prompters) for state in states]
+        return [credit(verdict) for verdict in session.verifiers.judge(requests)]
+
+    def solved(states: Sequence[State]) -> list[bool]:
+        return [any(mark in state.text for mark in marks) for state in states]
+
+    return Functions(proposer, values if guided else None, judge, solved if marks else None)
+
+
+def credit(verdict: Verdict) -> float | None:
+    """What a search is told of a response; None where it could not be judged."""
+    if verdict.status in UNSURE:
+        return None
+    return float(verdict.status == "right") if verdict.value is None else verdict.value
+
+
+def budget(step: Grow, asked: Iterable[Request]) -> Budget:
+    """Of each tree; a response is as long as the task with the longest allows, and in the others as they do."""
+    own = step.budget
+    return Budget(
+        tokens=own.tokens,
+        proposals=own.proposals,
+        depth=own.depth,
+        step_tokens=own.step_tokens,
+        response_tokens=max(request.settings.max_tokens for request in asked),
+        enough=own.enough,
+    )
+
+
+def check_separated(step: str, separator: str, proposer: Proposer) -> None:
+    """Raises RunError where steps were drawn and nothing ended as they should."""
+    if proposer.steps >= FEW and not proposer.separated:
+        raise RunError(
+            f"grow.{step}.separator: none of {proposer.steps} steps ended with {separator!r}, so trees have no steps; "
+            "set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
+        )
