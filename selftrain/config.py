@@ -21,7 +21,19 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from selftrain import ranges, registry
 from selftrain.compose import ConfigError, apply_overrides, first_line, read_tree
 from selftrain.nested import changed
-from selftrain.schema import Component, Evaluate, Grow, Learner, Lora, Optim, Reward, RunConfig, Task, Warmup
+from selftrain.schema import (
+    Component,
+    Evaluate,
+    Grow,
+    Learner,
+    LearnerModel,
+    Lora,
+    Optim,
+    Reward,
+    RunConfig,
+    Task,
+    Warmup,
+)
 
 __all__ = [
     "ConfigError",
@@ -38,6 +50,9 @@ __all__ = [
 
 RENAMED = {"from": "source"}
 """Keys of the YAML that Python keeps for itself."""
+
+SAME_HEAD = {"scalar": "linear"}
+"""Other names of heads."""
 
 LORA_LR = 10.0
 """Learning rate of an adapter, as a multiple of that of a full fit."""
@@ -280,6 +295,9 @@ def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
     own = {"objective": component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)}
     if raw.get("advantage") is not None:
         own["advantage"] = component("advantage", raw["advantage"], f"{where}.advantage")
+    if raw.get("model") is not None:
+        model = _section(LearnerModel, raw["model"], f"{where}.model")
+        own["model"] = {**model, "head": SAME_HEAD.get(model.get("head"), model.get("head"))}
     return _fitted(where, {**raw, **own})
 
 

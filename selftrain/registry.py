@@ -77,6 +77,9 @@ TABLES: dict[str, dict[str, str]] = {
         "kto": "selftrain.objectives.labelled:KTO",
         "ppo_clip": "selftrain.objectives.policy_gradient:PPOClip",
         "reinforce": "selftrain.objectives.policy_gradient:Reinforce",
+        "mse": "selftrain.objectives.values:MSE",
+        "bce": "selftrain.objectives.values:BCE",
+        "step_preference": "selftrain.objectives.values:StepPreference",
     },
     "advantage": {
         "rloo": "selftrain.advantages.group:RLOO",

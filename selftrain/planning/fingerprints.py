@@ -123,6 +123,14 @@ def warmup(config: RunConfig, learner: str) -> dict[str, Any]:
     return {**learnt, "tasks.weight": {name: 0.0 for name, task in config.tasks.items() if not task.weight}}
 
 
+def head(config: RunConfig, learner: str) -> dict[str, Any]:
+    """What a learner of values is before the first iteration, beside its warm-up."""
+    chosen = config.learners[learner]
+    tree = by_contents(to_tree(chosen.model), [chosen.model.path] if chosen.model.path else [])
+    objective = component("objective", chosen.objective)
+    return {"run.seed": config.run.seed, "learners": {learner: {"model": tree, "objective": objective}}}
+
+
 def grow(config: RunConfig) -> dict[str, Any]:
     steps = {
         name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)} | searched(config, step)
@@ -166,7 +174,8 @@ def reward(source: Component) -> dict[str, Any]:
 def improve(config: RunConfig, learner: str) -> dict[str, Any]:
     chosen = config.learners[learner]
     replayed = [selection.source for selection in chosen.examples.values() if selection.source.startswith(REPLAY)]
-    tree = by_contents(fit(to_tree(chosen)), [*replayed, chosen.reference])
+    own = [chosen.model.path] if chosen.model.path else []
+    tree = by_contents(fit(to_tree(chosen)), [*replayed, chosen.reference, *own])
     tree |= {"objective": component("objective", chosen.objective)}
     if chosen.optim.state == "keep" and (chosen.optim.schedule == "cosine" or chosen.optim.warmup):
         tree["schedule over"] = config.loop.iterations

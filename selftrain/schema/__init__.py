@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from selftrain.schema.asking import Chat, FewShot, Model, Prompt, Reasoning, Task, TaskSampling
 from selftrain.schema.component import Component
 from selftrain.schema.growing import Accept, Grow, Reward, Sampling, Verify
-from selftrain.schema.learning import Gap, Learner, Lora, Optim, Selection, Validation, Warmup
+from selftrain.schema.learning import Gap, Learner, LearnerModel, Lora, Optim, Selection, StepLabels, Validation, Warmup
 from selftrain.schema.looking import Evaluate, Kept, Monitor, Threshold
 from selftrain.schema.running import Launch, Loop, Run, Stop, Track
 from selftrain.schema.searching import SearchBudget, Searching
@@ -23,6 +23,7 @@ __all__ = [
     "Kept",
     "Launch",
     "Learner",
+    "LearnerModel",
     "Loop",
     "Lora",
     "Model",
@@ -37,6 +38,7 @@ __all__ = [
     "SearchBudget",
     "Searching",
     "Selection",
+    "StepLabels",
     "Stop",
     "Task",
     "TaskSampling",

@@ -13,12 +13,13 @@ from selftrain.errors import failing_as_run_error
 from selftrain.events import Progress
 from selftrain.files import replacing
 from selftrain.models.adapters import adapter_base, set_base
+from selftrain.planning.values import form_of
 from selftrain.schema import Component, Learner, Warmup
 from selftrain.session import Session
 from selftrain.stages.resident import going_on, kept_states, saved, state_file
 from selftrain.types import Example
 
-SHOWN = ("reward accuracy", "clipped")
+SHOWN = ("reward accuracy", "clipped", "value accuracy", "pair accuracy")
 """Of what an objective tells, what is shown while it runs; all of it is in the log."""
 
 
@@ -57,7 +58,7 @@ def run_fit(
         folder = files.enter_context(replacing(target))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
-            asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
+            asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out, head=form_of(fitted))
         if stage.startswith(IMPROVE):
             learner = stage.removeprefix(IMPROVE)
             asked = going_on(session, iteration, learner, asked)

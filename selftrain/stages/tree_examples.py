@@ -13,6 +13,7 @@ from itertools import islice
 from selftrain.labelling.monte_carlo import of_nodes, progress
 from selftrain.labelling.trees import path, simple_targets, step_pairs, value_targets
 from selftrain.schema import Selection
+from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.trees import Searched, searched
 from selftrain.types import Example, TreeNode
@@ -41,6 +42,24 @@ def tree_examples(
                 pair = None if one.pair_id is None else f"{iteration}/{one.pair_id}"
                 ids = (*prompt, *one.prompt_ids)
                 yield replace(one, id=id, pair_id=pair, source=name, prompt_ids=ids, weight=selection.weight)
+
+
+def worthy(
+    session: Session,
+    iterations: Sequence[int],
+    selection: Selection,
+    found: Iterator[Candidate],
+    reasons: Counter[str],
+) -> Iterator[Candidate]:
+    """Samples of which the value function says more than ``value_above``; one it was not asked about is left out."""
+    trees = (tree for iteration in iterations for tree in searched(session.run, iteration, selection.source))
+    values = {node.sample_id: node.value for tree in trees for node in tree.nodes if node.sample_id is not None}
+    for one in found:
+        value = values.get(one.sample.id)
+        if value is not None and selection.value_above is not None and value > selection.value_above:
+            yield one
+        else:
+            reasons["value too low" if value is not None else "without a value"] += 1
 
 
 def _nothing(tree: Searched, selection: Selection) -> str:
