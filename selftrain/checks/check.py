@@ -14,6 +14,7 @@ from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.monitors import check_monitors
 from selftrain.checks.prompts import check_prompts
+from selftrain.checks.searching import check_searching, check_steps
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
 from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
@@ -47,6 +48,7 @@ def check(session: Session) -> None:
             resolve_now(verifier_spec(task.verifier, config.reward.verify))
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
+    check_searching(config)
     check_learning(config)
     check_drawn(session)
     check_data(session)
@@ -94,7 +96,8 @@ def check_model(session: Session) -> None:
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
-    check_prompts(session, learnt_demonstrations(session), context)
+    check_prompts(session, learnt := learnt_demonstrations(session), context)
+    check_steps(session, learnt)
     check_replay(session, session.prompters["prompt"])
     check_kept(session, context)
     check_evaluated(session, splits := evaluated_splits(session))
@@ -196,6 +199,9 @@ def plan(session: Session) -> Iterator[str]:
 
 def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
     asked = Counter(problem.task for problem in problems_of(session, 1, step.prompts))
+    if step.kind == "search":
+        yield _search(name, step, asked.total())
+        return
     samples = {task: count * session.samples_per_problem(step.n, task) for task, count in asked.items()}
     longest = {task: session.settings(step.sampling(), task, step.model).max_tokens for task in asked}
     tokens = sum(count * longest[task] for task, count in samples.items())
@@ -206,6 +212,17 @@ def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
     )
     if len(asked) > 1:
         yield "  " + ", ".join(f"{task}: {count} problems" for task, count in asked.items())
+
+
+def _search(name: str, step: Grow, trees: int) -> str:
+    own = step.budget
+    bounds = [f"{bound:,} {what}" for what, bound in (("tokens", own.tokens), ("proposals", own.proposals)) if bound]
+    whole = f", {trees * own.tokens:,} tokens per iteration" if own.tokens else ""
+    guided = f" by the values of {step.value}" if step.value else ""
+    return (
+        f"grow {name}: {trees} trees, {in_words(to_tree(step.strategy))}{guided}, each of at most "
+        f"{' and '.join([*bounds, f'{own.depth} steps'])}{whole}, {step.lanes} at a time through {step.sampler.kind}"
+    )
 
 
 def fit_length(fitted: Learner | Warmup) -> str:

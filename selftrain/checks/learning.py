@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.planning.fingerprints import REPLAY
-from selftrain.planning.references import best_of_references, read_reference, score_references
+from selftrain.planning.references import best_of_references, grow_references, read_reference, score_references
 from selftrain.planning.settings import objective_needs
 from selftrain.registry import nearest
 from selftrain.schema import Learner, RunConfig, Selection
@@ -19,7 +19,7 @@ ALONE = ("reinforce_pp", "remax")
 
 def check_learning(config: RunConfig) -> None:
     """Raises ConfigError where a learner's sections do not go together, or name a model that is not there."""
-    for place, text in (score_references(config) | best_of_references(config)).items():
+    for place, text in (score_references(config) | best_of_references(config) | grow_references(config)).items():
         read_reference(text, config, place)
     for name, learner in config.learners.items():
         where, needs = f"learners.{name}", objective_needs(learner.objective)
@@ -67,6 +67,11 @@ def _check_advantage(config: RunConfig, where: str, learner: Learner, needs: fro
             f"{where}.advantage.greedy: no step of grow is called '{greedy}' ({nearest(greedy, config.grow)})"
         )
     for selection in learner.examples.values():
+        if config.grow[selection.source].kind == "search":
+            raise ConfigError(
+                f"{where}.advantage: {learner.advantage.kind} compares independent responses of the policy, and those "
+                f"of a search are not; let {selection.source} be a step of kind sample"
+            )
         n = config.grow[selection.source].n
         if n < 2 and learner.advantage.kind not in ALONE:
             raise ConfigError(

@@ -121,13 +121,13 @@ def credit(verdict: Verdict) -> float | None:
 
 def budget(step: Grow, asked: Iterable[Request]) -> Budget:
     """Of each tree; a response is as long as the task with the longest allows, and in the others as they do."""
-    own = step.budget
+    own, longest = step.budget, max(request.settings.max_tokens for request in asked)
     return Budget(
         tokens=own.tokens,
         proposals=own.proposals,
         depth=own.depth,
-        step_tokens=own.step_tokens,
-        response_tokens=max(request.settings.max_tokens for request in asked),
+        step_tokens=min(own.step_tokens, longest),
+        response_tokens=longest,
         enough=own.enough,
     )
 
