@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_values import QWEN, causal, saved, value_model
 from transformers import AutoModelForCausalLM
 
 from selftrain.models import checkpoint
@@ -18,7 +19,6 @@ from selftrain.models.heads import (
     read_form,
     save_value_model,
 )
-from tests.value_models import QWEN, causal, saved, value_model
 
 IDS = [5, 9, 11, 3, 4, 8]
 

@@ -7,12 +7,12 @@ import random
 from pathlib import Path
 
 import pytest
+from small_values import QWEN, causal, saved
 
 from selftrain.models.heads import HeadForm
 from selftrain.models.published import Laid
 from selftrain.training.paths import PathValues
 from selftrain.training.valuing import StepPath, Valuer
-from tests.value_models import QWEN, causal, saved
 
 PROMPTS = [(5, 9, 4), (7, 3, 8, 8, 6, 11, 12), (10,)]
 EXACT = 1e-4

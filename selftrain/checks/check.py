@@ -17,6 +17,7 @@ from selftrain.checks.prompts import check_prompts
 from selftrain.checks.searching import check_searching, check_steps
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
+from selftrain.checks.values import check_value_heads
 from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
 from selftrain.config import ConfigError, to_tree
 from selftrain.drawing.allocate import problems_of
@@ -56,6 +57,7 @@ def check(session: Session) -> None:
     check_model(session)
     check_writers(session)
     check_scored_by(session)
+    check_value_heads(session)
     check_lora(config, partial(model_config, config))
 
 
