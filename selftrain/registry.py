@@ -57,7 +57,17 @@ TABLES: dict[str, dict[str, str]] = {
         "openai": "selftrain.sampling.openai:OpenAI",
         "scripted": "selftrain.sampling.scripted:Scripted",
     },
-    "search": {},
+    "search": {
+        "best_of_n": "selftrain.search.whole:BestOfN",
+        "weighted_best_of_n": "selftrain.search.whole:WeightedBestOfN",
+        "beam": "selftrain.search.beam:Beam",
+        "diverse_beam": "selftrain.search.beam:DiverseBeam",
+        "lookahead": "selftrain.search.beam:Lookahead",
+        "mcts_star": "selftrain.search.mcts_star:MCTSStar",
+        "uct": "selftrain.search.uct:UCT",
+        "monte_carlo": "selftrain.search.monte_carlo:MonteCarlo",
+        "omega_prm": "selftrain.search.omega_prm:OmegaPRM",
+    },
     "reward": {
         "outcome": "selftrain.rewards.outcome:Outcome",
         "implicit_prm": "selftrain.rewards.implicit_prm:ImplicitPRM",

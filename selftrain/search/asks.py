@@ -17,9 +17,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-from selftrain.ranges import Count, Positive
+from selftrain.ranges import Count, Positive, violations
+from selftrain.search.choose import How
 from selftrain.search.tree import Node, Tree
 
 
@@ -79,6 +80,12 @@ class Functions:
     solved: Callable[[Sequence[State]], Sequence[bool]] | None = None
 
 
+def check_ranges(options: object) -> None:
+    """Raises ValueError where a number of a dataclass lies outside the range its type states."""
+    for place, complaint in violations(options):
+        raise ValueError(f"{place} {complaint}")
+
+
 @dataclass(frozen=True)
 class Budget:
     """What one tree may cost at most. Held before an ask goes out; what was not used comes back."""
@@ -96,9 +103,7 @@ class Budget:
     """Value of a complete response at which its tree ends early."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "proposals", "depth", "step_tokens", "response_tokens"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_ranges(self)
         if self.tokens is not None and self.tokens < self.step_tokens:
             raise ValueError(f"tokens ({self.tokens}) must hold at least one step of step_tokens ({self.step_tokens})")
 
@@ -112,7 +117,7 @@ class Propose:
     """Answered by the new nodes behind ``node``: its new children, or with ``to_end`` the last node of each chain.
 
     Empty steps and those that a sibling has already are dropped and counted; whole responses may repeat. Fewer than
-    ``n`` are drawn where the budget holds no more.
+    ``n`` are drawn where the budget holds no more. A node that is not open gets none.
     """
 
     node: Node
@@ -122,6 +127,9 @@ class Propose:
     keep: bool = True
     """Whether the new nodes become part of the tree; those of a roll-out do not."""
     refuse: Refuse | None = None
+    """Looked at besides; whole responses are not."""
+    tries: int = 1
+    """How often it is asked in all for proposals that were empty or refused; those that repeat are not drawn again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,12 @@ Moves = Generator[list[Ask], list[Any], None]
 class Strategy(Protocol):
     """How a tree grows: a frozen dataclass whose fields are its options."""
 
-    needs: ClassVar[frozenset[str]]
-    """Those of ``value`` and ``judge`` that it cannot do without."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """Those of ``value`` and ``judge`` that it cannot do without."""
+
+    @property
+    def choose(self) -> How:
+        """How the answer is chosen among the ends, if nobody says otherwise."""
 
     def grow(self, tree: Tree, rng: random.Random) -> Moves: ...

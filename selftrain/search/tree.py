@@ -25,6 +25,8 @@ class Node:
     text: str = ""
     prior: float | None = None
     """log p of ``ids`` under the distribution they were drawn from."""
+    length: int = 0
+    """Tokens from the root to here."""
     state: NodeState = "open"
     """end: the response is complete; closed: nothing may follow, for ``reason``."""
     reason: str | None = None
@@ -42,7 +44,7 @@ class Node:
     read: bool = False
     """The value function has read the path to here, or is about to."""
     done: bool = False
-    """Nothing open is left at or under this node; kept by the strategies that ask for it."""
+    """Nothing open is left at or under this node, as far as its strategy has looked."""
     children: list[Node] = field(default_factory=list, repr=False)
 
     @property
@@ -76,7 +78,7 @@ class Node:
 
     def close(self, reason: str) -> None:
         """Nothing may follow here any more."""
-        self.state, self.reason = "closed", reason
+        self.state, self.reason, self.done = "closed", reason, True
 
 
 @dataclass(slots=True)
@@ -109,7 +111,8 @@ class Tree:
     """Proposals that became no node, by reason."""
     warnings: list[str] = field(default_factory=list)
     ended: str | None = None
-    """Why it did: ``done``, ``gate``, ``exhausted``, ``enough``, ``tokens``, ``proposals``; None while it goes on."""
+    """Why the search ended: the strategy had ``done`` all it does, ``exhausted`` the tree or come over its ``gate``; a
+    response was good ``enough``; no ``tokens`` or ``proposals`` were left. None while it goes on."""
     found: Node | None = None
     """The response the strategy settled on, where it is the strategy that decides."""
 
@@ -120,6 +123,11 @@ class Tree:
     def ends(self) -> list[Node]:
         """Complete responses, in the order they were drawn."""
         return [node for node in self.nodes if node.state == "end"]
+
+    def stuck(self, node: Node) -> None:
+        """Nothing of use was proposed behind a node; where the budget was too small for it, the node stays open."""
+        if node.open and self.ended is None:
+            node.close("stuck")
 
 
 def records_of(tree: Tree, tree_id: str, problem_id: str) -> list[TreeNode]:
@@ -159,9 +167,25 @@ def tree_of(records: Sequence[TreeNode]) -> Tree:
         if not -1 <= row.parent < row.node_id or (row.parent < 0) != (row.node_id == 0):
             raise ValueError(f"node {row.node_id} of tree {row.tree_id} has the parent {row.parent}")
         parent = tree.nodes[row.parent] if row.node_id else None
-        node = Node(row.node_id, parent, row.depth, row.ids, row.text, row.prior, row.state, row.reason, row.value)
-        node.visits, node.value_sum, node.mc = row.visits, row.value_sum, row.mc
-        tree.nodes.append(node)
+        tree.nodes.append(_node(row, parent))
         if parent is not None:
-            parent.children.append(node)
+            parent.children.append(tree.nodes[-1])
     return tree
+
+
+def _node(row: TreeNode, parent: Node | None) -> Node:
+    return Node(
+        id=row.node_id,
+        parent=parent,
+        depth=row.depth,
+        ids=row.ids,
+        text=row.text,
+        prior=row.prior,
+        length=len(row.ids) + (parent.length if parent else 0),
+        state=row.state,
+        reason=row.reason,
+        value=row.value,
+        visits=row.visits,
+        value_sum=row.value_sum,
+        mc=row.mc,
+    )
