@@ -120,8 +120,7 @@ def check_steps(session: Session, taught: Sequence[Problem]) -> None:
     """
     for name, step in session.config.grow.items():
         if step.kind == "search":
-            marks = {f"grow.{name}.separator": (step.separator,), f"grow.{name}.solved": step.solved}
-            check_marks(session.tokenizer, marks)
+            check_marks(session.tokenizer, {f"grow.{name}.separator": (step.separator,)})
             _check_worked(session, f"grow.{name}.separator", step.separator, taught)
             if not _by_likelihood(session.config, step):
                 for place, text in guiding(session.config, name).items():

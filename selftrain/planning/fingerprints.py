@@ -157,7 +157,7 @@ def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
 
 def judges(step: Grow) -> bool:
     """Whether a step asks for verdicts while it searches."""
-    return step.strategy is not None and bool(getattr(instantiate("search", step.strategy), "judges", False))
+    return step.strategy is not None and "judge" in instantiate("search", step.strategy).needs
 
 
 def score(config: RunConfig) -> dict[str, Any]:

@@ -36,8 +36,6 @@ class Searching:
     budget: SearchBudget = field(default_factory=SearchBudget)
     separator: str = "\n"
     """What ends a step; its tokens stay in the step as they were drawn."""
-    solved: tuple[str, ...] = ()
-    """Strings that show that a response holds its answer, for strategies that look for that; the rest need none."""
     lanes: Count = 64
     """Trees that grow together; changes speed and memory, and no more of what is drawn than a batch size does."""
     keep: Literal["all", "chosen"] = "all"

@@ -20,13 +20,14 @@ from selftrain.errors import RunError, failing_as_run_error
 from selftrain.sampling.base import Request
 from selftrain.schema import Grow
 from selftrain.search.asks import Budget, Functions, State
+from selftrain.search.choose import choose
 from selftrain.search.driver import advance
 from selftrain.search.tree import Tree
 from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
 from selftrain.stages.trees import Forest, answers, write_part
 from selftrain.stages.watch import Judging
-from selftrain.types import Verdict
+from selftrain.types import Problem, Verdict
 
 SAMPLES = 8
 """What a tree counts as where problems are cut into parts of ``run.part_size`` samples."""
@@ -78,6 +79,7 @@ def _search_part(
         seed=derive(session.config.run.seed, forest.iteration, forest.step),
     ):
         trees[tree.problem] = tree
+        settle(forest, tree, asked[tree.problem].problem)
         found = [answer for _, answer in answers(session, chosen, tree)]
         placed = [replace(answer, request=places[tree.problem]) for answer in found]
         judging.arrived(forest.work, placed)
@@ -92,7 +94,6 @@ def _search_part(
 def functions(forest: Forest, proposer: Proposer, guided: Guide | None, asked: Mapping[str, Request]) -> Functions:
     """What the trees of a part ask."""
     session, step = forest.session, forest.step
-    marks = session.config.grow[step].solved
 
     def valued(states: Sequence[State]) -> Iterator[float]:
         assert guided is not None
@@ -102,14 +103,26 @@ def functions(forest: Forest, proposer: Proposer, guided: Guide | None, asked: M
         return list(failing_as_run_error(valued(states), "the value model"))
 
     def judge(states: Sequence[State]) -> list[float | None]:
-        prompters = session.asked(step)
-        requests = [session.judgement(asked[state.problem].problem, state.text, prompters) for state in states]
-        return [credit(verdict) for verdict in session.verifiers.judge(requests)]
+        told = verdicts(forest, [(asked[state.problem].problem, state.text) for state in states])
+        return [credit(verdict) for verdict in told]
 
-    def solved(states: Sequence[State]) -> list[bool]:
-        return [any(mark in state.text for mark in marks) for state in states]
+    needs = instantiate("search", session.config.grow[step].strategy).needs
+    return Functions(proposer, values if guided else None, judge if "judge" in needs else None)
 
-    return Functions(proposer, values if guided else None, judge, solved if marks else None)
+
+def verdicts(forest: Forest, responses: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    session, prompters = forest.session, forest.session.asked(forest.step)
+    return list(session.verifiers.judge(session.judgement(*one, prompters) for one in responses))
+
+
+def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
+    """The response that the strategy chooses, where only that becomes a sample."""
+    chosen, ends = forest.session.config.grow[forest.step], tree.ends()
+    if chosen.keep == "chosen" and ends:
+        how = getattr(instantiate("search", chosen.strategy), "choose", "value")
+        told = verdicts(forest, [(problem, end.response) for end in ends]) if how != "value" else []
+        known = {end.id: verdict.answer for end, verdict in zip(ends, told, strict=False)}
+        tree.found = choose(tree, how, known)
 
 
 def credit(verdict: Verdict) -> float | None:

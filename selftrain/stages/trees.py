@@ -77,10 +77,8 @@ class Forest:
 def answers(session: Session, step: Grow, tree: Tree) -> list[tuple[Node, Completion]]:
     """The complete responses of a tree that become samples, each with its node, in order of node id."""
     ends = tree.ends()
-    if step.keep == "chosen" and ends:
-        # Of equals the first.
-        found = tree.found if tree.found is not None and tree.found.state == "end" else None
-        ends = [found or max(ends, key=lambda node: node.worth)]
+    if step.keep == "chosen":
+        ends = [end for end in ends if end is tree.found]
     special = frozenset(session.tokenizer.all_special_ids)
     made = []
     for index, node in enumerate(ends):
