@@ -95,6 +95,29 @@ def source_models(source: Component, where: str) -> dict[str, str]:
     return found
 
 
+def value_models(source: Component, where: str) -> set[str]:
+    """Places of those among them that are asked what a response is worth, not for log-probabilities of its tokens."""
+    found: set[str] = set()
+
+    def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
+        one = Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
+        found.update(value_models(one, f"{where}.{place}") if table == "reward" else ())
+        return part
+
+    kind = resolve("reward", source.kind)
+    changed(options_class("reward", source.kind), source.options, inside)
+    if getattr(kind, "asks_values", False):
+        found.update(f"{where}.{option}" for option in getattr(kind, "models", ()))
+    return found
+
+
+def asked_for_values(config: RunConfig) -> set[str]:
+    """The places in a config of all models that are asked so."""
+    sections = {"reward.sources": config.reward.sources, "evaluate.best_of": config.evaluate.best_of}
+    every = (value_models(one, f"{section}.{name}") for section, own in sections.items() for name, one in own.items())
+    return {place for own in every for place in own}
+
+
 def with_models(source: Component, where: str, change: Callable[[str, str], str]) -> Component:
     """A reward source with ``change(place, reference)`` for every model it asks, those of sources inside it too."""
 
