@@ -60,6 +60,7 @@ TABLES: dict[str, dict[str, str]] = {
     "reward": {
         "outcome": "selftrain.rewards.outcome:Outcome",
         "implicit_prm": "selftrain.rewards.implicit_prm:ImplicitPRM",
+        "value_head": "selftrain.rewards.value_head:ValueHead",
         "overlong": "selftrain.rewards.overlong:Overlong",
         "regularised": "selftrain.rewards.regularised:Regularised",
     },

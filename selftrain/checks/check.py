@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.checks.best_of import check_best_of
+from selftrain.checks.heads import check_heads, check_language_model, check_separators
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
@@ -16,7 +17,7 @@ from selftrain.checks.monitors import check_monitors
 from selftrain.checks.prompts import check_prompts
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
-from selftrain.checks.values import check_language_model, check_separators, check_values
+from selftrain.checks.values import check_value_heads
 from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
 from selftrain.config import ConfigError, to_tree
 from selftrain.drawing.allocate import problems_of
@@ -53,13 +54,14 @@ def check(session: Session) -> None:
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
     check_learning(config)
-    check_values(config)
+    check_heads(config)
     check_drawn(session)
     check_data(session)
     check_samplers(config)
     check_model(session)
     check_writers(session)
     check_scored_by(session)
+    check_value_heads(session)
     check_lora(config, partial(model_config, config))
 
 

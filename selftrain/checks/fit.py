@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config, on_head
+from selftrain.checks.heads import check_head, check_headless, check_language_model
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.preview import indented, marked, with_values
-from selftrain.checks.values import check_head, check_headless, check_language_model
 from selftrain.config import ConfigError
 from selftrain.encoding import make_encoder
 from selftrain.planning.settings import POLICY, objective_needs

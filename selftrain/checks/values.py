@@ -1,176 +1,104 @@
-"""What can be known to be wrong with learners of values, and with what is asked of them."""
+"""Value models that score responses: that they are value models, and read responses as they were trained to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from selftrain.checks.models import had
 from selftrain.config import ConfigError, instantiate
-from selftrain.planning.references import (
-    Reference,
-    asked_for_values,
-    best_of_references,
-    read_reference,
-    score_references,
-)
-from selftrain.planning.settings import POLICY, objective_needs
-from selftrain.planning.values import form_of, has_head, normaliser, valued
-from selftrain.registry import nearest
-from selftrain.schema import Learner, LearnerModel, RunConfig, Selection
+from selftrain.planning.references import read_reference, scoring_sources
+from selftrain.planning.values import valued
+from selftrain.rewards.value_head import ValueHead
+from selftrain.schema import RunConfig
 from selftrain.session import Session
-from selftrain.stages.examples import demonstrated
-from selftrain.stages.values import worked_steps
+
+PAGE = "docs/value_models.md"
 
 
-def check_values(config: RunConfig) -> None:
-    """Raises ConfigError where objectives, heads and selections do not go together, or a value model is asked for what
-    it has not."""
-    own = valued(config)
-    if POLICY in own:
-        kind = config.learners[POLICY].objective.kind
+def check_value_heads(session: Session) -> None:
+    """Raises ConfigError where a reward source of kind value_head cannot be had."""
+    for where, source in value_heads(session.config):
+        reference = read_reference(source.model, session.config, f"{where}.model")
+        if reference.learner:
+            _check_learner(session.config, where, source, reference.name)
+        else:
+            _check_folder(session, where, source, reference.name)
+
+
+def value_heads(config: RunConfig) -> Iterator[tuple[str, ValueHead]]:
+    """Those of a config with their places, inside other sources too."""
+    for where, chosen in scoring_sources(config):
+        if isinstance(source := instantiate("reward", chosen), ValueHead):
+            yield where, source
+
+
+def _check_learner(config: RunConfig, where: str, source: ValueHead, name: str) -> None:
+    if name not in valued(config):
+        kind = f"is fitted by {config.learners[name].objective.kind}" if name in config.learners else "is no learner"
         raise ConfigError(
-            f"learners.{POLICY}.objective: {kind} fits a value head, and the policy writes; give the learner another "
-            "name, such as value"
+            f"{where}.model: {name} {kind}, which gives it no value head; name a learner with an objective of values "
+            "(mse, bce, step_preference), or a folder"
         )
-    for name, learner in config.learners.items():
-        where = f"learners.{name}"
-        if name not in own:
-            check_headless(learner, where)
-            continue
-        check_head(learner, f"{where}.model", learner.model.path, "path")
-        _check_start(config, name, learner)
-        for key, selection in learner.examples.items():
-            _check_selection(config, f"{where}.examples.{key}", selection)
-        _check_read(learner, where)
-    _check_asked(config, own)
+    model = config.learners[name].model
+    if model.head is not None:
+        _check_same(where, source, f"learners.{name}.model", model.separator, model.read)
+    elif model.path is not None:
+        _check_form(where, source, model.path)
 
 
-def check_headless(learner: Learner, where: str) -> None:
-    """Of a learner that fits a language model."""
-    if learner.model != LearnerModel():
+def _check_folder(session: Session, where: str, source: ValueHead, name: str) -> None:
+    from selftrain.models.heads import has_value_head
+
+    if not has_value_head(name):
+        _check_published(where, name)
+        return
+    theirs, ours = had(f"{where}.model", name)[0], session.tokenizer
+    if theirs.get_vocab() != ours.get_vocab():
         raise ConfigError(
-            f"{where}.model: {learner.objective.kind} fits a language model, which has no head; choose an objective of "
-            "values, such as mse, or remove the section"
+            f"{where}.model: {name} has another tokenizer than the policy ({len(theirs)} tokens against {len(ours)}), "
+            "and reads the policy's tokens as they are; name one that was fitted on a model of the policy's family"
         )
+    _check_form(where, source, name)
 
 
-def check_head(learner: Learner, where: str, path: str | None, option: str) -> None:
-    """Whether there is one head, and the objective reads it as it is.
+def _check_published(where: str, name: str) -> None:
+    """One that reads text, and has a tokenizer of its own."""
+    from selftrain.models.published import Words, read_published
 
-    Args:
-        where: the place of the learner's ``model``.
-        path: what it begins with, where it is no model of the run.
-        option: what the config calls that.
-    """
-    model, kind = learner.model, learner.objective.kind
-    its_own = path is not None and has_head(path)
-    if learner.lora is not None:
-        raise ConfigError(f"{where.removesuffix('.model')}.lora: is not available with a value head; remove it")
-    if not its_own and model.head is None:
-        raise ConfigError(
-            f"{where}.head: {kind} fits a value head; set it to linear or mlp"
-            + (f" ({option} {path} has none)" if path else ", or path to a checkpoint that has one")
-        )
-    if its_own and model.head is not None:
-        raise ConfigError(f"{where}.head: {path} has a value head already, which is fitted on; remove it")
-    if its_own and (model.separator, model.read) != (LearnerModel.separator, LearnerModel.read):
-        raise ConfigError(f"{where}: {path} says itself where its head is read; remove separator and read")
-    if not model.separator:
-        raise ConfigError(f"{where}.separator: is empty; give what ends a step")
-    reads = normaliser(learner)
     try:
-        has = form_of(learner).normaliser if its_own and option == "path" else model.normaliser or reads
+        published = read_published(name)
+        if published is None:
+            raise ConfigError(
+                f"{where}.model: {name} has no value head; name the folder of a value learner's checkpoint or of a "
+                f"published process reward model, whose kinds are in {PAGE}"
+            )
+        Words(published, had(f"{where}.model", name)[0])
     except ValueError as error:
-        raise ConfigError(f"{where}.path: {error}") from error
-    if has != reads:
-        raise ConfigError(
-            f"{where}.normaliser: {kind} reads values by {reads}, and the head's is {has}; "
-            "use one, or choose another objective"
-        )
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{where}.model: {error}") from error
 
 
-def _check_start(config: RunConfig, name: str, learner: Learner) -> None:
-    """Its warm-up."""
-    if name not in config.warmup:
+def _check_form(where: str, source: ValueHead, folder: str) -> None:
+    from selftrain.models.heads import has_value_head, read_form
+
+    if not has_value_head(folder):
         return
-    if "pairs" in objective_needs(learner.objective):
-        raise ConfigError(
-            f"warmup.{name}: {learner.objective.kind} learns from pairs, and worked solutions say what steps are "
-            "worth; remove it, or choose another objective"
-        )
-    if config.warmup[name].lora is not None:
-        raise ConfigError(f"warmup.{name}.lora: is not available with a value head; remove it")
+    try:
+        form = read_form(folder)
+    except ValueError as error:
+        raise ConfigError(f"{where}.model: {error}") from error
+    _check_same(where, source, folder, form.separator, form.read)
 
 
-def _check_selection(config: RunConfig, where: str, selection: Selection) -> None:
-    if selection.kind != "step_labels":
-        return
-    labels, sources = selection.labels, config.reward.sources
-    if labels is None:
-        raise ConfigError(f"{where}.labels: must be set: from, the reward source whose step rewards are learnt")
-    if labels.source not in sources:
-        raise ConfigError(f"{where}.labels.from: no such reward source ({nearest(labels.source, sources)})")
-    if getattr(instantiate("reward", sources[labels.source]), "verdict_only", False):
-        raise ConfigError(f"{where}.labels.from: {sources[labels.source].kind} knows nothing of steps; name another")
-
-
-def _check_read(learner: Learner, where: str) -> None:
-    kinds = {selection.kind for selection in learner.examples.values()}
-    read = form_of(learner).read
-    if read == "last" and kinds - {"outcome"}:
-        raise ConfigError(f"{where}.model.read: last is of outcomes, and its examples are of steps; set it to step")
-    if read == "step" and kinds == {"outcome"}:
-        raise ConfigError(
-            f"{where}.model.read: its examples are outcomes, which are told of the last token; set it to last"
-        )
-
-
-def _check_asked(config: RunConfig, own: frozenset[str]) -> None:
-    """Models that are asked for values must have them, and those that are asked for log-probabilities be language
-    models."""
-    asked = asked_for_values(config)
-    named = score_references(config) | best_of_references(config)
-    named |= {
-        f"learners.{name}.reference": learner.reference
-        for name, learner in config.learners.items()
-        if "reference" in objective_needs(learner.objective)
-    }
-    for place, text in named.items():
-        found = read_reference(text, config, place)
-        has = values_at(found, own)
-        if has and place not in asked:
+def _check_same(where: str, source: ValueHead, whose: str, separator: str, read: str) -> None:
+    told: dict[str, tuple[Any, Any]] = {"read": (source.read, read)}
+    if read == "step":
+        told["separator"] = (source.separator, separator)
+    for option, (own, theirs) in told.items():
+        if own != theirs:
             raise ConfigError(
-                f"{place}: '{text}' has a value head and is no language model, so it has no log-probabilities; ask it "
-                "by the reward source value_head, or name another model"
+                f"{where}.{option}: {own!r} is not what {whose} is trained with, {theirs!r}; set it to that: elsewhere "
+                "it never learnt a value"
             )
-        if found.learner and not has and place in asked:
-            raise ConfigError(
-                f"{place}: '{text}' is a language model without a value head; name a learner whose objective fits one, "
-                f"such as mse ({nearest('', own)})"
-            )
-
-
-def values_at(found: Reference, own: frozenset[str]) -> bool:
-    """Whether a reference leads to a value model."""
-    return found.name in own if found.learner else has_head(found.name)
-
-
-def check_separators(session: Session) -> None:
-    """Raises ConfigError where a warm-up's worked solutions have no steps by the learner's rule."""
-    for name in sorted(valued(session.config) & session.config.warmup.keys()):
-        form = form_of(session.config.learners[name])
-        prompters = session.prompters["train_prompt"]
-        solutions = demonstrated(session, session.config.warmup[name].source)
-        ids = (prompters[problem.task].solution(problem) for problem in solutions)
-        if form.read == "step" and all(
-            len(worked_steps(session.tokenizer, one, form.separator).ids) < 2 for one in ids
-        ):
-            raise ConfigError(
-                f"learners.{name}.model.separator: {form.separator!r} ends no step of any demonstration; give what does"
-            )
-
-
-def check_language_model(path: str | None) -> None:
-    """Raises ConfigError where a run would start from a value model."""
-    if path is not None and has_head(path):
-        raise ConfigError(
-            f"model.path: '{path}' is a value model, which writes nothing; name a language model, or the learner's own "
-            "start by learners.NAME.model.path"
-        )

@@ -94,7 +94,7 @@ class ValueModel(nn.Module):
 
 def has_value_head(path: Path | str) -> bool:
     """Whether a folder holds a value model saved here."""
-    return (Path(path) / SETTINGS).exists()
+    return (Path(path) / WEIGHTS).exists()
 
 
 def read_form(path: Path | str) -> HeadForm:
@@ -133,7 +133,7 @@ def load_value_model(
             raise ValueError(f"{path} has a value head of another form ({saved}) than is asked for ({form})")
         return _saved(path, saved, dtype, device)
     if form is None:
-        raise ValueError(f"{path} has no value head: there is no {SETTINGS}")
+        raise ValueError(f"{path} has no value head: there is no {WEIGHTS}")
     if adapters.adapter_base(path) is not None:
         own = checkpoint.pick_dtype(dtype, checkpoint.pick_device(device))
         backbone: Any = export.merged(Path(path), device=device)[0].base_model.to(own)
@@ -210,10 +210,15 @@ def _saved(path: Path | str, form: HeadForm, dtype: str, device: str) -> ValueMo
     backbone: Any = AutoModel.from_pretrained(
         str(path), dtype=checkpoint.pick_dtype(dtype, where), attn_implementation="sdpa"
     ).to(where)
-    return ValueModel(backbone, _head(Path(path), form, hidden_size(backbone)).to(where), form)
+    return ValueModel(backbone, saved_head(Path(path), form, hidden_size(backbone)).to(where), form)
 
 
-def _head(folder: Path, form: HeadForm, size: int) -> nn.Module:
+def saved_head(folder: Path, form: HeadForm, size: int) -> nn.Module:
+    """The head in a folder, on the CPU.
+
+    Raises:
+        ValueError: it does not fit hidden states of this size.
+    """
     from safetensors.torch import load_file
 
     head = fresh_head(form.head, size)

@@ -7,7 +7,7 @@ one it began with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,32 @@ def _asked(section: str, sources: Mapping[str, Component]) -> dict[str, str]:
     return {place: text for own in every for place, text in own.items()}
 
 
+def scoring_sources(config: RunConfig) -> Iterator[tuple[str, Component]]:
+    """Every reward source, those inside others too, with its place in the config."""
+    sections = {"reward.sources": config.reward.sources, "evaluate.best_of": config.evaluate.best_of}
+    for section, sources in sections.items():
+        for name, source in sources.items():
+            yield from _with_inner(source, f"{section}.{name}")
+
+
+def _with_inner(source: Component, where: str) -> Iterator[tuple[str, Component]]:
+    yield where, source
+    inner: list[tuple[str, Component]] = []
+
+    def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
+        if table == "reward":
+            inner.append((f"{where}.{place}", _component(part)))
+        return part
+
+    changed(options_class("reward", source.kind), source.options, inside)
+    for place, part in inner:
+        yield from _with_inner(part, place)
+
+
+def _component(part: Mapping[str, Any]) -> Component:
+    return Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
+
+
 def source_models(source: Component, where: str) -> dict[str, str]:
     """Models that a source and those inside it ask, by their place in the config."""
     found: dict[str, str] = {}
@@ -95,35 +121,11 @@ def source_models(source: Component, where: str) -> dict[str, str]:
     return found
 
 
-def value_models(source: Component, where: str) -> set[str]:
-    """Places of those among them that are asked what a response is worth, not for log-probabilities of its tokens."""
-    found: set[str] = set()
-
-    def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
-        one = Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
-        found.update(value_models(one, f"{where}.{place}") if table == "reward" else ())
-        return part
-
-    kind = resolve("reward", source.kind)
-    changed(options_class("reward", source.kind), source.options, inside)
-    if getattr(kind, "asks_values", False):
-        found.update(f"{where}.{option}" for option in getattr(kind, "models", ()))
-    return found
-
-
-def asked_for_values(config: RunConfig) -> set[str]:
-    """The places in a config of all models that are asked so."""
-    sections = {"reward.sources": config.reward.sources, "evaluate.best_of": config.evaluate.best_of}
-    every = (value_models(one, f"{section}.{name}") for section, own in sections.items() for name, one in own.items())
-    return {place for own in every for place in own}
-
-
 def with_models(source: Component, where: str, change: Callable[[str, str], str]) -> Component:
     """A reward source with ``change(place, reference)`` for every model it asks, those of sources inside it too."""
 
     def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
-        one = Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
-        return to_tree(with_models(one, f"{where}.{place}", change)) if table == "reward" else part
+        return to_tree(with_models(_component(part), f"{where}.{place}", change)) if table == "reward" else part
 
     models = getattr(resolve("reward", source.kind), "models", ())
     named = {option: change(f"{where}.{option}", str(source.options[option])) for option in models}
