@@ -12,7 +12,9 @@ from selftrain.config import ConfigError
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run directory")
     command.add_argument(
-        "--tree", metavar="PROBLEM", help="show the search tree of a problem, and write it as a picture beside the trees"
+        "--tree",
+        metavar="PROBLEM",
+        help="show the search tree of a problem, and write it as a picture beside the trees",
     )
     command.add_argument("--iteration", type=int, help="of the tree; the newest one where none is given")
 

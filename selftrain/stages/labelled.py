@@ -83,7 +83,7 @@ def _scored(judged: Sequence[Judged], source: RewardSource, name: str, models: M
             raise RunError(f"{name} gives no scores to steps; choose a source that does, such as implicit_prm")
         if score.step_ends != one.ends:
             raise RunError(
-                f"{name} found {len(score.step_rewards)} steps where a solution has {len(one.ends or ())}: a source must "
-                "take the ends it is given (Judged.ends)"
+                f"{name} found {len(score.step_rewards)} steps where a solution has {len(one.ends or ())}: a source "
+                "must take the ends it is given (Judged.ends)"
             )
     return [score.step_rewards or () for score in scores]
