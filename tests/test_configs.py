@@ -31,6 +31,13 @@ LOCAL = {
     "dapo_gsm8k": ("model.path={}/chat", *GSM8K, "grow.draft.prompts=4"),
     "iterative_dpo_gsm8k": ("model.path={}/chat", *GSM8K),
     "rest_em_math": ("model.path={}/base", *MATH),
+    "rest_mcts_math": (
+        "model.path={}/base",
+        *MATH,
+        # The small solutions are of one line.
+        "grow.tree.separator=', '",
+        "learners.value.model.separator=', '",
+    ),
     "distill_math": ("model.path={}/chat", *MATH, "tasks.math500.data_dir={}/math", "tasks.aime24.data_dir={}/math"),
     "mixed": (*MIXED, "learners.policy.examples.chat.from=replay:{}/general.jsonl"),
     "train_dpo": ("model.path={}/chat", "data.path={}/pairs.jsonl"),
