@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from common import save
 
 from selftrain import records
 from selftrain.cli import main as cli
-from selftrain.intervals import mean_interval, paired_test
+from selftrain.intervals import mean_interval
+from selftrain.prm_evaluation.finding import position_prior, told_apart
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.rewards.steps import pieces, step_ends
 from selftrain.selection import as_scored
@@ -83,7 +83,7 @@ def located(run: Path) -> dict[str, Any]:
         reference = scorer.logprobs(examples)
     with Scorer(prm) as scorer:
         ratios = [own - other for own, other in zip(scorer.logprobs(examples), reference, strict=True)]
-    hits: dict[str, defaultdict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
+    hits: dict[str, list[tuple[str, float]]] = {way: [] for way in WAYS}
     last = 0
     for one, ratio, likelihood in zip(tested, ratios, reference, strict=True):
         steps = step_rewards(token_rewards(ratio, 1.0), one.ends)
@@ -97,13 +97,12 @@ def located(run: Path) -> dict[str, Any]:
         }
         last += int(steps.argmin() == len(one.ends) - 1)
         for way, hit in said.items():
-            hits[way][one.sample.problem_id].append(hit)
+            hits[way].append((one.sample.problem_id, hit))
     return {
         "wrong solutions": len(tested),
-        "problems": len(hits["chance"]),
+        "problems": len({one.sample.problem_id for one in tested}),
         "least at the last step": last / len(tested),
-        **{way: interval(own) for way, own in hits.items()},
-        "against": {way: against(hits["process reward"], hits[way]) for way in WAYS[1:]},
+        **told_apart(hits, "process reward"),
     }
 
 
@@ -120,28 +119,14 @@ def wrong(samples: Any, statuses: Sequence[str], problems: dict[str, Problem], t
 
 def first_places(run: Path, problems: dict[str, Problem], tokenizer: Any) -> dict[int, int]:
     """By number of steps: where the first wrong step of the samples that were trained on most often is."""
-    counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
+    found: list[tuple[int, int]] = []
     folder = run / "iteration_0001"
     for part in records.parts(folder / "samples"):
         statuses = records.column(folder / "verdicts" / part.name, "status")
-        for one in wrong(records.rows(part, Sample), statuses, problems, tokenizer):
-            counts[len(one.ends)][one.first] += 1
-    found = {steps: own.most_common(1)[0][0] for steps, own in counts.items()}
-    return defaultdict(int, found)
-
-
-def by_problem(hits: dict[str, list[float]]) -> dict[str, float]:
-    return {problem: sum(own) / len(own) for problem, own in hits.items()}
-
-
-def interval(hits: dict[str, list[float]]) -> list[float]:
-    """Mean over problems with its 95 % interval."""
-    return [round(value, 4) for value in mean_interval(list(by_problem(hits).values()))]
-
-
-def against(own: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, float]:
-    test = paired_test(by_problem(other), by_problem(own))
-    return {name: float(f"{value:.4g}") for name, value in test._asdict().items()}
+        found += [
+            (len(one.ends), one.first) for one in wrong(records.rows(part, Sample), statuses, problems, tokenizer)
+        ]
+    return position_prior(found)
 
 
 def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

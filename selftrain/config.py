@@ -286,12 +286,14 @@ def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    own = {"objective": component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)}
+    own: dict[str, Any] = {
+        "objective": component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)
+    }
     if raw.get("advantage") is not None:
         own["advantage"] = component("advantage", raw["advantage"], f"{where}.advantage")
     if raw.get("model") is not None:
         model = _section(LearnerModel, raw["model"], f"{where}.model")
-        own["model"] = {**model, "head": SAME_HEAD.get(model.get("head"), model.get("head"))}
+        own["model"] = {**model, "head": SAME_HEAD.get(str(head := model.get("head")), head)}
     return _fitted(where, {**raw, **own})
 
 

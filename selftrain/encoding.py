@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,31 @@ class Encoder:
     def response(self, text: str) -> tuple[int, ...]:
         """Ids of what follows a prompt, the end token behind it."""
         return (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+
+    def steps(self, steps: Sequence[str], separator: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of a response made of steps, the end token behind it, and where each step ends, exclusive.
+
+        The response is encoded as a whole, as a model writes it. A separator belongs to the step before it, and so does
+        a token that reaches into the next step; the end token belongs to the last.
+        """
+        ids, ends = self._whole(steps, separator) or self._apart(steps, separator)
+        return (*ids, self.tokenizer.eos_token_id), (*ends[:-1], len(ids) + 1)
+
+    def _whole(self, steps: Sequence[str], separator: str) -> tuple[list[int], list[int]] | None:
+        """None where it cannot be told from tokens where every step ends."""
+        if not self.tokenizer.is_fast:
+            return None
+        found = self.tokenizer(separator.join(steps), add_special_tokens=False, return_offsets_mapping=True)
+        starts = [start for start, _ in found["offset_mapping"]]
+        borders = accumulate(len(step) + len(separator) for step in steps[:-1])
+        ends = [*(bisect_left(starts, border) for border in borders), len(starts)]
+        return (found["input_ids"], ends) if all(a < b for a, b in pairwise([0, *ends])) else None
+
+    def _apart(self, steps: Sequence[str], separator: str) -> tuple[list[int], list[int]]:
+        """Each step encoded for itself."""
+        texts = [*(step + separator for step in steps[:-1]), steps[-1]]
+        parts = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        return [token for part in parts for token in part], list(accumulate(map(len, parts)))
 
 
 def make_encoder(tokenizer: Any, chat: Chat) -> Encoder:

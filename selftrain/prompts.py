@@ -46,20 +46,20 @@ class Prompter:
         if self.template is None:
             worked = [self._body(shot) + self._answer(shot) for shot in self._shots(problem)]
             return self.prompt.few_shot.separator.join([*worked, self._body(problem)])
-        return self._encoder.turns(self.messages(problem), f"problem {problem.id}")
+        return self.encoder.turns(self.messages(problem), f"problem {problem.id}")
 
     def ids(self, problem: Problem) -> tuple[int, ...]:
         """Prompt ids."""
         if problem.id not in self._encoded:
-            self._encoded[problem.id] = self._encoder.ids(self.text(problem))
+            self._encoded[problem.id] = self.encoder.ids(self.text(problem))
         return self._encoded[problem.id]
 
     def solution(self, problem: Problem) -> tuple[int, ...]:
         """Ids of the worked solution, the end token behind it; written as in a worked example."""
-        return self._encoder.response(self._answer(problem))
+        return self.encoder.response(self._answer(problem))
 
     @property
-    def _encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:
         return Encoder(self.tokenizer, self.chat, self.template)
 
     def _shots(self, problem: Problem) -> list[Problem]:

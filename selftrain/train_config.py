@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,12 @@ def fitted_as(config: TrainConfig) -> tuple[int, str]:
 def as_run(config: TrainConfig) -> RunConfig:
     """The run without a loop that the fit is: its model, and one learner called ``policy``."""
     own, chosen = config.run, config.learner
-    own = {name: getattr(chosen, name) for name in ("objective", "reference", "optim", "lora", "model")}
+    learner = Learner(**{f.name: getattr(chosen, f.name) for f in fields(TrainLearner)})
     return RunConfig(
         run=Run(own.name, own.folder, own.seed, reuse=False),
         model=config.model,
         reward=Reward(sources={}),
-        learners={POLICY: Learner(**own)},
+        learners={POLICY: learner},
         loop=Loop(0),
         track=config.track,
     )

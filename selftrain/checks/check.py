@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain.checks.best_of import check_best_of
+from selftrain.checks.heads import check_heads, check_language_model, check_separators
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
@@ -24,6 +25,7 @@ from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
 from selftrain.nested import in_words
 from selftrain.planning.settings import sampler_of, sampling_of
+from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_tokenizer
 from selftrain.schema import Grow, Learner, RunConfig, Warmup
 from selftrain.session import Session, verifier_spec
@@ -35,6 +37,9 @@ from selftrain.stages.protocol import check_protocols
 from selftrain.stages.replay import check_replay
 from selftrain.stages.start import described_tokenizer
 from selftrain.types import Problem
+
+if TYPE_CHECKING:
+    from selftrain.models.heads import HeadForm
 
 
 def check(session: Session) -> None:
@@ -49,6 +54,7 @@ def check(session: Session) -> None:
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
     check_learning(config)
+    check_heads(config)
     check_drawn(session)
     check_data(session)
     check_samplers(config)
@@ -93,10 +99,12 @@ def check_model(session: Session) -> None:
     """Tokenizer, context length, and all text that is read or learnt."""
     config = session.config
     name = config.model.path or "model.architecture"
+    check_language_model(config.model.path)
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
     check_prompts(session, learnt_demonstrations(session), context)
+    check_separators(session)
     check_replay(session, session.prompters["prompt"])
     check_kept(session, context)
     check_evaluated(session, splits := evaluated_splits(session))
@@ -178,8 +186,10 @@ def plan(session: Session) -> Iterator[str]:
         yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {fit_length(warmup)}"
     for name, step in config.grow.items():
         yield from _step(session, name, step)
+    own = valued(config)
     for name, learner in config.learners.items():
-        yield f"learner {name}: from {learner.init}, {learner.objective.kind}, {fit_length(learner)}"
+        head = on_head(form_of(learner) if name in own else None)
+        yield f"learner {name}: from {learner.init}, {learner.objective.kind}{head}, {fit_length(learner)}"
     answers = config.evaluate.n + config.evaluate.greedy
     count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session))
     found = {session.settings(sampling_of(config), task).temperature for task, _ in evaluated_splits(session)}
@@ -208,6 +218,14 @@ def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
     )
     if len(asked) > 1:
         yield "  " + ", ".join(f"{task}: {count} problems" for task, count in asked.items())
+
+
+def on_head(form: HeadForm | None) -> str:
+    """What the head of a learner of values is."""
+    if form is None:
+        return ""
+    read = "the end of each step" if form.read == "step" else "the last token"
+    return f" on a {form.head} head ({form.normaliser}, read at {read})"
 
 
 def fit_length(fitted: Learner | Warmup) -> str:

@@ -11,8 +11,24 @@ from selftrain.planning.settings import objective_needs
 from selftrain.registry import nearest
 from selftrain.schema import Learner, RunConfig, Selection
 
+GIVES: dict[str, frozenset[str]] = {
+    "samples": frozenset(),
+    "pairs": frozenset({"pairs"}),
+    "outcome": frozenset({"values"}),
+    "step_labels": frozenset({"values"}),
+}
+"""By kind of selection: which of what objectives read it gives, of pairs and values."""
 PAIRS_ONLY = ("pairing", "max_per_problem")
 SAMPLES_ONLY = ("verdict", "balance", "cap")
+USELESS = {
+    "samples": (*PAIRS_ONLY, "labels"),
+    "pairs": (*SAMPLES_ONLY, "labels"),
+    "outcome": (*PAIRS_ONLY, "labels"),
+    "step_labels": (*PAIRS_ONLY, "label", "balance"),
+}
+"""Options that have no effect, by kind of selection."""
+JUDGED = frozenset({"labels", "pairs", "advantages", "values"})
+"""What only judged samples have, of what objectives read."""
 ALONE = ("reinforce_pp", "remax")
 """Advantages that a response has without others to its problem."""
 
@@ -32,20 +48,22 @@ def check_learning(config: RunConfig) -> None:
 def _check_selection(where: str, selection: Selection, learner: Learner, needs: frozenset[str]) -> None:
     kind = learner.objective.kind
     unsampled = selection.source == "gold" or selection.source.startswith(REPLAY)
-    if unsampled and needs & {"labels", "pairs", "advantages"}:
+    if unsampled and needs & JUDGED:
         raise ConfigError(f"{where}.from: {kind} learns from judged samples; name a step of grow")
-    if ("pairs" in needs) != (selection.kind == "pairs"):
-        right = "pairs" if "pairs" in needs else "samples"
-        raise ConfigError(f"{where}.kind: {kind} learns from {right}; set it to {right}, or choose another objective")
-    if selection.truncated == "in" and not needs & {"labels", "pairs", "advantages"}:
+    wanted = needs & {"pairs", "values"}
+    if wanted != GIVES[selection.kind]:
+        right = " or ".join(name for name, gives in GIVES.items() if gives == wanted)
+        told = f"learns from {right}; set it to {right}" if right else "learns from pairs of steps, which no kind gives"
+        raise ConfigError(f"{where}.kind: {kind} {told}, or choose another objective")
+    if selection.truncated == "in" and not needs & JUDGED:
         raise ConfigError(
             f"{where}.truncated: {kind} would teach a response that was cut short as it is; set it to out"
         )
-    useless = SAMPLES_ONLY if selection.kind == "pairs" else PAIRS_ONLY
     for option in fields(Selection):
-        if option.name in useless and getattr(selection, option.name) != option.default:
+        if option.name in USELESS[selection.kind] and getattr(selection, option.name) != option.default:
             raise ConfigError(f"{where}.{option.name}: has no effect on {selection.kind}; remove it")
-    if learner.when == "before_score" and (selection.reward_above is not None or selection.label == "reward"):
+    scored = selection.reward_above is not None or selection.label == "reward" or selection.labels is not None
+    if learner.when == "before_score" and scored:
         raise ConfigError(
             f"{where}: reads rewards, but learners that train before_score are trained before there are any"
         )

@@ -20,7 +20,7 @@ def check_scored_by(session: Session) -> None:
         if theirs.get_vocab() != ours.get_vocab():
             raise ConfigError(
                 f"{place}: {name} has another tokenizer than the policy ({len(theirs)} tokens against {len(ours)}); "
-                "log-ratios compare the same tokens, so choose a model of the policy's family"
+                "both must read the same tokens, so choose a model of the policy's family"
             )
         size = int(config.get_text_config().vocab_size)
         if size < len(ours):
@@ -43,6 +43,11 @@ def outside(session: Session) -> dict[str, str]:
             f"learners.{name}.reference": learner.reference
             for name, learner in config.learners.items()
             if "reference" in objective_needs(learner.objective)
+        },
+        **{
+            f"learners.{name}.model.path": learner.model.path
+            for name, learner in config.learners.items()
+            if learner.model.path is not None
         },
     }
     found = {place: read_reference(text, config, place) for place, text in named.items()}

@@ -5,6 +5,7 @@ COMMANDS = {
     "adopt": "take rollouts of other tools as the samples of an iteration",
     "train": "fit one learner to a file of examples or pairs",
     "evaluate": "evaluate one checkpoint",
+    "prm": "how well a reward source finds the wrong steps of labelled solutions",
     "verify": "grade a file of responses with any verifier, or compare two",
     "new": "write a verifier to begin with, and its test",
     "export": "write a checkpoint that needs nothing else, adapters merged",

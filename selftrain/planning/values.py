@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.config import instantiate
@@ -12,23 +13,34 @@ from selftrain.schema import Learner, RunConfig
 if TYPE_CHECKING:
     from selftrain.models.heads import HeadForm
 
+WEIGHTS = "value_head.safetensors"
+"""File of a head, in the folder of its checkpoint."""
+
 
 def valued(config: RunConfig) -> frozenset[str]:
     """Names of the learners whose objective reads values: their checkpoints hold a head, and are no language models."""
     return frozenset(name for name, own in config.learners.items() if VALUES in objective_needs(own.objective))
 
 
+def has_head(path: str | Path) -> bool:
+    """Whether a folder holds a value model; as `selftrain.models.heads.has_value_head`, whose import takes seconds."""
+    return (Path(path) / WEIGHTS).exists()
+
+
 def normaliser(learner: Learner) -> str:
-    """What makes a value of the head's output: as the config says, or as the objective has it."""
-    own = getattr(instantiate("objective", learner.objective), "normaliser", "sigmoid")
-    return learner.model.normaliser or str(own)
+    """What makes a value of the head's output, as the learner's objective reads it."""
+    return str(getattr(instantiate("objective", learner.objective), "normaliser", "sigmoid"))
 
 
-def form_of(learner: Learner) -> HeadForm | None:
-    """The form of a learner's fresh head; None where its checkpoint brings one."""
-    from selftrain.models.heads import HeadForm
+def form_of(learner: Learner) -> HeadForm:
+    """The form of a learner's head: as the config says, or as its checkpoint has it.
+
+    Raises:
+        ValueError: the checkpoint's settings cannot be read.
+    """
+    from selftrain.models.heads import HeadForm, read_form
 
     model = learner.model
-    if model.head is None:
-        return None
-    return HeadForm(model.head, normaliser(learner), model.read, model.separator)  # type: ignore[arg-type]
+    if model.head is None and model.path is not None:
+        return read_form(model.path)
+    return HeadForm(model.head or "linear", normaliser(learner), model.read, model.separator)  # type: ignore[arg-type]

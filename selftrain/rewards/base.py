@@ -19,6 +19,8 @@ class Judged(NamedTuple):
     verdict: Verdict
     sample: Sample | None = None
     """None where every source of the run says ``verdict_only``: reading them all takes its time."""
+    ends: tuple[int, ...] | None = None
+    """Where its steps end, exclusive, as indices into the response ids; None: the source finds its steps itself."""
 
 
 class Models(Protocol):

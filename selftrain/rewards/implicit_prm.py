@@ -38,12 +38,13 @@ class ImplicitPRM:
     """Options that name models."""
 
     def scores(self, judged: Sequence[Judged], source: str, models: Models) -> Iterator[Score]:
-        samples = [one.sample for one in judged if one.sample is not None]
+        known = [(one.sample, one.ends) for one in judged if one.sample is not None]
+        samples = [sample for sample, _ in known]
         ratios = models.log_ratios(self.model, self.reference, samples)
         name = models.name(self.model)
-        for sample, own in zip(samples, ratios, strict=True):
+        for (sample, given), own in zip(known, ratios, strict=True):
             tokens = token_rewards(own, self.beta)
-            ends = self._ends(sample, len(tokens), models)
+            ends = self._ends(sample, given, len(tokens), models)
             steps = step_rewards(tokens, ends)
             told = values(steps) if self.accumulate else steps
             # A response without a token has earned nothing and is told apart.
@@ -58,9 +59,9 @@ class ImplicitPRM:
                 model=name,
             )
 
-    def _ends(self, sample: Sample, length: int, models: Models) -> tuple[int, ...]:
+    def _ends(self, sample: Sample, given: tuple[int, ...] | None, length: int, models: Models) -> tuple[int, ...]:
         if self.granularity == "whole":
             return (length,) if length else ()
-        ends = step_ends(models.texts(sample.response_ids), self.separator)
+        ends = given or step_ends(models.texts(sample.response_ids), self.separator)
         # The end token that scoring added belongs to the last step.
         return (*ends[:-1], length) if length else ()

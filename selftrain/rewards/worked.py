@@ -1,8 +1,8 @@
-"""Values of the steps of worked solutions, and of steps that do not belong there: D_V0 of ReST-MCTS* (Zhang et al. 2024).
+"""Values of worked solutions and of steps that do not belong there: D_V0 of ReST-MCTS* (Zhang et al. 2024).
 
 A worked solution of K steps is worth k / K after step k: the paper's ``v_k = v_{k-1} + (1 - v_{k-1}) / m`` for good
-steps, with ``m`` steps to go from the state before. A wrong step takes away: ``v = max(0, v_{k-1} - (1 - v_{k-1}) / m)``,
-with ``m`` of the state before it as the authors' code counts it: its steps to the answer, and one.
+steps, with ``m`` steps to go from the state before. A wrong step takes away: ``v = max(0, v_{k-1} - (1 - v_{k-1}) /
+m)``, with ``m`` of the state before it as the authors' code counts it: its steps to the answer, and one.
 
 Simplified: a step of another solution stands for a wrong one, which it nearly always is; nothing follows it.
 """

@@ -16,7 +16,7 @@ from selftrain.events import Event, StageFinished, StageStarted
 from selftrain.planning.values import form_of
 from selftrain.rewards import worked
 from selftrain.rewards.steps import pieces, step_ends
-from selftrain.schema import LearnerModel, StepLabels
+from selftrain.schema import StepLabels
 from selftrain.seeds import derive
 from selftrain.session import Session
 from selftrain.stages.score import scores_folder
@@ -34,7 +34,6 @@ def put_head(session: Session, learner: str) -> Iterator[Event]:
     source = session.stages.before_warmup(learner).checkpoint
     target = session.run.warmup / learner / "checkpoint"
     form = form_of(session.config.learners[learner])
-    assert form is not None
     seed = derive(session.config.run.seed, learner, "head") % 2**32
 
     def made() -> Iterator[None]:
@@ -53,23 +52,23 @@ def put_head(session: Session, learner: str) -> Iterator[Event]:
 def worked_examples(session: Session, learner: str, demonstrations: list[Example]) -> list[Example]:
     """Each worked solution with the values of its steps, and one of it that goes wrong, where there is a step to go
     wrong with."""
-    model = session.config.learners[learner].model
-    solutions = [worked_steps(session.tokenizer, one.response_ids, model) for one in demonstrations]
+    form = form_of(session.config.learners[learner])
+    solutions = [worked_steps(session.tokenizer, one.response_ids, form.separator) for one in demonstrations]
     made = []
     for place, one in enumerate(demonstrations):
         rng = Random(derive(session.config.run.seed, learner, "mistakes", one.problem_id))
         found = {"right": worked.right(solutions[place]), "wrong": worked.mistaken(solutions, place, rng)}
         for kind, response in found.items():
             if response is not None:
-                ids, targets = response if model.read == "step" else worked.last_only(response)
+                ids, targets = response if form.read == "step" else worked.last_only(response)
                 made.append(replace(one, id=f"{one.id}/{kind}", response_ids=ids, targets=targets))
     return made
 
 
-def worked_steps(tokenizer: Any, ids: tuple[int, ...], model: LearnerModel) -> worked.Worked:
+def worked_steps(tokenizer: Any, ids: tuple[int, ...], separator: str) -> worked.Worked:
     """A worked solution, its end token included, by its steps."""
     texts = pieces(tokenizer, ids)
-    return worked.cut(ids, texts, step_ends(texts, model.separator))
+    return worked.cut(ids, texts, step_ends(texts, separator))
 
 
 def with_outcome(examples: Iterable[Example]) -> Iterator[Example]:

@@ -69,18 +69,18 @@ class TorchEngine:
         seed: int = 0,
     ) -> None:
         compute = checkpoint.pick_dtype(optim.dtype, checkpoint.pick_device(device))
-        self._learnt: Learnt = (
+        self.learnt: Learnt = (
             ValueLearner(source, head, device, seed)
             if VALUES in objective.needs
             else LanguageModel(source, lora, compute, device, temperature)
         )
-        self.model: Any = self._learnt.model
+        self.model: Any = self.learnt.model
         self.tokenizer = checkpoint.load_tokenizer(source)
         self.device = str(self.model.device)
         if optim.batching == "packed":
-            self._learnt.check_packing()
+            self.learnt.check_packing()
         if optim.gradient_checkpointing:
-            self._learnt.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            self.learnt.backbone.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
         self._objective, self._temperature = objective, temperature
         self._optim = optim
@@ -158,11 +158,11 @@ class TorchEngine:
         self.model.load_state_dict(weights, strict=False)
 
     def save(self, folder: Path) -> None:
-        self._learnt.save(self.tokenizer, folder)
+        self.learnt.save(self.tokenizer, folder)
 
     def _loss(self, batch: MicroBatch, whole: Totals) -> Loss:
         with self._autocast():
-            terms = self._learnt.seen(batch)
+            terms = self.learnt.seen(batch)
         return self._objective.loss(terms, whole)
 
     def _autocast(self) -> AbstractContextManager[Any]:

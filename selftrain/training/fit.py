@@ -63,7 +63,7 @@ class Fit:
     lora: Lora | None = None
     """Train and save an adapter, that of ``source`` where it holds one."""
     head: HeadForm | None = None
-    """Of a fresh value head, for objectives that read values, where ``source`` has none."""
+    """Of a fresh value head, for objectives that read values; None where ``source`` has one."""
     temperature: float = 1.0
     """Of the distribution whose log-probabilities the objective sees: that of the sampling, for policy gradients."""
     gap: Gap = field(default_factory=Gap)

@@ -45,7 +45,7 @@ class LanguageModel:
     def __init__(
         self, source: Path, lora: Lora | None, compute: torch.dtype, device: str, temperature: float = 1.0
     ) -> None:
-        self._adapter: adapters.Adapter | None = None
+        self.adapter: adapters.Adapter | None = None
         self._temperature = temperature
         if lora is None:
             self.model: Any = export.merged(source, device=device)[0]
@@ -54,7 +54,7 @@ class LanguageModel:
             dtype = str(compute).removeprefix("torch.")
             self.model = checkpoint.load_model(base or source, dtype=dtype, device=device)
             wrapper = adapters.trainable(self.model, lora, source if base else None)
-            self._adapter = adapters.Adapter(wrapper, base or source)
+            self.adapter = adapters.Adapter(wrapper, base or source)
         self.backbone = self.model
         check_head(self.model)
 
@@ -66,7 +66,7 @@ class LanguageModel:
         check_packing(self.model)
 
     def save(self, tokenizer: Any, folder: Path) -> None:
-        checkpoint.save(self.model, tokenizer, folder, self._adapter)
+        checkpoint.save(self.model, tokenizer, folder, self.adapter)
 
 
 class ValueLearner:
@@ -78,9 +78,7 @@ class ValueLearner:
     """
 
     def __init__(self, source: Path, head: heads.HeadForm | None, device: str, seed: int = 0) -> None:
-        # The saved head speaks for itself: a form is for checkpoints that have none.
-        form = None if heads.has_value_head(source) else head
-        self.model: Any = heads.load_value_model(source, form, dtype="float32", device=device, seed=seed)
+        self.model: Any = heads.load_value_model(source, head, dtype="float32", device=device, seed=seed)
         self.backbone = self.model.backbone
 
     def seen(self, batch: MicroBatch) -> Terms:
