@@ -148,6 +148,15 @@ def test_learnt_positions(tmp_path: Path) -> None:
             assert values.values(paths[at : at + 3]) == pytest.approx(whole(value, paths[at : at + 3]), abs=EXACT)
 
 
+def test_half_precision(value: Path) -> None:
+    """Backbones compute in bfloat16 and heads in fp32; what differs is rounding."""
+    paths = [path for prompt in PROMPTS for path in tree(random.Random(4), prompt, 8)]
+    with PathValues(value, dtype="bfloat16", device="cpu") as values:
+        assert values.whole is None
+        found = [values.values([path])[0] for path in paths]
+    assert found == pytest.approx(whole(value, paths), abs=0.05)
+
+
 def test_a_model_with_a_window_reads_whole_paths_and_says_so(tmp_path: Path) -> None:
     value = saved(tmp_path / "value", causal(tmp_path / "base", WINDOWED))
     steps = tuple((at, at, at) for at in range(4, 9))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import ConfigError
+from selftrain.labelling.files import read_labelled
 from selftrain.registry import nearest
 from selftrain.stages.replay import Row, turns_of
 from selftrain.tasks.jsonl import missing_field, read_records
@@ -74,6 +75,11 @@ def read_entries(
 
 
 def _entries(path: Path, fields: Mapping[str, str], kind: str, needs: Set[str], separator: str) -> Iterator[Entry]:
+    if VALUES in needs and not fields and _labelled_elsewhere(path):
+        for one in read_labelled(path):
+            row = _row(one.id, one.problem, separator.join(one.steps), "response")
+            yield Entry((row,), steps=one.steps, labels=one.labels)
+        return
     for place, record in read_records(path):
         row = _by_role(record, fields, place)
         if PAIRS in needs:
@@ -83,6 +89,12 @@ def _entries(path: Path, fields: Mapping[str, str], kind: str, needs: Set[str], 
         else:
             label = _label(row["label"], place, kind) if needs & {LABELS, VALUES} else None
             yield Entry((_single(row, place, kind, record),), label)
+
+
+def _labelled_elsewhere(path: Path) -> bool:
+    """Whether a file is of the form of PRM800K or ProcessBench, by its first row."""
+    _, first = next(iter(read_records(path)), ("", {}))
+    return isinstance(first.get("label"), Mapping) or ("problem" in first and "steps" in first)
 
 
 def _by_role(record: dict[str, Any], fields: Mapping[str, str], place: str) -> dict[str, Any]:
