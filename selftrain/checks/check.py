@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 def check(session: Session) -> None:
     """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
     config = session.config
+    check_searching(config)
     check_names(config)
     check_best_of(config)
     check_monitors(config)
@@ -54,7 +55,6 @@ def check(session: Session) -> None:
             resolve_now(verifier_spec(task.verifier, config.reward.verify))
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
-    check_searching(config)
     check_learning(config)
     check_heads(config)
     check_drawn(session)

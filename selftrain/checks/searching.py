@@ -104,8 +104,10 @@ def _check_selection(config: RunConfig, where: str, selection: Selection) -> Non
         return
     step = config.grow.get(selection.source)
     if step is None or step.kind != "search":
+        there = [name for name, one in config.grow.items() if one.kind == "search"]
         raise ConfigError(
-            f"{where}.kind: {selection.kind} reads trees, and '{selection.source}' grows none; name a search"
+            f"{where}.kind: {selection.kind} reads trees, and '{selection.source}' grows none; name a search in from "
+            f"({nearest(selection.source, there)})"
         )
     if selection.value_above is not None and step.value is None:
         raise ConfigError(f"{where}.value_above: grow.{selection.source} asks nobody for values; set its value")
