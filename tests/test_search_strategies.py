@@ -104,7 +104,7 @@ def test_lookahead_sees_what_a_step_leads_to() -> None:
         return [float(state.text == target(state.problem, 4)) for state in states]
 
     found = {}
-    for strategy in (Beam(width=1, branch=9), Lookahead(width=1, branch=9, steps=3)):
+    for strategy in (Beam(width=1, branch=24), Lookahead(width=1, branch=24, steps=3)):
         trees = [search(strategy, world.functions(value=at_the_end), f"p{number}") for number in range(8)]
         found[type(strategy).__name__] = sum(max(end.worth for end in tree.ends()) for tree in trees)
     assert found["Lookahead"] == 8 > 4 > found["Beam"]
@@ -125,7 +125,7 @@ class Skilled(World):
 def first_error(response: str, problem: str) -> int:
     return next(
         place
-        for place, (own, right) in enumerate(zip(response.split(";"), target(problem, 6).split(";")))
+        for place, (own, right) in enumerate(zip(response.split(";"), target(problem, 6).split(";"), strict=True))
         if own != right
     )
 
@@ -198,7 +198,7 @@ def test_concordance_counts_ties_half() -> None:
 def test_completions_that_were_cut_short_are_not_right() -> None:
     class Endless(World):
         def step(self, problem: str, text: str, seed: int, greedy: bool) -> Step:
-            return Step((1, 2, 3), "x")
+            return Step((1, 2, 3), "x", ended=len(text) == 40)
 
     tree = search(MonteCarlo(n=2, completions=2), Endless().functions(), budget=BUDGET)
     assert {node.mc for node in tree.nodes} == {0.0}
