@@ -13,8 +13,8 @@ from selftrain.search.driver import advance
 from selftrain.search.tree import Tree
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "best_of_n": {"n": 150},
-    "weighted_best_of_n": {"n": 150},
+    "best_of_n": {"n": 100},
+    "weighted_best_of_n": {"n": 100},
     "beam": {"branch": 12},
     "diverse_beam": {"groups": 3, "branch": 12},
     "lookahead": {"branch": 12},
@@ -23,7 +23,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "monte_carlo": {"n": 3, "completions": 2},
     "omega_prm": {"n": 12, "completions": 12},
 }
-STRATEGIES: dict[str, Strategy] = {name: build("search", name, OPTIONS.get(name, {})) for name in TABLES["search"]}
+STRATEGIES: dict[str, Strategy] = {name: build("search", name, OPTIONS.get(name, {})) for name in TABLES["search"]} | {
+    "mcts_star, simple": build("search", "mcts_star", {**OPTIONS["mcts_star"], "mode": "simple"}),
+    "mcts_star, leaves": build("search", "mcts_star", {**OPTIONS["mcts_star"], "leaves": 4}),
+    "uct, leaves": build("search", "uct", {**OPTIONS["uct"], "leaves": 4}),
+    "omega_prm, searches": build("search", "omega_prm", {**OPTIONS["omega_prm"], "searches": 4}),
+}
 BUDGET = Budget(depth=8, step_tokens=8, response_tokens=64)
 
 

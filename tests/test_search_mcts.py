@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from searching import BUDGET, World, search
@@ -54,7 +55,7 @@ def node(tree: Tree, response: str) -> Node:
     return found
 
 
-def statistics(tree: Tree) -> dict[str, tuple[int, float]]:
+def statistics(tree: Tree) -> dict[str, tuple[int, Any]]:
     return {one.response: (one.visits, pytest.approx(V(one))) for one in tree.nodes}
 
 
