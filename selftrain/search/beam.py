@@ -22,7 +22,8 @@ class Beam:
     """Keeps the best ``width`` of ``width * branch`` (Snell et al. 2024, "Scaling LLM Test-Time Compute", section 5.2).
 
     The first step is drawn ``width * branch`` times. A complete response keeps its place in the beam as long as it is
-    among the best; the search ends when all of the beam are complete.
+    among the best; the search ends when all of the beam are complete. Where nothing may follow behind any of it, the
+    search goes on from the best of what was left behind.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
@@ -42,6 +43,8 @@ class Beam:
             children = yield from _expand(tree, growing, [n] * len(growing))
             yield from self.valued(children)
             beam = _best([node for node in beam if node.state == "end"] + children, self.width)
+            if not beam:
+                beam = _best([node for node in tree.nodes if node.open and not node.children], self.width)
 
     def valued(self, nodes: Sequence[Node]) -> Valuing:
         """Give nodes what they are compared by."""

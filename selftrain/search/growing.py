@@ -58,7 +58,7 @@ def _append(tree: Tree, parent: Node, step: Step, keep: bool) -> Node:
         length=parent.length + len(step.ids),
     )
     if step.ended:
-        node.state, node.done = "end", True
+        node.state = "end"
     elif step.reason is not None:
         node.close(step.reason)
     if keep:

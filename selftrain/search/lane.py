@@ -143,6 +143,8 @@ class Lane:
                 self._close(errand, errand.new)
             elif n := self._account.hold_proposals(ask, errand.missing, partly):
                 errand.wanted, errand.out = self._wanted(ask, n, errand), True
+                if n < errand.missing:
+                    self._limited()
             return
         function = {Value: self._functions.value, Judge: self._functions.judge, Solved: self._functions.solved}[
             type(ask)
@@ -154,12 +156,16 @@ class Lane:
         errand.nodes = self._account.pay_values(nodes, partly) if isinstance(ask, Value) else nodes
         errand.out = bool(errand.nodes)
         if errand.out and len(errand.nodes) < len(nodes):
-            self.tree.ended = self.tree.ended or self._account.short_of
+            self._limited()
 
     def _give_up(self, errand: Errand) -> None:
-        self.tree.ended = self.tree.ended or self._account.short_of
+        self._limited()
+        self.tree.starved = True
         errand.given_up = not errand.new
         self._close(errand, errand.new if isinstance(errand.ask, Propose) else self._known(errand.ask))
+
+    def _limited(self) -> None:
+        self.tree.ended = self.tree.ended or self._account.short_of
 
     def _wanted(self, ask: Propose, n: int, errand: Errand) -> Wanted:
         place = (self._seed, self.tree.problem, ask.node.id, errand.ordinal, errand.tried)

@@ -37,8 +37,8 @@ class MCTSStar:
     preset: Preset = "self_train"
     """Which of the reference code's sets of defaults."""
     mode: Literal["simple", "full"] = "full"
-    """simple: the first leaf over the gate ends the search, and is completed greedily where it is no end; so is the
-    best node where none is. full: such a leaf becomes an end, and the search goes on."""
+    """simple: the first leaf over the gate ends the search. full: it is not expanded, and the search goes on. Either
+    way its response is written to its end greedily; with simple so is the best node's where none came over the gate."""
     iterations: Count | None = None
     exploration: NotNegative | None = None
     """c in V + c sqrt(2 ln N_parent / n)."""
@@ -87,7 +87,8 @@ class MCTSStar:
             if tree.found is None:
                 yield from together([self.iterate(tree, leaf, rng, settings) for leaf in leaves])
         if self.mode == "simple":
-            yield from _complete(tree, tree.found or max(tree.nodes, key=V))
+            best = tree.found or max(tree.nodes, key=V)
+            tree.found = (yield from _complete(best)) if best.open else best
 
     def select(self, tree: Tree, rng: random.Random, settings: Settings, most: int) -> list[Node]:
         """The leaves to go on from; those over the gate are marked."""
@@ -103,13 +104,14 @@ class MCTSStar:
                 tree.found, tree.ended = leaf, tree.ended or "gate"
                 break
             if leaf.open:
-                _end(leaf, "gate")
+                leaf.reason = "gate"
         return leaves
 
     def iterate(self, tree: Tree, leaf: Node, rng: random.Random, settings: Settings) -> Moves:
         """Expand, simulate and propagate back from one leaf."""
-        children = yield from self.expand(tree, leaf, settings.branch)
-        if children:
+        if leaf.open and not leaf.children and leaf.reason == "gate":
+            yield from _complete(leaf)
+        elif leaf.open and leaf.reason is None and (children := (yield from self.expand(tree, leaf, settings.branch))):
             yield from self.simulate(best_child(children, lambda child: (V(child),), rng), settings)
         backward(leaf)
         note_done(leaf)
@@ -119,6 +121,8 @@ class MCTSStar:
         children = yield from self._valued(leaf, branch, keep=True)
         if not children:
             tree.stuck(leaf)
+        for child in children:
+            child.done = not child.open
         return children
 
     def simulate(self, child: Node, settings: Settings) -> Moves:
@@ -146,13 +150,13 @@ class MCTSStar:
         unclear = []
         for node in nodes:
             if node.open and any(text in node.response for text in self.end_texts):
-                _end(node, "solved")
+                node.state, node.reason = "end", "solved"
             elif node.open:
                 unclear.append(node)
         [solved] = yield [Solved(unclear)]
         for node, done in zip(unclear, solved, strict=True):
             if done:
-                _end(node, "solved")
+                node.state, node.reason = "end", "solved"
 
     def _refuse(self, node: Node, step: Step) -> str | None:
         text = step.text.strip()
@@ -189,14 +193,11 @@ def backward(node: Node) -> None:
         one.value_sum = one.visits * value
 
 
-def _end(node: Node, reason: str) -> None:
-    node.state, node.reason, node.done = "end", reason, True
-
-
-def _complete(tree: Tree, node: Node) -> Moves:
-    """Settle on the response of a node, written to its end."""
-    tree.found = None if node.open else node
-    if node.open:
-        [leaves] = yield [Propose(node, 1, to_end=True, greedy=True)]
-        yield [Value(leaves)]
-        tree.found = leaves[0] if leaves and leaves[0].state == "end" else None
+def _complete(node: Node) -> Generator[list[Ask], list[Any], Node | None]:
+    """The end of a response whose rest is written greedily; None where it does not come to one."""
+    [leaves] = yield [Propose(node, 1, to_end=True, greedy=True)]
+    yield [Value(leaves)]
+    for leaf in leaves:
+        for step in leaf.path()[node.depth :]:
+            step.done = True
+    return next((leaf for leaf in leaves if leaf.state == "end"), None)

@@ -53,10 +53,10 @@ class OmegaPRM:
         for _ in range(self.searches):
             if not pool:
                 break
-            chosen = max(pool, key=lambda pair: self.selection(pair[0], pair[1], pool))
-            pool.remove(chosen)
-            pool += yield from self.bisect(*chosen)
-            chosen[0].visits += 1
+            state, leaf = max(pool, key=lambda pair: self.selection(pair[0], pair[1], tree))
+            pool.remove((state, leaf))
+            pool += yield from self.bisect(state, leaf)
+            state.visits += 1
 
     def bisect(self, state: Node, leaf: Node) -> Probes:
         """The first error between a state with right completions and a wrong leaf; further states to search from."""
@@ -73,11 +73,11 @@ class OmegaPRM:
             low, high = (middle, high) if node.mc > 0 else (low, middle)
         return found
 
-    def selection(self, state: Node, leaf: Node, pool: Sequence[tuple[Node, Node]]) -> float:
+    def selection(self, state: Node, leaf: Node, tree: Tree) -> float:
         """Q(s, r) + U(s) = alpha^(1 - MC(s)) beta^(len(r) / L) + c sqrt(sum of all N) / (1 + N(s)) (section 3.3)."""
         assert state.mc is not None
         quality: float = self.alpha ** (1 - state.mc) * self.beta ** ((leaf.length - state.length) / self.length)
-        visits = sum(one.visits for one in {other for other, _ in pool})
+        visits = sum(node.visits for node in tree.nodes)
         return quality + self.exploration * math.sqrt(visits) / (1 + state.visits)
 
 

@@ -11,9 +11,9 @@ Score = Callable[[Node], tuple[float, ...]]
 
 
 def descend(root: Node, score: Score, rng: random.Random, live_only: bool = False) -> Node:
-    """From the root by the best score to a node without children; with ``live_only`` into nothing that is done."""
+    """From the root by the best score to a node that is not expanded; with ``live_only`` into nothing that is done."""
     node = root
-    while node.children:
+    while node.children and node.reason is None:
         node = best_child([child for child in node.children if not (live_only and child.done)], score, rng)
     return node
 

@@ -113,6 +113,8 @@ class Tree:
     ended: str | None = None
     """Why the search ended: the strategy had ``done`` all it does, ``exhausted`` the tree or come over its ``gate``; a
     response was good ``enough``; no ``tokens`` or ``proposals`` were left. None while it goes on."""
+    starved: bool = False
+    """Some ask got no answer, because the budget was too small for it."""
     found: Node | None = None
     """The response the strategy settled on, where it is the strategy that decides."""
 
@@ -125,8 +127,8 @@ class Tree:
         return [node for node in self.nodes if node.state == "end"]
 
     def stuck(self, node: Node) -> None:
-        """Nothing of use was proposed behind a node; where the budget was too small for it, the node stays open."""
-        if node.open and self.ended is None:
+        """Nothing of use was proposed behind a node; where the budget was too small to ask, the node stays open."""
+        if node.open and not self.starved:
             node.close("stuck")
 
 

@@ -20,7 +20,7 @@ from selftrain.errors import RunError, failing_as_run_error
 from selftrain.sampling.base import Request
 from selftrain.schema import Grow
 from selftrain.search.asks import Budget, Functions, State
-from selftrain.search.choose import choose
+from selftrain.search.choose import How, choose
 from selftrain.search.driver import advance
 from selftrain.search.tree import Tree
 from selftrain.seeds import derive
@@ -119,7 +119,7 @@ def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
     """The response that the strategy chooses, where only that becomes a sample."""
     chosen, ends = forest.session.config.grow[forest.step], tree.ends()
     if chosen.keep == "chosen" and ends:
-        how = getattr(instantiate("search", chosen.strategy), "choose", "value")
+        how: How = getattr(instantiate("search", chosen.strategy), "choose", "value")
         told = verdicts(forest, [(problem, end.response) for end in ends]) if how != "value" else []
         known = {end.id: verdict.answer for end, verdict in zip(ends, told, strict=False)}
         tree.found = choose(tree, how, known)
