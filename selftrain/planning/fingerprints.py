@@ -151,7 +151,7 @@ def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
     if step.strategy is None:
         return {}
     source = value_source(config, step)
-    value = by_contents(step.value, [step.value]) if source is None else reward(source)
+    value = by_contents(step.value, [step.value] if step.value else []) if source is None else reward(source)
     return {"strategy": component("search", step.strategy), "value": value}
 
 
