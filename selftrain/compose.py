@@ -21,6 +21,7 @@ class ConfigError(ValueError):
 
 COMPONENTS = (
     ("grow", "*", "sampler"),
+    ("grow", "*", "strategy"),
     ("learner", "objective"),
     ("learners", "*", "objective"),
     ("reward", "sources", "*"),

@@ -21,7 +21,19 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from selftrain import ranges, registry
 from selftrain.compose import ConfigError, apply_overrides, first_line, read_tree
 from selftrain.nested import changed
-from selftrain.schema import Component, Evaluate, Grow, Learner, Lora, Optim, Reward, RunConfig, Task, Warmup
+from selftrain.schema import (
+    Component,
+    Evaluate,
+    Grow,
+    Learner,
+    LearnerModel,
+    Lora,
+    Optim,
+    Reward,
+    RunConfig,
+    Task,
+    Warmup,
+)
 
 __all__ = [
     "ConfigError",
@@ -38,6 +50,9 @@ __all__ = [
 
 RENAMED = {"from": "source"}
 """Keys of the YAML that Python keeps for itself."""
+
+SAME_HEAD = {"scalar": "linear"}
+"""Other names of heads."""
 
 LORA_LR = 10.0
 """Learning rate of an adapter, as a multiple of that of a full fit."""
@@ -102,6 +117,9 @@ def to_tree(config: Any) -> Any:
     if isinstance(config, Task):
         tree = {f.name: to_tree(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "options"}
         return {**tree, **config.options}
+    if isinstance(config, Grow):
+        names = [f.name for f in dataclasses.fields(config) if f.name not in config.idle()]
+        return {name: to_tree(getattr(config, name)) for name in names}
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {WRITTEN.get(f.name, f.name): to_tree(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -267,13 +285,21 @@ def _task(name: str, entry: Any) -> Task:
 
 
 def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    return {**raw, "sampler": component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
+    own = {"sampler": component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
+    if raw.get("strategy") is not None:
+        own["strategy"] = component("search", raw["strategy"], f"{where}.strategy")
+    return {**raw, **own}
 
 
 def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
-    own = {"objective": component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)}
+    own: dict[str, Any] = {
+        "objective": component("objective", raw.get("objective"), f"{where}.objective", Learner.objective)
+    }
     if raw.get("advantage") is not None:
         own["advantage"] = component("advantage", raw["advantage"], f"{where}.advantage")
+    if raw.get("model") is not None:
+        model = _section(LearnerModel, raw["model"], f"{where}.model")
+        own["model"] = {**model, "head": SAME_HEAD.get(str(head := model.get("head")), head)}
     return _fitted(where, {**raw, **own})
 
 

@@ -46,8 +46,8 @@ class Session:
     _open: ExitStack = field(default_factory=ExitStack)
     trainers: dict[str, tuple[Path, Any]] = field(default_factory=dict)
     """By learner: the checkpoint its resident trainer stands at, and what holds it."""
-    scorers: dict[str, tuple[Path, Any]] = field(default_factory=dict)
-    """Models that score responses, by where their checkpoints lie."""
+    scorers: dict[tuple[str, str], tuple[Path, Any]] = field(default_factory=dict)
+    """Models that score responses, by their kind and by where their checkpoints lie."""
     _teachers: dict[str, dict[str, Prompter]] = field(default_factory=dict)
     _values: dict[str, dict[str, float]] = field(default_factory=dict)
     """What generation configs say, by model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from selftrain.compose import read_tree
 from selftrain.config import ConfigError, check_fit
-from selftrain.schema import Learner, Loop, Lora, Model, Optim, Reward, Run, RunConfig, Track
+from selftrain.schema import Learner, LearnerModel, Loop, Lora, Model, Optim, Reward, Run, RunConfig, Track
 
 POLICY = "policy"
 FROM_RUN = re.compile(r"iteration_(\d+)/examples/([^/]+)$")
@@ -36,7 +36,8 @@ class Data:
     validation: str | None = None
     """Rows that are not learnt: the loss on them stops the fit as ``learner.optim.validation`` says."""
     fields: dict[str, str] = field(default_factory=dict)
-    """Role (messages, prompt, response, label, chosen, rejected) to the name of the field that plays it."""
+    """Role (messages, prompt, response, label, chosen, rejected, steps, labels) to the name of the field that plays
+    it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class TrainLearner:
     """``base``: the model as it is before the fit; or a folder or hub name. For objectives that read one."""
     optim: Optim = field(default_factory=Optim)
     lora: Lora | None = None
+    model: LearnerModel = field(default_factory=LearnerModel)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def fitted_as(config: TrainConfig) -> tuple[int, str]:
 def as_run(config: TrainConfig) -> RunConfig:
     """The run without a loop that the fit is: its model, and one learner called ``policy``."""
     own, chosen = config.run, config.learner
-    learner = Learner(objective=chosen.objective, reference=chosen.reference, optim=chosen.optim, lora=chosen.lora)
+    learner = Learner(**{f.name: getattr(chosen, f.name) for f in fields(TrainLearner)})
     return RunConfig(
         run=Run(own.name, own.folder, own.seed, reuse=False),
         model=config.model,

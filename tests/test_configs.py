@@ -31,9 +31,17 @@ LOCAL = {
     "dapo_gsm8k": ("model.path={}/chat", *GSM8K, "grow.draft.prompts=4"),
     "iterative_dpo_gsm8k": ("model.path={}/chat", *GSM8K),
     "rest_em_math": ("model.path={}/base", *MATH),
+    "rest_mcts_math": (
+        "model.path={}/base",
+        *MATH,
+        # The small solutions are of one line.
+        "grow.tree.separator=', '",
+        "learners.value.model.separator=', '",
+    ),
     "distill_math": ("model.path={}/chat", *MATH, "tasks.math500.data_dir={}/math", "tasks.aime24.data_dir={}/math"),
     "mixed": (*MIXED, "learners.policy.examples.chat.from=replay:{}/general.jsonl"),
     "train_dpo": ("model.path={}/chat", "data.path={}/pairs.jsonl"),
+    "train_prm": ("model.path={}/chat", "data.path={}/steps.jsonl"),
 }
 """By config: what is put in place of what lies on the hub."""
 
@@ -53,6 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(made / "countdown" / "countdown.jsonl", countdown_rows(24))
     write_lines(made / "general.jsonl", [{"prompt": "Say hello.", "response": "Hello!"}])
     write_lines(made / "pairs.jsonl", [{"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}])
+    write_lines(made / "steps.jsonl", [{"prompt": "2+2+3?", "steps": ["2+2=5", "5+3=8"], "labels": [0, None]}])
     write(made / "base", base=True, context=2048)
     write(made / "chat", context=2048)
     return made

@@ -42,7 +42,7 @@ LAYERS = [
     {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
     {"records", "judging", "hub", "rollouts", "mathematics"},
     {"asking", "golds"},
-    {"tasks", "verifiers", "sampling", "rewards", "advantages", "objectives", "protocols", "serving"},
+    {"tasks", "verifiers", "sampling", "search", "rewards", "advantages", "objectives", "protocols", "serving"},
     {
         "verification",
         "selection",

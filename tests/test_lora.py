@@ -20,6 +20,7 @@ from selftrain.planning import fingerprints
 from selftrain.schema import Lora, Optim
 from selftrain.training.data import micro_batches
 from selftrain.training.engine import TorchEngine
+from selftrain.training.learnt import LanguageModel
 from selftrain.types import Example
 
 FLAT = Optim(lr=1e-2, schedule="constant", warmup=0.0, dtype="float32")
@@ -145,8 +146,8 @@ def test_chunked_logprobs_have_the_gradient_of_plain_cross_entropy(
     (-batch_logprobs(made.model, IDS, None, positions).sum()).backward()
     ours = gradients(made)
     made.model.zero_grad()
-    assert made._adapter is not None
-    scores = made._adapter.wrapper(IDS, use_cache=False).logits
+    assert isinstance(made.learnt, LanguageModel) and made.learnt.adapter is not None
+    scores = made.learnt.adapter.wrapper(IDS, use_cache=False).logits
     nn.functional.cross_entropy(scores[0, :-1], IDS[0, 1:], reduction="sum").backward()
     plain = gradients(made)
     assert len(ours) == 28 and ours.keys() == plain.keys()

@@ -150,6 +150,9 @@ class Scripted:
     def logprobs(self, model: str, samples: Sequence[Sample]) -> list[NDArray[np.float32]]:
         raise AssertionError("log-ratios are all an implicit reward is made of")
 
+    def step_values(self, *_: Any) -> list[NDArray[np.float32]]:
+        raise AssertionError("log-ratios are all an implicit reward is made of")
+
     def texts(self, ids: Sequence[int]) -> list[str]:
         return [self._texts[token] for token in ids]
 

@@ -19,9 +19,10 @@ from selftrain.models.checkpoint import load_model, load_tokenizer
 from selftrain.models.logprobs import batch_logprobs
 from selftrain.objectives.nll import NLL
 from selftrain.schema import Optim, Validation
-from selftrain.training.data import Batching, epochs_to_steps, length, micro_batches, schedule, totals
+from selftrain.training.data import Batching, length, micro_batches, totals
 from selftrain.training.engine import TorchEngine, lr_factor
 from selftrain.training.fit import Fit, fit, hold_out, validation_loss
+from selftrain.training.schedule import epochs_to_steps, schedule
 from selftrain.types import Example
 
 BATCHINGS: tuple[Batching, ...] = ("bucketed", "packed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def test_stop_ids_end_a_response_and_are_cut(engine: VLLMSampler, tokenizer: Any
     found = collect(engine, work_list(tokenizer, 40, 4, Sampling(max_tokens=24, stop_ids=(stop,))))
     assert sum(c.finish_reason == "stop" for c in found.values()) > 20
     assert all(stop not in c.ids for c in found.values())
+
+
+def test_a_kept_stop_string_stays_with_the_token_that_completes_it(engine: VLLMSampler, tokenizer: Any) -> None:
+    stop = ("7", "#3")
+    cut = work_list(tokenizer, 40, 4, Sampling(max_tokens=24, stop=stop))
+    without, found = collect(engine, cut), collect(engine, [replace(request, keep_stop=True) for request in cut])
+    assert sum(c.finish_reason == "stop" for c in found.values()) > 20
+    for place, step in found.items():
+        assert tokenizer.decode(step.ids, skip_special_tokens=True) == step.text
+        assert step.text.startswith(without[place].text) and step.finish_reason == without[place].finish_reason
+        ending = [one for one in stop if step.text == without[place].text + one]
+        assert len(ending) == (step.finish_reason == "stop")
 
 
 def test_a_seeded_subset_gives_the_same_responses(engine: VLLMSampler, tokenizer: Any) -> None:

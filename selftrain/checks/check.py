@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain.checks.best_of import check_best_of
+from selftrain.checks.heads import check_heads, check_language_model, check_separators
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.monitors import check_monitors
 from selftrain.checks.prompts import check_prompts
+from selftrain.checks.searching import check_searching, check_steps
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
+from selftrain.checks.values import check_value_heads
 from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
 from selftrain.config import ConfigError, to_tree
 from selftrain.drawing.allocate import problems_of
@@ -23,6 +26,7 @@ from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
 from selftrain.nested import in_words
 from selftrain.planning.settings import sampler_of, sampling_of
+from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_tokenizer
 from selftrain.schema import Grow, Learner, RunConfig, Warmup
 from selftrain.session import Session, verifier_spec
@@ -35,10 +39,14 @@ from selftrain.stages.replay import check_replay
 from selftrain.stages.start import described_tokenizer
 from selftrain.types import Problem
 
+if TYPE_CHECKING:
+    from selftrain.models.heads import HeadForm
+
 
 def check(session: Session) -> None:
     """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
     config = session.config
+    check_searching(config)
     check_names(config)
     check_best_of(config)
     check_monitors(config)
@@ -48,12 +56,14 @@ def check(session: Session) -> None:
         except VerifierError as error:
             raise ConfigError(f"tasks.{name}.verifier: {error}") from error
     check_learning(config)
+    check_heads(config)
     check_drawn(session)
     check_data(session)
     check_samplers(config)
     check_model(session)
     check_writers(session)
     check_scored_by(session)
+    check_value_heads(session)
     check_lora(config, partial(model_config, config))
 
 
@@ -91,10 +101,13 @@ def check_model(session: Session) -> None:
     """Tokenizer, context length, and all text that is read or learnt."""
     config = session.config
     name = config.model.path or "model.architecture"
+    check_language_model(config.model.path)
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
-    check_prompts(session, learnt_demonstrations(session), context)
+    check_prompts(session, learnt := learnt_demonstrations(session), context)
+    check_steps(session, learnt)
+    check_separators(session)
     check_replay(session, session.prompters["prompt"])
     check_kept(session, context)
     check_evaluated(session, splits := evaluated_splits(session))
@@ -176,8 +189,10 @@ def plan(session: Session) -> Iterator[str]:
         yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {fit_length(warmup)}"
     for name, step in config.grow.items():
         yield from _step(session, name, step)
+    own = valued(config)
     for name, learner in config.learners.items():
-        yield f"learner {name}: from {learner.init}, {learner.objective.kind}, {fit_length(learner)}"
+        head = on_head(form_of(learner) if name in own else None)
+        yield f"learner {name}: from {learner.init}, {learner.objective.kind}{head}, {fit_length(learner)}"
     answers = config.evaluate.n + config.evaluate.greedy
     count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session))
     found = {session.settings(sampling_of(config), task).temperature for task, _ in evaluated_splits(session)}
@@ -196,6 +211,9 @@ def plan(session: Session) -> Iterator[str]:
 
 def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
     asked = Counter(problem.task for problem in problems_of(session, 1, step.prompts))
+    if step.kind == "search":
+        yield _search(name, step, asked.total())
+        return
     samples = {task: count * session.samples_per_problem(step.n, task) for task, count in asked.items()}
     longest = {task: session.settings(step.sampling(), task, step.model).max_tokens for task in asked}
     tokens = sum(count * longest[task] for task, count in samples.items())
@@ -206,6 +224,25 @@ def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
     )
     if len(asked) > 1:
         yield "  " + ", ".join(f"{task}: {count} problems" for task, count in asked.items())
+
+
+def _search(name: str, step: Grow, trees: int) -> str:
+    own = step.budget
+    bounds = [f"{bound:,} {what}" for what, bound in (("tokens", own.tokens), ("proposals", own.proposals)) if bound]
+    whole = f", {trees * own.tokens:,} tokens per iteration" if own.tokens else ""
+    guided = f" by the values of {step.value}" if step.value else ""
+    return (
+        f"grow {name}: {trees} trees, {in_words(to_tree(step.strategy))}{guided}, each of at most "
+        f"{' and '.join([*bounds, f'{own.depth} steps'])}{whole}, {step.lanes} at a time through {step.sampler.kind}"
+    )
+
+
+def on_head(form: HeadForm | None) -> str:
+    """What the head of a learner of values is."""
+    if form is None:
+        return ""
+    read = "the end of each step" if form.read == "step" else "the last token"
+    return f" on a {form.head} head ({form.normaliser}, read at {read})"
 
 
 def fit_length(fitted: Learner | Warmup) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config
+from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config, on_head
+from selftrain.checks.heads import check_head, check_headless, check_language_model
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
-from selftrain.checks.preview import indented, marked
+from selftrain.checks.preview import indented, marked, with_values
 from selftrain.config import ConfigError
 from selftrain.encoding import make_encoder
 from selftrain.planning.settings import POLICY, objective_needs
+from selftrain.planning.values import form_of
 from selftrain.prompts import check_tokenizer
 from selftrain.session import Session
 from selftrain.stages.given import (
@@ -26,9 +30,12 @@ from selftrain.stages.given import (
     read_examples,
     without_ties,
 )
-from selftrain.stages.rows import Entry, check_fields, read_entries
-from selftrain.train_config import TrainConfig, TrainLearner
+from selftrain.stages.rows import PAIRS, VALUES, Entry, check_fields, read_entries
+from selftrain.train_config import TrainConfig, TrainLearner, as_run
 from selftrain.types import Example
+
+if TYPE_CHECKING:
+    from selftrain.models.heads import HeadForm
 
 Read = list[Entry] | list[Example]
 
@@ -40,6 +47,7 @@ def check_fit(session: Session, config: TrainConfig) -> Given:
         session: of the same fit as a run (`selftrain.train_config.as_run`).
     """
     _check_learner(config)
+    _check_head(config)
     read = {where: _read(config, Path(path), where) for where, path in _paths(config).items()}
     with _as_written():
         session.tokenizer = load_tokenizer(session.config)
@@ -81,6 +89,26 @@ def _check_learner(config: TrainConfig) -> None:
     check_fields(config.data.fields)
 
 
+def _check_head(config: TrainConfig) -> None:
+    """The learner's ``model``: it begins with that of the config."""
+    learner = as_run(config).learners[POLICY]
+    if learner.model.path is not None:
+        raise ConfigError("learner.model.path: a fit begins with model.path; name it there")
+    if VALUES in objective_needs(learner.objective):
+        check_head(learner, "learner.model", config.model.path, "model.path")
+        return
+    check_headless(learner, "learner")
+    check_language_model(config.model.path)
+
+
+def _form(config: TrainConfig) -> HeadForm | None:
+    """Of the head that is fitted, for objectives of values."""
+    learner = as_run(config).learners[POLICY]
+    if VALUES not in objective_needs(learner.objective):
+        return None
+    return form_of(replace(learner, model=replace(learner.model, path=config.model.path)))
+
+
 def _read(config: TrainConfig, path: Path, where: str) -> Read:
     """What lies at a path, as it is."""
     objective, needs = config.learner.objective, objective_needs(config.learner.objective)
@@ -95,7 +123,13 @@ def _read(config: TrainConfig, path: Path, where: str) -> Read:
         examples = read_examples(path, where)
         check_kind(examples, objective.kind, needs, where)
         return examples
-    return read_entries(path, config.data.fields, objective.kind, needs, where)
+    if needs >= {VALUES, PAIRS}:
+        raise ConfigError(
+            f"{where}: {objective.kind} learns from pairs of steps, as a run writes them; name its folder"
+        )
+    form = _form(config)
+    separator = form.separator if form else ""
+    return read_entries(path, config.data.fields, objective.kind, needs, where, separator)
 
 
 def _examples(
@@ -105,7 +139,8 @@ def _examples(
     entries = [one for one in read if isinstance(one, Entry)]
     examples = [one for one in read if isinstance(one, Example)]
     if entries:
-        examples = list(encoded(session, make_encoder(session.tokenizer, config.model.chat), entries, where))
+        encoder = make_encoder(session.tokenizer, config.model.chat)
+        examples = list(encoded(session, encoder, entries, where, _form(config)))
 
     def place(one: Example) -> str:
         return entries[int(one.id.partition("/")[0])].rows[0].place if entries else f"example {one.id}"
@@ -142,7 +177,8 @@ def plan(session: Session, config: TrainConfig, given: Given) -> Iterator[str]:
         yield f"validation: {_sized(given.held_out)} from {config.data.validation}"
     with_reference = "reference" in objective_needs(learner.objective)
     against = f", against {learner.reference}" if with_reference else ""
-    yield f"learner: {learner.objective.kind}{against}, {fit_length(session.config.learners[POLICY])}"
+    form = _form(config)
+    yield f"learner: {learner.objective.kind}{on_head(form)}{against}, {fit_length(session.config.learners[POLICY])}"
     yield f"in {session.run.root}"
     yield "training example, with what carries no loss in ⟦ ⟧:"
     first = given.training[0]
@@ -150,7 +186,8 @@ def plan(session: Session, config: TrainConfig, given: Given) -> Iterator[str]:
     for one in sides:
         told = f"{one.role}: " if one.role else f"label {one.label:g}: " if one.label is not None else ""
         decode = session.tokenizer.decode
-        yield from indented(f"{told}{marked(session.tokenizer, one.prompt_ids)}{decode(one.response_ids)}")
+        response = decode(one.response_ids) if form is None else with_values(session.tokenizer, one)
+        yield from indented(f"{told}{marked(session.tokenizer, one.prompt_ids)}{response}")
 
 
 def _sized(examples: Sequence[Example]) -> str:

@@ -6,20 +6,47 @@ from dataclasses import fields
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.planning.fingerprints import REPLAY
-from selftrain.planning.references import best_of_references, read_reference, score_references
+from selftrain.planning.references import best_of_references, grow_references, read_reference, score_references
 from selftrain.planning.settings import objective_needs
 from selftrain.registry import nearest
 from selftrain.schema import Learner, RunConfig, Selection
 
+PAIRS, VALUES = frozenset({"pairs"}), frozenset({"values"})
+GIVES: dict[str, tuple[frozenset[str], ...]] = {
+    "samples": (frozenset(),),
+    "pairs": (PAIRS,),
+    "outcome": (VALUES,),
+    "step_labels": (VALUES,),
+    "leaves": (frozenset(),),
+    "tree_values": (VALUES,),
+    "step_pairs": (PAIRS, PAIRS | VALUES),
+}
+"""By kind of selection: what it can give of what objectives read, of pairs and values."""
 PAIRS_ONLY = ("pairing", "max_per_problem")
 SAMPLES_ONLY = ("verdict", "balance", "cap")
+TREES_ONLY = ("value_above", "values", "rank", "margin")
+OTHERS = (*TREES_ONLY, "labels")
+CHOOSING = ("verdict", "reward_above", "cap", "dedupe", "truncated", "label", "balance", "pairing", "labels")
+"""What chooses among samples."""
+USELESS = {
+    "samples": (*PAIRS_ONLY, *OTHERS),
+    "pairs": (*SAMPLES_ONLY, *OTHERS),
+    "outcome": (*PAIRS_ONLY, *OTHERS),
+    "step_labels": (*PAIRS_ONLY, *TREES_ONLY, "label", "balance"),
+    "leaves": (*PAIRS_ONLY, "values", "rank", "margin", "labels"),
+    "tree_values": (*CHOOSING, "max_per_problem", "value_above", "rank", "margin"),
+    "step_pairs": (*CHOOSING, "value_above", "values"),
+}
+"""Options that have no effect, by kind of selection."""
+JUDGED = frozenset({"labels", "pairs", "advantages", "values"})
+"""What only judged samples have, of what objectives read."""
 ALONE = ("reinforce_pp", "remax")
 """Advantages that a response has without others to its problem."""
 
 
 def check_learning(config: RunConfig) -> None:
     """Raises ConfigError where a learner's sections do not go together, or name a model that is not there."""
-    for place, text in (score_references(config) | best_of_references(config)).items():
+    for place, text in (score_references(config) | best_of_references(config) | grow_references(config)).items():
         read_reference(text, config, place)
     for name, learner in config.learners.items():
         where, needs = f"learners.{name}", objective_needs(learner.objective)
@@ -32,20 +59,21 @@ def check_learning(config: RunConfig) -> None:
 def _check_selection(where: str, selection: Selection, learner: Learner, needs: frozenset[str]) -> None:
     kind = learner.objective.kind
     unsampled = selection.source == "gold" or selection.source.startswith(REPLAY)
-    if unsampled and needs & {"labels", "pairs", "advantages"}:
+    if unsampled and needs & JUDGED:
         raise ConfigError(f"{where}.from: {kind} learns from judged samples; name a step of grow")
-    if ("pairs" in needs) != (selection.kind == "pairs"):
-        right = "pairs" if "pairs" in needs else "samples"
+    wanted = needs & {"pairs", "values"}
+    if wanted not in GIVES[selection.kind]:
+        right = " or ".join(name for name, gives in GIVES.items() if wanted in gives)
         raise ConfigError(f"{where}.kind: {kind} learns from {right}; set it to {right}, or choose another objective")
-    if selection.truncated == "in" and not needs & {"labels", "pairs", "advantages"}:
+    if selection.truncated == "in" and not needs & JUDGED:
         raise ConfigError(
             f"{where}.truncated: {kind} would teach a response that was cut short as it is; set it to out"
         )
-    useless = SAMPLES_ONLY if selection.kind == "pairs" else PAIRS_ONLY
     for option in fields(Selection):
-        if option.name in useless and getattr(selection, option.name) != option.default:
+        if option.name in USELESS[selection.kind] and getattr(selection, option.name) != option.default:
             raise ConfigError(f"{where}.{option.name}: has no effect on {selection.kind}; remove it")
-    if learner.when == "before_score" and (selection.reward_above is not None or selection.label == "reward"):
+    scored = selection.reward_above is not None or selection.label == "reward" or selection.labels is not None
+    if learner.when == "before_score" and scored:
         raise ConfigError(
             f"{where}: reads rewards, but learners that train before_score are trained before there are any"
         )
@@ -67,6 +95,11 @@ def _check_advantage(config: RunConfig, where: str, learner: Learner, needs: fro
             f"{where}.advantage.greedy: no step of grow is called '{greedy}' ({nearest(greedy, config.grow)})"
         )
     for selection in learner.examples.values():
+        if config.grow[selection.source].kind == "search":
+            raise ConfigError(
+                f"{where}.advantage: {learner.advantage.kind} compares independent responses of the policy, and those "
+                f"of a search are not; let {selection.source} be a step of kind sample"
+            )
         n = config.grow[selection.source].n
         if n < 2 and learner.advantage.kind not in ALONE:
             raise ConfigError(

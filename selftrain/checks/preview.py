@@ -4,6 +4,7 @@ that is learnt, decoded, and whether another run has sampled the same."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from selftrain.planning.plan import NOT_DONE
 from selftrain.planning.settings import NUMBERS, stop_ids
 from selftrain.planning.writers import remote
 from selftrain.prompts import Prompter
+from selftrain.rewards.steps import pieces
 from selftrain.schema import Grow
 from selftrain.session import Session
 from selftrain.stages.grow import samples_folder, work_list
 from selftrain.stages.replay import encoder_of, read_rows, replayed_files
-from selftrain.types import Problem
+from selftrain.types import Example, Problem
 
 WIDTH = 2000
 """Characters shown of a text; the middle of a longer one is left out."""
@@ -107,6 +109,13 @@ def _replayed(session: Session, place: str, path: Path) -> Iterator[str]:
 
 def marked(tokenizer: Any, ids: Sequence[int]) -> str:
     return f"⟦{tokenizer.decode(ids)}⟧"
+
+
+def with_values(tokenizer: Any, example: Example) -> str:
+    """A response as text, and behind each token that has a target that target."""
+    texts = pieces(tokenizer, example.response_ids)
+    targets = example.targets or [nan] * len(texts)
+    return "".join(text if isnan(value) else f"{text}⟨{value:g}⟩" for text, value in zip(texts, targets, strict=True))
 
 
 def indented(text: str) -> Iterator[str]:

@@ -134,6 +134,11 @@ def _check_task(config: RunConfig, where: str, task: Task) -> None:
 def _check_writers(config: RunConfig) -> None:
     """Samplers that can load the policy where they are to sample it."""
     for name, step in config.grow.items():
+        if step.kind == "search" and remote(step.sampler):
+            raise ConfigError(
+                f"grow.{name}.sampler: {step.sampler.kind} asks a server, and a search goes on from the ids of every "
+                "step with this run's own weights; choose transformers or vllm"
+            )
         if step.model == POLICY and remote(step.sampler):
             raise ConfigError(
                 f"grow.{name}.sampler: a server cannot load this run's checkpoints; set grow.{name}.model to the name "

@@ -11,12 +11,14 @@ from selftrain.commands.opening import check_sort, config_arguments, prepare_lib
 from selftrain.config import to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
+from selftrain.planning.values import has_head
 from selftrain.train_config import TrainConfig, as_run, load_train
 
 EXAMPLES = """rows, by what the objective learns from:
   {"prompt": "2+2=", "response": "4"}    {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}
   the same with "label": 0.8             implicit_ce, kto
   {"prompt": "2+2=", "chosen": "4", "rejected": "5"}    dpo, ipo, simpo ...; sides may be lists of turns
+  {"prompt": "2+2+1=", "steps": ["2+2=4", "4+1=6"], "labels": [1, 0]}    mse, bce; rows of PRM800K and ProcessBench too
 
 examples:
   selftrain train configs/train_dpo.yaml data.path=pairs.jsonl
@@ -70,10 +72,16 @@ def _begin(folder: RunDir, config: TrainConfig) -> None:
 
 def _closing(folder: RunDir) -> list[str]:
     checkpoint = folder.root / "checkpoint"
+    made = [f"checkpoint  {checkpoint}", f"log         {folder.root / 'log.jsonl'}", ""]
+    if has_head(checkpoint):
+        asked = f"reward.sources.value={{kind: value_head, model: {checkpoint}}}"
+        return [
+            *made,
+            f"next: selftrain prm {checkpoint} --data FILE of labelled steps; a run asks it with",
+            f"      {asked}",
+        ]
     return [
-        f"checkpoint  {checkpoint}",
-        f"log         {folder.root / 'log.jsonl'}",
-        "",
+        *made,
         f"next: selftrain evaluate {checkpoint} --task TASK; a run that starts from it with",
         f"      model.path={checkpoint}; other settings with key=value (learner.optim.lr=5e-6 run.name=second)",
     ]

@@ -146,7 +146,9 @@ def shared_samples(session: Session, iteration: int, work: Mapping[str, Sequence
         # A resumed run may move to another server of the same model; whether two serve the same nobody can tell.
         "servers": [step.sampler.options.get("url") for step in session.config.grow.values()],
     }
-    return _entry(session, stage, "", depends, used=session.config.run.reuse)
+    # Trees lie beside the samples, and the store holds one folder.
+    whole = all(step.kind == "sample" for step in session.config.grow.values())
+    return _entry(session, stage, "", depends, used=session.config.run.reuse and whole)
 
 
 def shared_verdicts(session: Session, iteration: int, samples: Path) -> Entry:

@@ -247,7 +247,7 @@ def save(
     model.generation_config = GenerationConfig(
         eos_token_id=ends if len(ends) > 1 else end, pad_token_id=pad, bos_token_id=tokenizer.bos_token_id
     )
-    with _disk_errors(folder):
+    with disk_errors(folder):
         if adapter is None:
             model.save_pretrained(folder)
         else:
@@ -261,7 +261,7 @@ def save(
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """Rust's own kind of error, with the number of the system's in its text, as the OSError it stands for."""
     from safetensors import SafetensorError
 

@@ -1,7 +1,8 @@
 """What an objective sees of one forward pass, and what it gives back.
 
 Values per token are ``[N]``: the tokens that carry loss, of all sequences of the pass end to end; prompts, padding and
-tokens the policy did not write are not among them, the end token is. Values per sequence are ``[S]``.
+tokens the policy did not write are not among them, the end token is. Values per sequence are ``[S]``; those of a value
+head are ``[M]``: one for each target.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ class Terms:
     """``[N]``, constant."""
     pairs: Tensor | None = None
     """``[P, 2]`` sequences of each pair: the chosen one, then the rejected one."""
+    values: Tensor | None = None
+    """``[M]`` what the head puts out at the tokens that have a target, raw, with its gradient; fp32. Objectives that
+    read it (``values`` among their needs) get no log-probabilities."""
+    targets: Tensor | None = None
+    """``[M]`` in [0, 1], constant."""
+    value_sequences: Tensor | None = None
+    """``[M]`` which sequence each target belongs to."""
 
     def sums(self, values: Tensor) -> Tensor:
         """``[N]`` to ``[S]``: the sum over each sequence's tokens; 0 for one that has none."""
@@ -55,6 +63,8 @@ class Totals:
     pairs: int = 0
     divergence: float = 0.0
     """KTO's z: the mean log-ratio of responses to prompts they do not answer, at least 0."""
+    values: int = 0
+    """Targets of a value head."""
 
 
 class Mean(NamedTuple):

@@ -16,9 +16,9 @@ from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
 from selftrain.nested import changed
-from selftrain.planning.references import source_models
+from selftrain.planning.references import source_models, value_source
 from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
-from selftrain.schema import Component, RunConfig, Task
+from selftrain.schema import Component, Grow, RunConfig, Task
 
 REPLAY = "replay:"
 """Before the path of a file of examples, where a selection names its source."""
@@ -123,17 +123,41 @@ def warmup(config: RunConfig, learner: str) -> dict[str, Any]:
     return {**learnt, "tasks.weight": {name: 0.0 for name, task in config.tasks.items() if not task.weight}}
 
 
+def head(config: RunConfig, learner: str) -> dict[str, Any]:
+    """What a learner of values is before the first iteration, beside its warm-up."""
+    chosen = config.learners[learner]
+    tree = by_contents(to_tree(chosen.model), [chosen.model.path] if chosen.model.path else [])
+    objective = component("objective", chosen.objective)
+    return {"run.seed": config.run.seed, "learners": {learner: {"model": tree, "objective": objective}}}
+
+
 def grow(config: RunConfig) -> dict[str, Any]:
     steps = {
-        name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)}
+        name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)} | searched(config, step)
         for name, step in config.grow.items()
     }
+    for tree in steps.values():
+        tree.pop("lanes", None)
     early = [name for name, step in config.grow.items() if step.enough]
     # Where a step ends early, verdicts and what counts of them decide what is drawn.
     ended = {"enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
-    if early or any(step.accept for step in config.grow.values()):
+    if early or any(step.accept or judges(step) for step in config.grow.values()):
         ended |= judged(config)
     return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **ended}
+
+
+def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
+    """What the trees of a step follow from beside how it samples; which weights ``value`` means is an input."""
+    if step.strategy is None:
+        return {}
+    source = value_source(config, step)
+    value = by_contents(step.value, [step.value] if step.value else []) if source is None else reward(source)
+    return {"strategy": component("search", step.strategy), "value": value}
+
+
+def judges(step: Grow) -> bool:
+    """Whether a step asks for verdicts while it searches."""
+    return step.strategy is not None and "judge" in instantiate("search", step.strategy).needs
 
 
 def score(config: RunConfig) -> dict[str, Any]:
@@ -150,7 +174,8 @@ def reward(source: Component) -> dict[str, Any]:
 def improve(config: RunConfig, learner: str) -> dict[str, Any]:
     chosen = config.learners[learner]
     replayed = [selection.source for selection in chosen.examples.values() if selection.source.startswith(REPLAY)]
-    tree = by_contents(fit(to_tree(chosen)), [*replayed, chosen.reference])
+    own = [chosen.model.path] if chosen.model.path else []
+    tree = by_contents(fit(to_tree(chosen)), [*replayed, chosen.reference, *own])
     tree |= {"objective": component("objective", chosen.objective)}
     if chosen.optim.state == "keep" and (chosen.optim.schedule == "cosine" or chosen.optim.warmup):
         tree["schedule over"] = config.loop.iterations

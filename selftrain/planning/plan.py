@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 from selftrain.artifacts import RunDir, Stage
 from selftrain.digests import file_digest
 from selftrain.planning import fingerprints
-from selftrain.planning.references import best_of_references, read_reference, score_references
+from selftrain.planning.references import (
+    best_of_references,
+    grow_references,
+    read_reference,
+    score_references,
+)
 from selftrain.planning.settings import POLICY, objective_needs
+from selftrain.planning.values import valued
 from selftrain.schema import RunConfig
 
 NOT_DONE = "not done"
@@ -53,17 +59,60 @@ class Stages:
         """The model before warm-up: made here where the config describes an architecture."""
         return Stage("start", 0, self.run.start, self._model)
 
+    @cached_property
+    def _valued(self) -> frozenset[str]:
+        """Learners of values; a fit without a loop calls its learner policy, whatever it is."""
+        return valued(self.config) - {POLICY}
+
     def warmup(self, learner: str) -> Stage:
         folder = self.run.warmup / learner
-        inputs = {"start": self._start_digest()}
+        before = self.before_warmup(learner)
         config = {**self._model, **self._data, **fingerprints.warmup(self.config, learner)}
-        return Stage(f"warmup-{learner}", 0, folder, config, inputs, self._start_label())
+        if learner in self._valued:
+            config |= fingerprints.head(self.config, learner)
+        return Stage(f"warmup-{learner}", 0, folder, config, {"start": before.digest}, before.made_by)
+
+    def head(self, learner: str) -> Stage:
+        """A fresh head on what a learner of values begins with, where it has no warm-up."""
+        before = self.before_warmup(learner)
+        config = {**self._model, **fingerprints.head(self.config, learner)}
+        return Stage(f"head-{learner}", 0, self.run.warmup / learner, config, {"start": before.digest}, before.made_by)
+
+    def heads(self) -> list[str]:
+        """Learners that begin with such a head."""
+        return [name for name in self.config.learners if self._fresh(name) and name not in self.config.warmup]
+
+    def before_warmup(self, learner: str) -> Model:
+        """What a warm-up starts from, or a fresh head is put on: the model the run starts from; of a learner of values
+        the model of its own, or else the policy's after its warm-up."""
+        if learner in self._valued:
+            path = self.config.learners[learner].model.path
+            return self._first(POLICY) if path is None else Model(Path(path), fingerprints.contents(path))
+        path = self.config.model.path
+        return Model(Path(path) if path else self.run.start, self._start_digest(), self._start_label())
+
+    def _first(self, learner: str) -> Model:
+        """What a learner is before the first iteration."""
+        folder = self.run.warmup / learner
+        if learner in self.config.warmup:
+            mark = folder / f"warmup-{learner}.done"
+            return Model(folder / "checkpoint", _digest(mark), (f"0/warmup-{learner}",))
+        if self._fresh(learner):
+            return Model(folder / "checkpoint", _digest(folder / f"head-{learner}.done"), (f"0/head-{learner}",))
+        own = learner == POLICY or learner in self._valued
+        return self.before_warmup(learner) if own else self._first(POLICY)
+
+    def _fresh(self, learner: str) -> bool:
+        return learner in self._valued and self.config.learners[learner].model.head is not None
 
     def grow(self, iteration: int) -> Stage:
         own = any(step.model == POLICY for step in self.config.grow.values())
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration - 1)} if own else {}
         config = {**self._model, **self._data, **fingerprints.grow(self.config)}
         reads = self._made_by(POLICY, iteration - 1)
+        for place, text in grow_references(self.config).items():
+            model = self.model(text, iteration, "grow", place)
+            inputs[place], reads = model.digest, (*reads, *model.made_by)
         return Stage("grow", iteration, self.run.iteration(iteration), config, inputs, reads)
 
     def verify(self, iteration: int) -> Stage:
@@ -125,28 +174,19 @@ class Stages:
         """
         if iteration > 0 and learner in self.config.learners:
             return self.run.iteration(iteration) / learner / "checkpoint"
-        if (warmed := self._warmed(learner)) is not None:
-            return self.run.warmup / warmed / "checkpoint"
-        return Path(self.config.model.path) if self.config.model.path else self.run.start
+        return self._first(learner).checkpoint
 
     def checkpoint_digest(self, learner: str, iteration: int) -> str:
         """Stands for the checkpoint: the mark of the stage that made it, or the model's own name."""
         if iteration > 0 and learner in self.config.learners:
             return self._digest(iteration, f"improve-{learner}")
-        if (warmed := self._warmed(learner)) is not None:
-            return _digest(self.warmup(warmed).mark)
-        return self._start_digest()
+        return self._first(learner).digest
 
     def _made_by(self, learner: str, iteration: int) -> tuple[str, ...]:
         """Label of the stage that makes a learner's checkpoint; empty where it comes from outside the run."""
         if iteration > 0 and learner in self.config.learners:
             return (f"{iteration}/improve-{learner}",)
-        warmed = self._warmed(learner)
-        return self._start_label() if warmed is None else (f"0/warmup-{warmed}",)
-
-    def _warmed(self, learner: str) -> str | None:
-        """Whose warm-up a learner begins with: its own, else the policy's, which is what ``base`` means."""
-        return next((name for name in (learner, POLICY) if name in self.config.warmup), None)
+        return self._first(learner).made_by
 
     def _start_label(self) -> tuple[str, ...]:
         return ("0/start",) if self.config.model.path is None else ()

@@ -7,7 +7,7 @@ one it began with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,9 +15,9 @@ from selftrain.config import ConfigError, to_tree
 from selftrain.nested import changed
 from selftrain.planning.settings import POLICY
 from selftrain.registry import nearest, options_class, resolve
-from selftrain.schema import Component, RunConfig
+from selftrain.schema import Component, Grow, RunConfig
 
-BASE, LEARNER = "base", "learner:"
+BASE, LEARNER, REWARD = "base", "learner:", "reward:"
 SUFFIXES = ("previous", "start")
 
 
@@ -83,9 +83,55 @@ def best_of_references(config: RunConfig) -> dict[str, str]:
     return _asked("evaluate.best_of", config.evaluate.best_of)
 
 
+def grow_references(config: RunConfig) -> dict[str, str]:
+    """Models that searches ask what a path is worth, likewise."""
+    return {place: text for name in config.grow for place, text in guiding(config, name).items()}
+
+
+def guiding(config: RunConfig, step: str) -> dict[str, str]:
+    """Those of one step."""
+    chosen = config.grow[step]
+    if (source := value_source(config, chosen)) is not None:
+        return source_models(source, f"reward.sources.{str(chosen.value).removeprefix(REWARD)}")
+    return {} if chosen.value is None else {f"grow.{step}.value": chosen.value}
+
+
+def value_source(config: RunConfig, step: Grow) -> Component | None:
+    """The reward source that a search is guided by; None where it names a model itself, or nothing."""
+    if step.value is None or not step.value.startswith(REWARD):
+        return None
+    return config.reward.sources.get(step.value.removeprefix(REWARD))
+
+
 def _asked(section: str, sources: Mapping[str, Component]) -> dict[str, str]:
     every = (source_models(source, f"{section}.{name}") for name, source in sources.items())
     return {place: text for own in every for place, text in own.items()}
+
+
+def scoring_sources(config: RunConfig) -> Iterator[tuple[str, Component]]:
+    """Every reward source, those inside others too, with its place in the config."""
+    sections = {"reward.sources": config.reward.sources, "evaluate.best_of": config.evaluate.best_of}
+    for section, sources in sections.items():
+        for name, source in sources.items():
+            yield from _with_inner(source, f"{section}.{name}")
+
+
+def _with_inner(source: Component, where: str) -> Iterator[tuple[str, Component]]:
+    yield where, source
+    inner: list[tuple[str, Component]] = []
+
+    def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
+        if table == "reward":
+            inner.append((f"{where}.{place}", _component(part)))
+        return part
+
+    changed(options_class("reward", source.kind), source.options, inside)
+    for place, part in inner:
+        yield from _with_inner(part, place)
+
+
+def _component(part: Mapping[str, Any]) -> Component:
+    return Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
 
 
 def source_models(source: Component, where: str) -> dict[str, str]:
@@ -99,8 +145,7 @@ def with_models(source: Component, where: str, change: Callable[[str, str], str]
     """A reward source with ``change(place, reference)`` for every model it asks, those of sources inside it too."""
 
     def inside(table: str, part: Mapping[str, Any], place: str) -> Any:
-        one = Component(part["kind"], {key: value for key, value in part.items() if key != "kind"})
-        return to_tree(with_models(one, f"{where}.{place}", change)) if table == "reward" else part
+        return to_tree(with_models(_component(part), f"{where}.{place}", change)) if table == "reward" else part
 
     models = getattr(resolve("reward", source.kind), "models", ())
     named = {option: change(f"{where}.{option}", str(source.options[option])) for option in models}

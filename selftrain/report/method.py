@@ -54,6 +54,8 @@ def _grown(facts: Lineage) -> str:
 
 
 def _sampled(name: str, step: Mapping[str, Any], facts: Lineage) -> str:
+    if step.get("kind") == "search":
+        return f"a tree of steps per problem ({name}, {step['strategy']['kind']}) with the current policy"
     counts = sorted({line.n for line in facts.sampling if line.place == name}) or [step["n"]]
     who = "the current policy" if step["model"] == POLICY else f"the teacher {step['model']}"
     enough = f", until {step['enough']} are right" if step["enough"] else ""

@@ -44,7 +44,13 @@ def asked(run: RunDir, config: Mapping[str, Any]) -> list[Asked]:
     chosen, evaluate = session.config, session.config.evaluate
     lines = [
         _asked(
-            session, name, task, session.samples_per_problem(step.n, task), step.sampling(), step.sampler, step.model
+            session,
+            name,
+            task,
+            session.samples_per_problem(step.n, task) if step.kind == "sample" else 1,
+            step.sampling(),
+            step.sampler,
+            step.model,
         )
         for name, step in chosen.grow.items()
         for task, own in chosen.tasks.items()

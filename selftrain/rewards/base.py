@@ -36,6 +36,16 @@ class Models(Protocol):
     def logprobs(self, model: str, samples: Sequence[Sample]) -> list[NDArray[float32]]:
         """log p(token) under the model, ``[L]`` for each sample; tokens as in `log_ratios`."""
 
+    def step_values(
+        self, model: str, samples: Sequence[Sample], ends: Sequence[tuple[int, ...]]
+    ) -> list[NDArray[float32]]:
+        """What a value model says after each step, in [0, 1]: ``[steps]`` for each sample; NaN where a step ends beyond
+        what the model can read.
+
+        Args:
+            ends: exclusive ends of each sample's steps; tokens as in `log_ratios`.
+        """
+
     def texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token of a response."""
 

@@ -46,17 +46,22 @@ def values(steps: Vector) -> Vector:
     return np.cumsum(steps)
 
 
-def aggregate(steps: Vector, how: Aggregation) -> float:
+def aggregate(steps: Vector, how: Aggregation, probabilities: bool = False) -> float:
     """One number for a response from those of its steps; 0 for one without a step.
 
     ``min``: as good as its worst step, for process rewards. ``last``: for models that estimate what a prefix will come
     to, whose last number is about the whole. ``product``: of the probabilities s(r), as if steps were right or wrong
     independently of each other; like a sum it favours few steps.
+
+    Args:
+        probabilities: the numbers are probabilities already, as values are, and a product is of them as they are.
     """
     import numpy as np
 
     if not len(steps):
         return 0.0
+    if how == "product" and probabilities:
+        return float(steps.prod())
     if how == "product":
         return float(np.exp(-np.logaddexp(0.0, -steps).sum()))
     if how == "last":

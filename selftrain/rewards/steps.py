@@ -6,9 +6,10 @@ written out and encoded anew end a token or two inside the next step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 REMEMBERED = 1 << 18
@@ -59,3 +60,28 @@ def step_ends(texts: Sequence[str], separator: str) -> tuple[int, ...]:
     if not text[begun:].strip() and ends:
         ends.pop()  # What follows the last separator, if no more than the end token, belongs to the last step.
     return tuple(dict.fromkeys([*ends, len(texts)])) if texts else ()
+
+
+def step_targets(
+    texts: Sequence[str], separator: str, steps: Sequence[str], labels: Sequence[float | None]
+) -> tuple[float, ...]:
+    """Where a response of labelled steps, joined by the separator, is told what it is worth: one target per token, NaN
+    for none.
+
+    The label of a step stands where the step ends for who reads the response by the separator alone; where a step holds
+    separators inside, nothing is said of its parts.
+
+    Raises:
+        ValueError: its tokens do not keep the steps apart.
+    """
+    ends = step_ends(texts, separator)
+    parts = [sum(bool(part.strip()) for part in step.split(separator)) for step in steps]
+    if len(ends) != sum(parts):
+        raise ValueError(
+            f"the tokens of its response end {len(ends)} steps by {separator!r}, and it has {sum(parts)}: one token "
+            "holds the end of several, or none can be told; choose another separator"
+        )
+    targets = [math.nan] * len(texts)
+    for last, label in zip(accumulate(parts), labels, strict=True):
+        targets[ends[last - 1] - 1] = math.nan if label is None else label
+    return tuple(targets)

@@ -33,6 +33,9 @@ class Request:
     """The prompt as a chat, for servers that take no token ids; empty where the prompt is plain text."""
     text: str = ""
     """The prompt as text, chat template applied."""
+    keep_stop: bool = False
+    """A stop string stays: ids go up to and with the token that completes it, as they were drawn, and the text is
+    theirs. What comes next can then be asked for with a prompt that goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)

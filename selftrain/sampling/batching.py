@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from selftrain.sampling.base import Request
 
 
 def batches(work: Sequence[Request], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Batches of rows ``(request, index)``: one kind of settings each, prompts of like length together.
+    """Batches of rows ``(request, index)``: one kind of settings each but for how long a response may be, prompts of
+    like length together.
 
     The cut follows from the whole list, so it is the same for a run that was interrupted.
     """
-    order = sorted(range(len(work)), key=lambda r: (repr(work[r].settings), len(work[r].prompt_ids), r))
+    kinds = [repr(replace(request.settings, max_tokens=1)) for request in work]
+    order = sorted(range(len(work)), key=lambda r: (kinds[r], len(work[r].prompt_ids), r))
     rows: list[tuple[int, int]] = []
     for request in order:
-        if rows and work[rows[-1][0]].settings != work[request].settings:
+        if rows and kinds[rows[-1][0]] != kinds[request]:
             yield rows
             rows = []
         for index in range(len(work[request].seeds)):

@@ -20,6 +20,7 @@ def completion(
     settings: Sampling,
     logprobs: Sequence[float] | None = None,
     text: str | None = None,
+    keep_stop: bool = False,
 ) -> Completion:
     """A response as an engine gave it, without what stopped it.
 
@@ -29,13 +30,18 @@ def completion(
         place: of the request in the work list, and index of the sample.
         ids: all an engine drew; they may run past a stop string, or end with a stop id.
         text: ``ids`` decoded, where the caller has it.
+        keep_stop: as in `Request`.
     """
     if finish_reason == "stop" and ids and ids[-1] in settings.stop_ids:
         ids, text = ids[:-1], None
     source: IdsFrom = "engine"
     if text is None:
         text = str(tokenizer.decode(ids, skip_special_tokens=True))
-    if (shorter := cut(text, settings.stop)) != text:
+    if keep_stop:
+        if cut(text, settings.stop) != text:
+            ids, text = completing(tokenizer, ids, text, settings.stop)
+            finish_reason = "stop"
+    elif (shorter := cut(text, settings.stop)) != text:
         text, finish_reason = shorter, "stop"
         ids, source = trim(tokenizer, ids, text)
     kept = tuple(logprobs[: len(ids)]) if logprobs is not None and source == "engine" else None
@@ -60,6 +66,26 @@ def stops(tokenizer: Any, ids: Sequence[int], stop: Sequence[str], new: int = 1)
 def cut(text: str, stop: Sequence[str]) -> str:
     """The text before the first stop string."""
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+
+
+def through(text: str, stop: Sequence[str]) -> str:
+    """The text up to and with the first stop string."""
+    found = min(((text.find(one), len(one)) for one in stop if one in text), default=(len(text), 0))
+    return text[: sum(found)]
+
+
+def completing(tokenizer: Any, ids: Sequence[int], text: str, stop: Sequence[str]) -> tuple[Sequence[int], str]:
+    """The fewest ids whose text holds a stop string, and that text.
+
+    Args:
+        ids: whose text holds one; an engine draws at most a few beyond it.
+        text: theirs.
+    """
+    while True:
+        shorter = str(tokenizer.decode(ids[:-1], skip_special_tokens=True))
+        if cut(shorter, stop) == shorter:
+            return ids, text
+        ids, text = ids[:-1], shorter
 
 
 def trim(tokenizer: Any, ids: Sequence[int], text: str) -> tuple[Sequence[int], IdsFrom]:

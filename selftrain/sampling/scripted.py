@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from selftrain.ranges import Count, Share
 from selftrain.sampling.base import ALL, Answers, Completion, Request
-from selftrain.sampling.ending import cut
+from selftrain.sampling.ending import cut, through
 from selftrain.sampling.order import order
 from selftrain.types import FinishReason
 
@@ -102,8 +102,9 @@ class ScriptedSampler:
         texts = [self._options.write(request.problem.answer, request.seeds[index]) for index in indices]
         reasons: list[FinishReason] = ["eos"] * len(texts)
         if stop:
-            texts, uncut = [cut(text, stop) for text in texts], texts
-            reasons = ["eos" if text == whole else "stop" for text, whole in zip(texts, uncut, strict=True)]
+            ending = through if request.keep_stop else cut
+            uncut, texts = texts, [ending(text, stop) for text in texts]
+            reasons = ["eos" if cut(whole, stop) == whole else "stop" for whole in uncut]
         encoded = self._codec.encode(texts)
         for index, text, ids, reason in zip(indices, texts, encoded, reasons, strict=True):
             if reason == "eos":

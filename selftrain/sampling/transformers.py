@@ -93,10 +93,9 @@ class TransformersSampler:
             # A batch is drawn whole or not at all: its make-up decides the last bits of its distributions.
             if not any(answers.wanted(*place) for place in places):
                 continue
-            settings = work[places[0][0]].settings
             with torch.inference_mode():
-                rows = self._grow(work, places, settings)
-            yield self._completions(rows, settings)
+                rows = self._grow(work, places, work[places[0][0]].settings)
+            yield self._completions(work, rows)
 
     def _grow(self, work: Sequence[Request], places: list[tuple[int, int]], settings: Sampling) -> list[Row]:
         import torch
@@ -106,11 +105,12 @@ class TransformersSampler:
 
         rows = [self._row(work[request], request, index) for request, index in places]
         seeds = [work[row.request].seeds[row.index] for row in rows]
-        uniforms = torch.from_numpy(streams(seeds, settings.max_tokens)).to(self._model.device)
+        longest = max(row.room for row in rows)
+        uniforms = torch.from_numpy(streams(seeds, max(longest, 1))).to(self._model.device)
         batch = Batch(self._model, self._tokenizer.pad_token_id or 0, self._context)
         logits = batch.read([work[row.request].prompt_ids for row in rows])
         alive = rows
-        for step in range(max(row.room for row in rows)):
+        for step in range(longest):
             tokens, scores = draw(logits, uniforms[:, step], settings)
             for row, token, score in zip(alive, tokens.tolist(), scores.tolist(), strict=True):
                 if not row.ended:
@@ -141,7 +141,7 @@ class TransformersSampler:
             row.finish_reason = "stop"
         row.ended = row.finish_reason in ("eos", "stop") or len(row.ids) == row.room
 
-    def _completions(self, rows: list[Row], settings: Sampling) -> list[Completion]:
+    def _completions(self, work: Sequence[Request], rows: list[Row]) -> list[Completion]:
         texts = self._tokenizer.batch_decode([row.ids for row in rows], skip_special_tokens=True)
         return [
             completion(
@@ -149,9 +149,10 @@ class TransformersSampler:
                 (row.request, row.index),
                 row.ids,
                 row.finish_reason,
-                settings,
+                work[row.request].settings,
                 row.logprobs if self._options.logprobs else None,
                 text,
+                work[row.request].keep_stop,
             )
             for row, text in zip(rows, texts, strict=True)
         ]

@@ -139,8 +139,15 @@ class Drawing:
         return ended_by(piece.stop, self._work[row.place[0]].settings)
 
     def completion(self, row: Row) -> Completion:
-        settings = self._work[row.place[0]].settings
-        logprobs = row.logprobs if self._logprobs else None
-        done = completion(self._tokenizer, row.place, row.ids, row.finish_reason, settings, logprobs)
+        request, logprobs = self._work[row.place[0]], row.logprobs if self._logprobs else None
+        done = completion(
+            self._tokenizer,
+            row.place,
+            row.ids,
+            row.finish_reason,
+            request.settings,
+            logprobs,
+            keep_stop=request.keep_stop,
+        )
         begun = (*row.begun.segments, len(row.begun.ids)) if row.begun.ids else ()
         return replace(done, segments=tuple(start for start in begun if start < len(done.ids)))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from selftrain.schema.asking import Chat, FewShot, Model, Prompt, Reasoning, Task, TaskSampling
 from selftrain.schema.component import Component
 from selftrain.schema.growing import Accept, Grow, Reward, Sampling, Verify
-from selftrain.schema.learning import Gap, Learner, Lora, Optim, Selection, Validation, Warmup
+from selftrain.schema.learning import Gap, Learner, LearnerModel, Lora, Optim, Selection, StepLabels, Validation, Warmup
 from selftrain.schema.looking import Evaluate, Kept, Monitor, Threshold
 from selftrain.schema.running import Launch, Loop, Run, Stop, Track
+from selftrain.schema.searching import SearchBudget, Searching
 
 __all__ = [
     "Accept",
@@ -22,6 +23,7 @@ __all__ = [
     "Kept",
     "Launch",
     "Learner",
+    "LearnerModel",
     "Loop",
     "Lora",
     "Model",
@@ -33,7 +35,10 @@ __all__ = [
     "Run",
     "RunConfig",
     "Sampling",
+    "SearchBudget",
+    "Searching",
     "Selection",
+    "StepLabels",
     "Stop",
     "Task",
     "TaskSampling",

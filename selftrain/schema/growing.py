@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from selftrain.ranges import Count, Finite, Mass, NotNegative, Positive, Share, Size
+from selftrain.schema.searching import Searching
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Accept:
 
 
 @dataclass(frozen=True)
-class Grow(Sampling):
+class Grow(Searching, Sampling):
     """A step of Grow."""
 
-    kind: Literal["sample"] = "sample"
+    kind: Literal["sample", "search"] = "sample"
+    """sample: whole responses, ``n`` for each problem; search: a tree for each problem, step by step."""
     n: Count = 8
     """Samples per problem."""
     enough: Count | None = None
@@ -60,6 +62,14 @@ class Grow(Sampling):
 
     def sampling(self) -> Sampling:
         return Sampling(**{option.name: getattr(self, option.name) for option in fields(Sampling)})
+
+    def idle(self) -> frozenset[str]:
+        """Fields that mean nothing to a step of this kind."""
+        return SAMPLE_ONLY if self.kind == "search" else frozenset(option.name for option in fields(Searching))
+
+
+SAMPLE_ONLY = frozenset({"n", "enough", "accept"})
+"""Fields that mean nothing to a search."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ class Lora:
 
 @dataclass(frozen=True)
 class Warmup:
-    """A fit to demonstrations before the first iteration; its result is what ``base`` means."""
+    """A fit to demonstrations before the first iteration; its result is what ``base`` means. A learner of values learns
+    that step k of K is worth k / K, and less where a step of another demonstration stands in its place."""
 
     source: str = "demonstrations"
     """Written ``from``: the split whose demonstrations are learnt, or ``gold``: those of the train split."""
@@ -80,13 +81,26 @@ class Warmup:
 
 
 @dataclass(frozen=True)
+class StepLabels:
+    """Where a selection of kind ``step_labels`` finds what each step is worth."""
+
+    source: str = MISSING
+    """Written ``from``: the reward source whose step rewards they are."""
+    threshold: Finite | None = None
+    """Step rewards from here on are labels of 1, others of 0; as they are where none is given."""
+
+
+@dataclass(frozen=True)
 class Selection:
     """Which scored samples become examples."""
 
     source: str = MISSING
     """Written ``from``: a step of Grow, ``gold`` (demonstrations), or ``replay:FILE.jsonl``."""
-    kind: Literal["samples", "pairs"] = "samples"
-    """samples: each by itself; pairs: a right and a wrong one of the same problem."""
+    kind: Literal["samples", "pairs", "outcome", "step_labels", "leaves", "tree_values", "step_pairs"] = "samples"
+    """samples: each by itself; pairs: a right and a wrong one of the same problem. For value heads, outcome: each with
+    its label as the target of its last token; step_labels: each with a target where a step ends. Of a search, leaves:
+    samples, also by what the value function says of them; tree_values: every path with what its steps are worth, for
+    value heads; step_pairs: a better and a worse step behind the same path."""
     verdict: Literal["any", "right", "wrong"] = "any"
     reward_above: Finite | None = None
     cap: Count | None = None
@@ -108,6 +122,17 @@ class Selection:
     """Of pairs: the first right one with the first wrong one and so on, or each with each."""
     max_per_problem: Count | None = None
     """Pairs per problem at most; taken so that no sample comes again before each has come once."""
+    labels: StepLabels | None = None
+    """Of step_labels: what the steps are worth."""
+    value_above: Finite | None = None
+    """Of leaves: those of which the value function says more."""
+    values: Literal["mcts_star", "simple", "monte_carlo_hard", "monte_carlo_soft", "progress"] = "mcts_star"
+    """Of tree_values: how the worth of a step is read off a tree."""
+    rank: Literal["q", "mc", "value"] = "q"
+    """Of step_pairs: what steps are compared by: their mean over visits, the share of right completions, the value
+    function."""
+    margin: NotNegative = 0.0
+    """Of step_pairs: the better step is better by more than this."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +143,23 @@ class Gap:
     correct: Literal["none", "truncate", "mask"] = "truncate"
     """truncate: tokens count by p_trainer / p_sampler, ``bound`` at most; mask: tokens beyond it do not count."""
     bound: Positive = 2.0
+
+
+@dataclass(frozen=True)
+class LearnerModel:
+    """Of a learner that values what is written: what it begins with, and what its head is."""
+
+    path: str | None = None
+    """Folder or hub name with the policy's tokenizer; where none is given, the model the run starts from, after its
+    warm-up."""
+    head: Literal["linear", "mlp"] | None = None
+    """A fresh head, ``scalar`` is another name of linear; none: the one that ``path`` holds."""
+    normaliser: Literal["sigmoid", "tanh"] | None = None
+    """From the head's output to a value; where none is given, as its objective has it."""
+    separator: str = "\n"
+    """What ends a step."""
+    read: Literal["step", "last"] = "step"
+    """Where values are read: at the end of every step, or at the last token of a response."""
 
 
 @dataclass(frozen=True)
@@ -136,3 +178,4 @@ class Learner:
     gap: Gap = field(default_factory=Gap)
     lora: Lora | None = None
     """Fit an adapter in place of all weights; ``previous`` continues the last one."""
+    model: LearnerModel = field(default_factory=LearnerModel)

@@ -13,12 +13,14 @@ from selftrain.errors import failing_as_run_error
 from selftrain.events import Progress
 from selftrain.files import replacing
 from selftrain.models.adapters import adapter_base, set_base
+from selftrain.objectives.values import VALUES
+from selftrain.planning.values import form_of, has_head
 from selftrain.schema import Component, Learner, Warmup
 from selftrain.session import Session
 from selftrain.stages.resident import going_on, kept_states, saved, state_file
 from selftrain.types import Example
 
-SHOWN = ("reward accuracy", "clipped")
+SHOWN = ("reward accuracy", "clipped", "value accuracy", "pair accuracy")
 """Of what an objective tells, what is shown while it runs; all of it is in the log."""
 
 
@@ -58,6 +60,8 @@ def run_fit(
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
+        if isinstance(fitted, Learner) and VALUES in chosen.needs:
+            asked = replace(asked, head=None if has_head(source) else form_of(fitted))
         if stage.startswith(IMPROVE):
             learner = stage.removeprefix(IMPROVE)
             asked = going_on(session, iteration, learner, asked)

@@ -22,10 +22,11 @@ from selftrain.planning.settings import evaluated_before, sampler_of, sampling_o
 from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
 from selftrain.session import Session
-from selftrain.stages.best_of import APART, best_of_row, score_samples
+from selftrain.stages.best_of import APART, best_of_row, score_samples, scores_file
 from selftrain.stages.kept import kept_lines, measure_kept
 from selftrain.stages.protocol import protocol_count, protocol_rows, sample_protocols
 from selftrain.stages.regrade import regraded_split
+from selftrain.stages.unsplit import unsplit
 from selftrain.types import Problem, Sample, Verdict
 from selftrain.verification import VerifierPool
 
@@ -75,6 +76,8 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     if config.evaluate.best_of:
         for _ in score_samples(session, iteration, files, SAMPLED):
             yield progress
+        chosen = config.evaluate.best_of
+        yield from unsplit("evaluate.best_of", chosen, [scores_file(path, name) for path in files for name in chosen])
     own = [_row(session, iteration, task, split) for task, split in splits]
     measure_kept(session, iteration)
     rows = (*own, *protocol_rows(session, iteration, splits), *kept_lines(session, iteration))

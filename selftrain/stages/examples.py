@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from selftrain.session import Session
 from selftrain.stages.advantages import token_advantages, with_advantages
 from selftrain.stages.replay import replayed
 from selftrain.stages.score import candidates, of_problems
+from selftrain.stages.tree_examples import tree_examples, worthy
+from selftrain.stages.values import with_outcome, with_step_labels
 from selftrain.types import Example, Problem
 
 EXAMPLES_PER_PART = 8192
+Form = Callable[[Session, Iterator[Candidate], str, Selection], Iterator[Example]]
 
 
 def selection_file(session: Session, iteration: int, learner: str) -> Path:
@@ -63,18 +66,23 @@ def chosen_examples(
     if selection.source.startswith(REPLAY):
         return replayed(session, Path(selection.source.removeprefix(REPLAY)), name, selection.weight), None
     chooser = Chooser(selection)
-    oldest = iteration if selection.history == "this" else 1
+    iterations = range(iteration, 0 if selection.history == "all" else iteration - 1, -1)
+    if selection.kind in ("tree_values", "step_pairs"):
+        return tree_examples(session, iterations, name, selection, chooser.reasons), chooser.reasons
 
     def stream() -> Iterator[Candidate]:
-        for number in range(iteration, oldest - 1, -1):
+        for number in iterations:
             learnt = accepted(session, number, selection.source)
             if others := left_out(session, number, selection.source, learnt):
                 chooser.reasons["problem not accepted"] += others
             yield from candidates(session, number, selection.source, chosen.when == "after_score", learnt)
 
-    kept = chooser.choose(stream())
-    form = _pairs if selection.kind == "pairs" else _singles
-    made = used(form(session, kept, name, selection), chooser.reasons)
+    found = stream()
+    if selection.value_above is not None:
+        found = worthy(session, iterations, selection, found, chooser.reasons)
+    kept = chooser.choose(found)
+    form, lacking = FORMS[selection.kind]
+    made = used(form(session, kept, name, selection), chooser.reasons, lacking)
     return (as_taught(session, example) for example in made), chooser.reasons
 
 
@@ -84,14 +92,14 @@ def left_out(session: Session, iteration: int, step: str, learnt: set[str] | Non
     return sum((of_problems(part, learnt) or []).count(False) for part in parts)
 
 
-def used(examples: Iterator[Example], reasons: Counter[str]) -> Iterator[Example]:
-    """The examples; at their end, samples that were chosen and have no one to be set against are counted as such."""
+def used(examples: Iterator[Example], reasons: Counter[str], lacking: str) -> Iterator[Example]:
+    """The examples; at their end, samples that were chosen and are in none of them are counted by what they lack."""
     there: set[str | None] = set()
     for example in examples:
         there.add(example.sample_id)
         yield example
     if alone := reasons["kept"] - len(there):
-        reasons.update({"kept": -alone, "no other kind to set against": alone})
+        reasons.update({"kept": -alone, lacking: alone})
 
 
 def _singles(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:
@@ -104,6 +112,28 @@ def _pairs(session: Session, kept: Iterator[Candidate], name: str, selection: Se
     end = session.tokenizer.eos_token_id
     for sides in paired(kept, selection):
         yield from as_pair(*(as_example(name, selection, candidate, end) for candidate in sides))
+
+
+def _outcomes(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:
+    return with_outcome(_singles(session, kept, name, selection))
+
+
+def _step_labelled(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:
+    assert selection.labels is not None
+    end = session.tokenizer.eos_token_id
+    made = ((candidate.sample, as_example(name, selection, candidate, end)) for candidate in kept)
+    return with_step_labels(session, made, selection.labels)
+
+
+ALONE = "no other kind to set against"
+FORMS: dict[str, tuple[Form, str]] = {
+    "samples": (_singles, ALONE),
+    "pairs": (_pairs, ALONE),
+    "leaves": (_singles, ALONE),
+    "outcome": (_outcomes, ALONE),
+    "step_labels": (_step_labelled, "no step rewards"),
+}
+"""By kind of selection: how chosen samples become examples, and what those lack that are in none."""
 
 
 def as_taught(session: Session, example: Example) -> Example:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain import records
 from selftrain.config import ConfigError
 from selftrain.encoding import Encoder
+from selftrain.rewards.steps import pieces, step_targets
 from selftrain.session import Session
 from selftrain.stages.replay import check_closed
-from selftrain.stages.rows import LABELS, PAIRS, Entry
+from selftrain.stages.rows import LABELS, PAIRS, VALUES, Entry
 from selftrain.types import Example
+
+if TYPE_CHECKING:
+    from selftrain.models.heads import HeadForm
 
 NEEDED = sorted({field.name for field in fields(Example)} - records.ADDED)
 
@@ -55,17 +60,23 @@ def read_examples(path: Path, where: str) -> list[Example]:
     return sorted(found, key=lambda example: (example.source, example.problem_id, example.id))
 
 
-def encoded(session: Session, encoder: Encoder, entries: Sequence[Entry], where: str) -> Iterator[Example]:
+def encoded(
+    session: Session, encoder: Encoder, entries: Sequence[Entry], where: str, form: HeadForm | None = None
+) -> Iterator[Example]:
     """The rows of a file as examples, of pairs the chosen one first.
 
     Rows with the same prompt are of one problem, so that a share which is held out has prompts of its own.
 
+    Args:
+        form: of the head, for objectives of values.
+
     Raises:
-        ConfigError: a prompt cannot be written, or a response that is taught as it is leaves its reasoning open.
+        ConfigError: a prompt cannot be written, or a response that is taught as it is leaves its reasoning open, or its
+            tokens do not keep its steps apart.
     """
     for number, entry in enumerate(entries):
         prompt = entry.rows[0].prompt(encoder)
-        if entry.label is None:
+        if entry.label is None and form is None:
             check_closed(entry.rows[0], prompt, session.config, where)
         problem = hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:20]
         ids = encoder.ids(prompt)
@@ -73,11 +84,30 @@ def encoded(session: Session, encoder: Encoder, entries: Sequence[Entry], where:
             Example(str(number), problem, "data", ids, encoder.response(row.response), label=entry.label)
             for row in entry.rows
         )
-        if other:
+        if form is not None:
+            yield _with_targets(session, one, entry, form, where)
+        elif other:
             yield replace(one, id=f"{number}/chosen", pair_id=str(number), role="chosen")
             yield replace(other[0], id=f"{number}/rejected", pair_id=str(number), role="rejected")
         else:
             yield one
+
+
+def _with_targets(session: Session, one: Example, entry: Entry, form: HeadForm, where: str) -> Example:
+    """With what the row says of steps, or of the whole at its last token."""
+    texts, place = pieces(session.tokenizer, one.response_ids), entry.rows[0].place
+    if not entry.steps and form.read == "step":
+        raise ConfigError(
+            f"{where}: {place}: a row needs 'steps' and 'labels' for a head that is read at steps; or set "
+            "learner.model.read to last"
+        )
+    if not entry.steps or form.read == "last":
+        label = entry.labels[-1] if entry.steps else entry.label
+        return replace(one, targets=(*(math.nan for _ in texts[1:]), math.nan if label is None else label))
+    try:
+        return replace(one, targets=step_targets(texts, form.separator, entry.steps, entry.labels))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {place}: {error} (learner.model.separator)") from error
 
 
 def without_ties(examples: Sequence[Example]) -> tuple[list[Example], int]:
@@ -97,6 +127,11 @@ def check_kind(examples: Sequence[Example], kind: str, needs: frozenset[str], wh
         raise ConfigError(f"{where}: {kind} learns from pairs, and {len(examples) - pairs} examples are in none")
     if PAIRS not in needs and pairs:
         raise ConfigError(f"{where}: {kind} learns from single responses, and {pairs} examples are sides of pairs")
+    told = sum(one.targets is not None for one in examples)
+    if VALUES in needs and told < len(examples):
+        raise ConfigError(f"{where}: {kind} fits a value head, and {len(examples) - told} examples have no targets")
+    if VALUES not in needs and told:
+        raise ConfigError(f"{where}: {told} examples have targets of a value head, which {kind} does not read")
     labels = [one.label for one in examples]
     if LABELS in needs and None in labels:
         raise ConfigError(f"{where}: {kind} learns from labelled responses, and {labels.count(None)} have no label")

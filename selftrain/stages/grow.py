@@ -16,8 +16,13 @@ from selftrain.drawing.store import shared_samples, shared_verdicts
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.session import Session
+from selftrain.stages.search import search_parts
+from selftrain.stages.trees import Forest, told, trees_folder
 from selftrain.stages.verify import set_aside_others, verdicts_folder
 from selftrain.stages.watch import Judging
+
+UNITS = {"sample": "samples", "search": "trees"}
+"""What a step of Grow counts, by its kind."""
 
 
 def samples_folder(session: Session, iteration: int) -> Path:
@@ -35,7 +40,8 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     work = {step: work_lists(session, iteration, step) for step in session.config.grow}
     first = [requests for lists in work.values() for requests in lists[:1]]
     total = sum(len(r.seeds) for requests in first for r in requests)
-    yield StageStarted(iteration, "grow", total, "samples")
+    kinds = {chosen.kind for chosen in session.config.grow.values()}
+    yield StageStarted(iteration, "grow", total, " and ".join(UNITS[kind] for kind in UNITS if kind in kinds))
     every = {step: [r for requests in lists for r in requests] for step, lists in work.items()}
     shared = shared_samples(session, iteration, every)
     if taken := (yield from shared.take(folder)):
@@ -50,6 +56,12 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
         for step, lists in work.items():
             judging.begin(step)
             writer = session.writer(step, iteration - 1)
+            if session.config.grow[step].kind == "search":
+                for advance in search_parts(Forest(session, stage, step, lists[0], writer), judging):
+                    yield tally.after(advance, judging)
+                tally.settle()
+                yield from told(session, iteration, step)
+                continue
             for number, requests in enumerate(lists):
                 if number:
                     tally.settle()
@@ -58,15 +70,12 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
                     tally.expect(requests)
                 stem = folder / (step if len(lists) == 1 else f"{step}-round{number}")
                 for advance in sample_parts(session, Drawing(requests, stem, writer, stage, judging)):
-                    tally.add(advance)
-                    if advance.part is not None:
-                        tally.judging.append(judging.part(advance.part, fresh=advance.fresh))
-                    yield tally.progress()
+                    yield tally.after(advance, judging)
         tally.settle()
     budget.check()
     yield from told_accepted(session, iteration)
     yield from shared.publish(folder)
-    stage.finish([folder])
+    stage.finish([folder, trees_folder(session, iteration)])
     verdicts = verdicts_folder(session, iteration)
     yield from shared_verdicts(session, iteration, folder).publish(verdicts)
     session.stages.verify(iteration).finish([verdicts])
@@ -82,10 +91,14 @@ class Tally:
         self.done = self.tokens = self.saved = 0
         self.judging: list[Future[Counter[str]]] = []
 
-    def add(self, advance: Advance) -> None:
+    def after(self, advance: Advance, judging: Judging) -> Progress:
+        """How far the stage is now; the samples of a part that is on disk are judged."""
         self.done += advance.samples
         self.tokens += advance.tokens
         self.saved += advance.saved
+        if advance.part is not None:
+            self.judging.append(judging.part(advance.part, fresh=advance.fresh))
+        return self.progress()
 
     def expect(self, requests: Sequence[Request]) -> None:
         """More is to be drawn than was foreseen."""
@@ -148,7 +161,7 @@ def work_lists(session: Session, iteration: int, step: str) -> list[list[Request
                 problem,
                 writer,
                 session.settings(chosen.sampling(), problem.task, chosen.model),
-                session.samples_per_problem(chosen.n, problem.task),
+                session.samples_per_problem(chosen.n, problem.task) if chosen.kind == "sample" else 1,
                 seed=session.config.run.seed,
                 iteration=iteration,
                 step=step,

@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from selftrain import records
 from selftrain.errors import RunError
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.files import read_json
 from selftrain.planning.fingerprints import REPLAY
-from selftrain.schema import Learner
+from selftrain.planning.values import valued
+from selftrain.schema import Learner, Warmup
 from selftrain.seeds import derive
 from selftrain.session import Session
 from selftrain.stages.checkpoints import keep_checkpoint, run_fit
 from selftrain.stages.compared import sampled_at, with_reference
 from selftrain.stages.examples import demonstrated, demonstration_examples, select, selection_file
 from selftrain.stages.resident import carry_on
+from selftrain.stages.values import worked_examples
 from selftrain.types import Example
 
 
@@ -79,14 +82,19 @@ def warmup(session: Session, learner: str) -> Iterator[Event]:
     examples = demonstration_examples(session, demonstrated(session, chosen.source), "demonstrations", 1.0)
     if not examples:
         raise RunError(f"warmup.{learner}: there are no demonstrations in '{chosen.source}'")
+    fitted: Learner | Warmup = chosen
+    if learner in valued(session.config):
+        examples = worked_examples(session, learner, examples)
+        fitted = replace(session.config.learners[learner], optim=chosen.optim)
     seed = derive(session.config.run.seed, 0, learner, "fit")
-    target = folder / "checkpoint"
+    target, source = folder / "checkpoint", session.stages.before_warmup(learner).checkpoint
     last: Progress | None = None
-    for last in run_fit(session, stage, 0, examples, session.start, target, chosen, seed):
+    for last in run_fit(session, stage, 0, examples, source, target, fitted, seed):
         yield last
     session.stages.warmup(learner).finish([target])
     loss = f", loss {last.values['loss']:.3f}" if last else ""
-    summary = f"{len(examples)} demonstrations, {last.done if last else 0} steps{loss}"
+    counted = "demonstrations" if fitted is chosen else "examples of demonstrations"
+    summary = f"{len(examples)} {counted}, {last.done if last else 0} steps{loss}"
     yield StageFinished(0, stage, time.monotonic() - started, summary, False)
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of an iteration's responses under the models of the run, each computed once.
+"""Log-probabilities of an iteration's responses under the models of the run, and their values, each computed once.
 
 They lie beside the iteration, a folder for each checkpoint by its digest: what a reward source asked of a reference is
 there when a learner asks for the same, and after a kill.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,22 +51,51 @@ class Logprobs:
             RunError: the model could not be loaded or run.
         """
         name = model.digest if temperature == 1.0 else f"{model.digest}-T{temperature:g}"
-        known = self._known.setdefault(name, {}) or self._read(name)
         keys = [_key(one) for one in examples]
-        missing = {key: one for key, one in zip(keys, examples, strict=True) if key not in known}
-        if missing:
-            found = self._computed(model.checkpoint, list(missing.values()), temperature)
-            fresh = dict(zip(missing, found, strict=True))
+        asked = dict(zip(keys, examples, strict=True))
+
+        def score(missing: Sequence[str]) -> list[Vector]:
+            own = [asked[key] for key in missing]
+            if (adapted := self._scorers.adapted(model.checkpoint)) is not None:
+                return adapted.base_logprobs(own, temperature=temperature)
+            return self._scorers.at(model.checkpoint).logprobs(own, temperature=temperature)
+
+        return self._each(name, model, keys, score)
+
+    def values(
+        self, model: Model, examples: Sequence[Example], ends: Sequence[tuple[int, ...]], questions: Sequence[str]
+    ) -> list[Vector]:
+        """What a value model says after every step: ``[steps]`` each (`selftrain.training.valuing.Valuer.values`).
+
+        Raises:
+            RunError: the model could not be loaded or run.
+        """
+        rows = zip(examples, ends, questions, strict=True)
+        asked = {_key(one, own): (one, own, question) for one, own, question in rows}
+
+        def value(missing: Sequence[str]) -> list[Vector]:
+            own = [asked[key] for key in missing]
+            valuer = self._scorers.valuer(model.checkpoint)
+            return valuer.values([one for one, _, _ in own], [cut for _, cut, _ in own], [text for _, _, text in own])
+
+        keys = [_key(one, own) for one, own in zip(examples, ends, strict=True)]
+        return self._each(f"{model.digest}-values", model, keys, value)
+
+    def _each(
+        self, name: str, model: Model, keys: Sequence[str], compute: Callable[[Sequence[str]], list[Vector]]
+    ) -> list[Vector]:
+        """What is known under each key, the rest computed now."""
+        known = self._known.setdefault(name, {}) or self._read(name)
+        if missing := [key for key in dict.fromkeys(keys) if key not in known]:
+            fresh = dict(zip(missing, self._computed(model.checkpoint, partial(compute, missing)), strict=True))
             known.update(fresh)
             self._write(name, fresh)
         return [known[key] for key in keys]
 
-    def _computed(self, checkpoint: Path, examples: list[Example], temperature: float) -> list[Vector]:
+    def _computed(self, checkpoint: Path, compute: Callable[[], list[Vector]]) -> list[Vector]:
         self._session.free_for_training()
         try:
-            if (adapted := self._scorers.adapted(checkpoint)) is not None:
-                return adapted.base_logprobs(examples, temperature=temperature)
-            return self._scorers.at(checkpoint).logprobs(examples, temperature=temperature)
+            return compute()
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise RunError(
                 f"iteration {self._iteration}: {checkpoint} could not score the responses: {type(error).__name__}: "
@@ -87,9 +117,9 @@ class Logprobs:
         records.write(self._folder / name / f"part-{number:05d}.parquet", TokenScores, rows)
 
 
-def _key(example: Example) -> str:
+def _key(example: Example, ends: Sequence[int] = ()) -> str:
     """Stands for a prompt and what is scored behind it."""
-    ids = array("q", [len(example.prompt_ids), *example.prompt_ids, *example.response_ids])
+    ids = array("q", [len(example.prompt_ids), *example.prompt_ids, *example.response_ids, *(-end for end in ends)])
     mask = b"" if example.loss_mask is None else bytes(example.loss_mask)
     return hashlib.sha256(ids.tobytes() + mask).hexdigest()[:20]
 
@@ -112,6 +142,11 @@ class RunModels:
 
     def logprobs(self, model: str, samples: Sequence[Sample]) -> list[Any]:
         return self._logprobs.of(self._model(model), self._examples(samples))
+
+    def step_values(self, model: str, samples: Sequence[Sample], ends: Sequence[tuple[int, ...]]) -> list[Any]:
+        problems = self._session.problems.by_id
+        questions = [problems[sample.problem_id].question for sample in samples]
+        return self._logprobs.values(self._model(model), self._examples(samples), ends, questions)
 
     def _examples(self, samples: Sequence[Sample]) -> list[Example]:
         return [as_scored(sample, self._session.tokenizer.eos_token_id) for sample in samples]

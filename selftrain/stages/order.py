@@ -18,18 +18,22 @@ from selftrain.stages.monitor import FILE
 from selftrain.stages.regrade import GROW, SPLITS
 from selftrain.stages.score import score
 from selftrain.stages.start import start
+from selftrain.stages.values import put_head
 from selftrain.stages.verify import verify
 
 Work = Callable[[], Iterator[Event]]
 
 
 def preparation(session: Session) -> Iterator[tuple[Stage, Work]]:
-    """What comes before the first iteration: the model to start from, and the warm-ups."""
+    """What comes before the first iteration: the model to start from, the warm-ups, and fresh value heads."""
     stages = session.stages
     if session.config.model.path is None:
         yield stages.start(), partial(start, session)
-    for learner in session.config.warmup:
+    # Others may begin with what the policy is after its own.
+    for learner in sorted(session.config.warmup, key=lambda name: name != POLICY):
         yield stages.warmup(learner), partial(warmup, session, learner)
+    for learner in stages.heads():
+        yield stages.head(learner), partial(put_head, session, learner)
 
 
 def iteration_stages(session: Session, iteration: int) -> Iterator[tuple[Stage, Work]]:
@@ -70,7 +74,8 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
     made = {
         "start": ["."],
         "warmup": ["checkpoint", "log.jsonl"],
-        "grow": ["samples", "verdicts", GROW, "verify.done"],
+        "head": ["checkpoint"],
+        "grow": ["samples", "trees", "verdicts", GROW, "verify.done"],
         "verify": ["verdicts", GROW],
         "score": ["scores", FILE],
         "improve": [f"examples/{learner}", f"selection-{learner}.json", learner],

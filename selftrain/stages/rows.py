@@ -1,4 +1,4 @@
-"""Rows of a user's file as what one learner is fitted to: responses, labelled responses, or pairs of them.
+"""Rows of a user's file as what one learner is fitted to: responses, labelled responses or steps, or pairs of them.
 
 The fields are those that TRL and the preference sets of the hub use. A prompt is text or turns; a response is text or a
 conversation, whose last turn carries the loss, with the end token behind it.
@@ -7,21 +7,23 @@ conversation, whose last turn carries the loss, with the end token behind it.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftrain.config import ConfigError
+from selftrain.labelling.files import read_labelled
 from selftrain.registry import nearest
 from selftrain.stages.replay import Row, turns_of
 from selftrain.tasks.jsonl import missing_field, read_records
 from selftrain.types import Message
 
-ROLES = ("messages", "prompt", "response", "label", "chosen", "rejected")
+ROLES = ("messages", "prompt", "response", "label", "chosen", "rejected", "steps", "labels")
 ALSO = {"response": "completion"}
 """What TRL calls a field where ours is not there."""
 LABELS, PAIRS = "labels", "pairs"
+VALUES = "values"
 
 Turns = tuple[Message, ...]
 Said = tuple[Turns, str]
@@ -35,6 +37,10 @@ class Entry:
     rows: tuple[Row, ...]
     """A response, or a chosen and a rejected one to the same prompt."""
     label: float | None = None
+    steps: tuple[str, ...] = ()
+    """Of a response that is labelled step by step."""
+    labels: tuple[float | None, ...] = ()
+    """One for each step; None where nothing is known."""
 
 
 def check_fields(fields: Mapping[str, str]) -> None:
@@ -44,7 +50,9 @@ def check_fields(fields: Mapping[str, str]) -> None:
             raise ConfigError(f"data.fields: unknown role '{role}' ({nearest(role, ROLES)})")
 
 
-def read_entries(path: Path, fields: Mapping[str, str], kind: str, needs: Collection[str], where: str) -> list[Entry]:
+def read_entries(
+    path: Path, fields: Mapping[str, str], kind: str, needs: Set[str], where: str, separator: str = ""
+) -> list[Entry]:
     """The rows of a file.
 
     Args:
@@ -52,12 +60,13 @@ def read_entries(path: Path, fields: Mapping[str, str], kind: str, needs: Collec
         kind: name of the objective, for messages.
         needs: what the objective reads.
         where: the file's place in the config.
+        separator: what stands between the steps of a response.
 
     Raises:
         ConfigError: it cannot be read, is empty, or a row is not what the objective learns from.
     """
     try:
-        found = list(_entries(path, fields, kind, needs))
+        found = list(_entries(path, fields, kind, needs, separator))
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     if not found:
@@ -65,14 +74,27 @@ def read_entries(path: Path, fields: Mapping[str, str], kind: str, needs: Collec
     return found
 
 
-def _entries(path: Path, fields: Mapping[str, str], kind: str, needs: Collection[str]) -> Iterator[Entry]:
+def _entries(path: Path, fields: Mapping[str, str], kind: str, needs: Set[str], separator: str) -> Iterator[Entry]:
+    if VALUES in needs and not fields and _labelled_elsewhere(path):
+        for one in read_labelled(path):
+            row = _row(one.id, one.problem, separator.join(one.steps), "response")
+            yield Entry((row,), steps=one.steps, labels=one.labels)
+        return
     for place, record in read_records(path):
         row = _by_role(record, fields, place)
         if PAIRS in needs:
             yield _pair(row, place, kind, record)
+        elif VALUES in needs and row["steps"] is not None:
+            yield _stepwise(row, place, separator)
         else:
-            label = _label(row["label"], place, kind) if LABELS in needs else None
+            label = _label(row["label"], place, kind) if needs & {LABELS, VALUES} else None
             yield Entry((_single(row, place, kind, record),), label)
+
+
+def _labelled_elsewhere(path: Path) -> bool:
+    """Whether a file is of the form of PRM800K or ProcessBench, by its first row."""
+    _, first = next(iter(read_records(path)), ("", {}))
+    return isinstance(first.get("label"), Mapping) or ("problem" in first and "steps" in first)
 
 
 def _by_role(record: dict[str, Any], fields: Mapping[str, str], place: str) -> dict[str, Any]:
@@ -118,6 +140,18 @@ def _pair(row: Mapping[str, Any], place: str, kind: str, record: Mapping[str, An
         raise ValueError(f"{place}: 'chosen' and 'rejected' answer different turns; a pair answers the same ones")
     asked = _asked(row, before or other, place)
     return Entry((_row(place, asked, good, "chosen response"), _row(place, asked, bad, "rejected response")))
+
+
+def _stepwise(row: Mapping[str, Any], place: str, separator: str) -> Entry:
+    """A response whose steps have labels."""
+    steps, labels = row["steps"], row["labels"]
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step.strip() for step in steps):
+        raise ValueError(f"{place}: 'steps' must be a list of texts, none of them empty")
+    if not isinstance(labels, list) or len(labels) != len(steps):
+        raise ValueError(f"{place}: 'labels' must be a list with one for each of the {len(steps)} steps")
+    known = tuple(None if label is None else _label(label, place, "") for label in labels)
+    text = separator.join(steps)
+    return Entry((_row(place, _asked(row, (), place), text, "response"),), steps=tuple(steps), labels=known)
 
 
 def _row(place: str, asked: str | Turns, text: str, name: str) -> Row:

@@ -17,6 +17,7 @@ from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.stages.monitor import line, measure, monitored
+from selftrain.stages.unsplit import unsplit
 from selftrain.types import Sample, Score, Verdict
 
 TOTAL = "total"
@@ -46,6 +47,9 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
                 records.write(target, Score, scored(judged, sources, total_weights(session), models, seen))
             yield Progress(iteration, "score", number, len(parts))
             session.check_stop()
+        yield from unsplit(
+            "reward.sources", session.config.reward.sources, records.parts(scores_folder(session, iteration))
+        )
         if monitored(session):
             yield Notice(line(measure(session, iteration, logprobs)), "info")
     stage.finish([scores_folder(session, iteration)])

@@ -4,8 +4,9 @@ run, when a learner's next checkpoint is put into the model that is there."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrain.models.adapters import belongs_to
 from selftrain.session import Session
@@ -14,6 +15,9 @@ from selftrain.stages.resident import stays
 if TYPE_CHECKING:
     from selftrain.training.ranks import Ranks
     from selftrain.training.scoring import Scorer
+    from selftrain.training.valuing import Valuer
+
+LANGUAGE, VALUE = "language model", "value model"
 
 
 class Scorers:
@@ -21,7 +25,7 @@ class Scorers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._loaded: dict[str, tuple[Path, Scorer | Ranks]] = session.scorers
+        self._loaded: dict[tuple[str, str], tuple[Path, Any]] = session.scorers
 
     def __enter__(self) -> Scorers:
         return self
@@ -35,16 +39,31 @@ class Scorers:
         from selftrain.training.ranks import Ranks
         from selftrain.training.scoring import Scorer
 
-        place = re.sub(r"iteration_\d+", "iteration", str(checkpoint))
-        there, scorer = self._loaded.get(place, (None, None))
-        if scorer is None or (there != checkpoint and not scorer.reload(checkpoint)):
-            if scorer is not None:
-                scorer.close()
-            count = self._session.config.launch.score_processes
-            scorer = Scorer(checkpoint) if count == 1 else Ranks(checkpoint, count)
-        self._loaded[place] = (checkpoint, scorer)
+        count = self._session.config.launch.score_processes
+        scorer: Scorer | Ranks = self._kept(
+            LANGUAGE, checkpoint, lambda: Scorer(checkpoint) if count == 1 else Ranks(checkpoint, count)
+        )
         return scorer
+
+    def valuer(self, checkpoint: Path) -> Valuer:
+        """The same of a value model, which one process asks."""
+        from selftrain.training.valuing import Valuer
+
+        valuer: Valuer = self._kept(VALUE, checkpoint, lambda: Valuer(checkpoint, writer=self._session.tokenizer))
+        return valuer
+
+    def _kept(self, kind: str, checkpoint: Path, load: Callable[[], Any]) -> Any:
+        place = (kind, re.sub(r"iteration_\d+", "iteration", str(checkpoint)))
+        there, loaded = self._loaded.get(place, (None, None))
+        if loaded is None or (there != checkpoint and not loaded.reload(checkpoint)):
+            if loaded is not None:
+                loaded.close()
+                del self._loaded[place]  # Closed, also where the next one does not load.
+            loaded = load()
+        self._loaded[place] = (checkpoint, loaded)
+        return loaded
 
     def adapted(self, base: Path) -> Scorer | Ranks | None:
         """One of an adapter on this checkpoint, whose weights are there with it."""
-        return next((scorer for at, scorer in self._loaded.values() if belongs_to(at, base)), None)
+        found = ((at, scorer) for (kind, _), (at, scorer) in self._loaded.items() if kind == LANGUAGE)
+        return next((scorer for at, scorer in found if belongs_to(at, base)), None)

@@ -1,4 +1,4 @@
-"""Examples to batches: which examples make a step, and the tensors they become.
+"""Examples to batches: the tensors that those of a step become.
 
 ``bucketed`` puts examples of like length side by side, right-padded; ``packed`` lays them end to end in one row and
 tells them apart by position ids that start again from 0. In both, a token's loss depends on its own example alone.
@@ -6,9 +6,9 @@ tells them apart by position ids that start again from 0. In both, a token's los
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
 from typing import Literal
 
 import numpy as np
@@ -19,8 +19,6 @@ from selftrain.models.logprobs import Positions
 from selftrain.objectives.terms import Terms, Totals
 from selftrain.types import Example
 
-POOL = 64
-"""Steps whose examples are sorted together by length."""
 Batching = Literal["bucketed", "packed"]
 
 
@@ -32,6 +30,7 @@ class MicroBatch:
         input_ids: ``[B, T]``.
         position_ids: ``[B, T]`` for packed rows, else None.
         positions: the ``N`` tokens that carry loss.
+        value_positions: ``[M]`` flat positions in ``[B * T]`` of the tokens that have a target.
         terms: what the objective sees of them, without the log-probabilities.
         examples: ``[S]`` which of the step's examples each sequence is.
         tokens: real tokens, without padding.
@@ -40,6 +39,7 @@ class MicroBatch:
     input_ids: Tensor
     position_ids: Tensor | None
     positions: Positions
+    value_positions: Tensor
     terms: Terms
     examples: Tensor
     tokens: int
@@ -53,6 +53,7 @@ def totals(batches: Sequence[MicroBatch], divergence: float = 0.0) -> Totals:
         sum(len(batch.examples) for batch in batches),
         pairs,
         divergence,
+        sum(len(batch.value_positions) for batch in batches),
     )
 
 
@@ -85,36 +86,6 @@ def _sides(examples: Sequence[Example]) -> dict[tuple[str, str], dict[str, list[
 
 def length(example: Example) -> int:
     return len(example.prompt_ids) + len(example.response_ids)
-
-
-def schedule(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:
-    """Indices of the examples of each step; every example comes once before any comes again.
-
-    Within a pool of steps examples are sorted by length, so that a step pads little; the steps of a pool come in
-    random order, so that lengths do not drift. A pool never reaches into the next epoch.
-    """
-    return islice(_steps(lengths, batch_size, np.random.default_rng(seed)), steps)
-
-
-def _steps(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    rest: list[int] = []
-    while True:
-        epoch = rng.permutation(len(lengths)).tolist()
-        missing = -len(rest) % batch_size
-        rest, epoch = [*rest, *epoch[:missing]], epoch[missing:]
-        if len(rest) == batch_size:
-            yield rest
-            rest = []
-        whole = len(epoch) - len(epoch) % batch_size
-        for start in range(0, whole, POOL * batch_size):
-            pool = sorted(epoch[start : min(whole, start + POOL * batch_size)], key=lambda i: lengths[i])
-            batches = [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
-            yield from (batches[place] for place in rng.permutation(len(batches)).tolist())
-        rest.extend(epoch[whole:])
-
-
-def epochs_to_steps(examples: int, batch_size: int, epochs: float) -> int:
-    return max(1, round(examples * epochs / batch_size))
 
 
 def micro_batches(
@@ -174,6 +145,7 @@ def _micro_batch(
     index: list[int] = []
     targets: list[int] = []
     sequences: list[int] = []
+    valued: list[tuple[int, float, int]] = []
     for place, (i, start) in enumerate(zip(group, starts, strict=True)):
         example = examples[i]
         if not example.prompt_ids:
@@ -183,13 +155,20 @@ def _micro_batch(
         index.extend(first + offset for offset in places)
         targets.extend(example.response_ids[offset] for offset in places)
         sequences.extend([place] * len(places))
+        # A log-probability is read one token ahead of what it is of; a value at the token that ends the step.
+        valued.extend((first + 1 + offset, target, place) for offset, target in told(example))
     device = ids.device
     chosen = [examples[i] for i in group]
     return MicroBatch(
         ids,
         position_ids,
         Positions(_ids(index, device), _ids(targets, device)),
-        _terms(chosen, _ids(sequences, device)),
+        _ids([position for position, _, _ in valued], device),
+        replace(
+            _terms(chosen, _ids(sequences, device)),
+            targets=_floats([target for _, target, _ in valued], device),
+            value_sequences=_ids([place for _, _, place in valued], device),
+        ),
         _ids(group, device),
         sum(map(length, chosen)),
     )
@@ -199,6 +178,11 @@ def learnt(example: Example) -> Sequence[int]:
     """Places in the response that carry loss."""
     every = range(len(example.response_ids))
     return every if example.loss_mask is None else [place for place in every if example.loss_mask[place]]
+
+
+def told(example: Example) -> list[tuple[int, float]]:
+    """Places in the response that have a target, and the targets; what a value head is told nothing of is NaN."""
+    return [(place, target) for place, target in enumerate(example.targets or ()) if not isnan(target)]
 
 
 def _terms(examples: Sequence[Example], sequences: Tensor) -> Terms:

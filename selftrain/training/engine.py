@@ -2,7 +2,7 @@
 
 Parameters that are fitted and optimizer state are fp32 whatever the compute type is: bf16 weights cannot hold steps of
 learning rate 1e-6. bf16 compute is autocast around the forward pass. With LoRA only the adapter is fitted; the frozen
-base is held in the compute type.
+base is held in the compute type. What is fitted may be a language model or a value model (`selftrain.training.learnt`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from selftrain.models import adapters, checkpoint, export
-from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
+from selftrain.models import checkpoint
+from selftrain.models.heads import HeadForm
 from selftrain.objectives.terms import Loss, Tally, Terms, Totals
+from selftrain.objectives.values import VALUES
 from selftrain.schema import Lora, Optim
 from selftrain.training.data import MicroBatch, totals
+from selftrain.training.learnt import LanguageModel, Learnt, ValueLearner
 from selftrain.training.scoring import Scores, score
 from selftrain.types import Example
 
 
 class Objective(Protocol):
-    """A pure function of log-probabilities; see `selftrain.objectives`."""
+    """A pure function of log-probabilities, or of values; see `selftrain.objectives`."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -45,6 +47,7 @@ class Step:
     tokens: int
     """Real tokens read, prompts included."""
     loss_tokens: int
+    """Tokens that carry loss; of a value model, targets."""
     measures: dict[str, float] = field(default_factory=dict)
     """What the objective tells beside its loss, as means over the step."""
 
@@ -62,16 +65,22 @@ class TorchEngine:
         device: str = "auto",
         lora: Lora | None = None,
         temperature: float = 1.0,
+        head: HeadForm | None = None,
+        seed: int = 0,
     ) -> None:
         compute = checkpoint.pick_dtype(optim.dtype, checkpoint.pick_device(device))
-        self.model, self._adapter = learnt(source, lora, compute, device)
+        self.learnt: Learnt = (
+            ValueLearner(source, head, device, seed)
+            if VALUES in objective.needs
+            else LanguageModel(source, lora, compute, device, temperature)
+        )
+        self.model: Any = self.learnt.model
         self.tokenizer = checkpoint.load_tokenizer(source)
         self.device = str(self.model.device)
-        check_head(self.model)
         if optim.batching == "packed":
-            check_packing(self.model)
+            self.learnt.check_packing()
         if optim.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.learnt.backbone.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
         self._objective, self._temperature = objective, temperature
         self._optim = optim
@@ -118,7 +127,8 @@ class TorchEngine:
         self._done += 1
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
-        return Step(loss, float(norm.item()), lr, tokens, whole.tokens, tally.means())
+        counted = whole.values if VALUES in self.needs else whole.tokens
+        return Step(loss, float(norm.item()), lr, tokens, counted, tally.means())
 
     def evaluate(self, batches: Sequence[MicroBatch], divergence: float = 0.0) -> float:
         """The objective without a step."""
@@ -148,32 +158,17 @@ class TorchEngine:
         self.model.load_state_dict(weights, strict=False)
 
     def save(self, folder: Path) -> None:
-        checkpoint.save(self.model, self.tokenizer, folder, self._adapter)
+        self.learnt.save(self.tokenizer, folder)
 
     def _loss(self, batch: MicroBatch, whole: Totals) -> Loss:
         with self._autocast():
-            logprobs = batch_logprobs(
-                self.model, batch.input_ids, batch.position_ids, batch.positions, self._temperature
-            )
-        return self._objective.loss(replace(batch.terms, logprobs=logprobs), whole)
+            terms = self.learnt.seen(batch)
+        return self._objective.loss(terms, whole)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._compute is None:
             return nullcontext()
         return torch.autocast(self.device.partition(":")[0], dtype=self._compute)
-
-
-def learnt(source: Path, lora: Lora | None, compute: torch.dtype, device: str) -> tuple[Any, adapters.Adapter | None]:
-    """The model to fit: whole and in fp32, an adapter in ``source`` merged into it; or with an adapter to fit on it.
-
-    An adapter in ``source`` is continued, on any other checkpoint a fresh one begins.
-    """
-    if lora is None:
-        return export.merged(source, device=device)[0], None
-    base = adapters.adapter_base(source)
-    model = checkpoint.load_model(base or source, dtype=str(compute).removeprefix("torch."), device=device)
-    wrapper = adapters.trainable(model, lora, source if base else None)
-    return model, adapters.Adapter(wrapper, base or source)
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
+from selftrain.models.heads import HeadForm
 from selftrain.schema import Gap, Lora, Optim
-from selftrain.training.data import MicroBatch, epochs_to_steps, length, micro_batches, schedule, units
+from selftrain.training.data import MicroBatch, length, micro_batches, units
 from selftrain.training.divergence import apart, divergence
 from selftrain.training.engine import Objective, Step, TorchEngine
 from selftrain.training.gap import on_own_terms
+from selftrain.training.needs import check_needs, check_partners
+from selftrain.training.schedule import epochs_to_steps, schedule
 from selftrain.types import Example
 
 
@@ -59,6 +62,8 @@ class Fit:
     seed: int
     lora: Lora | None = None
     """Train and save an adapter, that of ``source`` where it holds one."""
+    head: HeadForm | None = None
+    """Of a fresh value head, for objectives that read values; None where ``source`` has one."""
     temperature: float = 1.0
     """Of the distribution whose log-probabilities the objective sees: that of the sampling, for policy gradients."""
     gap: Gap = field(default_factory=Gap)
@@ -101,6 +106,8 @@ def opened(asked: Fit, steps: int) -> TorchEngine:
         steps=asked.span or steps,
         lora=asked.lora,
         temperature=asked.temperature,
+        head=asked.head,
+        seed=asked.seed,
     )
     if asked.state is not None:
         engine.load_state(asked.state)
@@ -118,8 +125,8 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     """
     optim = asked.optim
     examples, partners = apart(examples)
-    check_needs(examples, asked.objective)
-    check_partners(examples, partners, asked.objective)
+    check_needs(examples, asked.objective.needs)
+    check_partners(examples, partners, asked.objective.needs)
     training, held_out = hold_out(examples, optim.validation.fraction)
     beside, held_out_beside = hold_out(partners, optim.validation.fraction)
     if not training:
@@ -163,46 +170,6 @@ def prepared(engine: TorchEngine, examples: list[Example], gap: Gap) -> tuple[li
     if "old" not in engine.needs or not examples:
         return examples, {}
     return on_own_terms(examples, engine.logprobs(examples), gap)
-
-
-def check_needs(examples: Sequence[Example], objective: Objective) -> None:
-    """Raises ValueError where examples lack what the objective reads, or have what it cannot mean."""
-    fields = {"labels": "label", "reference": "reference_logprobs", "advantages": "advantages", "pairs": "pair_id"}
-    for need in sorted(objective.needs & fields.keys()):
-        missing = sum(getattr(example, fields[need]) is None for example in examples)
-        if missing:
-            raise ValueError(f"{missing} of {len(examples)} examples have no {fields[need]}, which the objective reads")
-    for example in examples:
-        _check_lengths(example)
-    labels = [example.label or 0.0 for example in examples]
-    if "labels" in objective.needs and (beyond := [label for label in labels if not 0.0 <= label <= 1.0]):
-        raise ValueError(
-            f"{len(beyond)} labels are not within 0 and 1, such as {beyond[0]:g}; label them by the verdict"
-        )
-
-
-def _check_lengths(example: Example) -> None:
-    for name in ("loss_mask", "reference_logprobs", "old_logprobs", "advantages"):
-        values = getattr(example, name)
-        if values is None:
-            continue
-        if len(values) != len(example.response_ids):
-            raise ValueError(
-                f"example {example.id} has {len(values)} {name} for the {len(example.response_ids)} tokens of its "
-                "response; give one for each"
-            )
-        if not all(map(math.isfinite, values)):
-            raise ValueError(f"example {example.id} has {name} that are not finite; mend or remove it")
-
-
-def check_partners(examples: Sequence[Example], partners: Sequence[Example], objective: Objective) -> None:
-    """Raises ValueError where the objective reads a divergence and examples lack partners to estimate it on."""
-    known = [one for one in partners if one.reference_logprobs is not None]
-    if "divergence" in objective.needs and len(known) != len(examples):
-        raise ValueError(
-            f"{len(examples) - len(known)} of {len(examples)} examples have no partner with reference_logprobs, which "
-            "the objective's divergence is estimated on"
-        )
 
 
 def logged(step: Step) -> dict[str, float]:

@@ -1,0 +1,68 @@
+"""The tree of one problem of a run: as text, and as a picture beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selftrain import records
+from selftrain.artifacts import RunDir
+from selftrain.config import ConfigError
+from selftrain.files import write_text
+from selftrain.registry import nearest
+from selftrain.report.trees import tree_svg, tree_text
+from selftrain.search.choose import choose
+from selftrain.search.tree import tree_of
+from selftrain.stages.trees import Searched, searched
+from selftrain.types import TreeNode
+
+
+def shown(run: RunDir, problem: str, iteration: int | None = None) -> str:
+    """The trees of a problem as text, one for each step of Grow that searched it; the pictures are written.
+
+    Args:
+        problem: its id, or the end of it.
+        iteration: the newest one that has trees, where none is given.
+
+    Raises:
+        ConfigError: there is no such tree.
+    """
+    number = _iteration(run, iteration)
+    parts = records.parts(run.iteration(number) / "trees")
+    known = {id for part in parts for id in records.column(part, "problem_id")}
+    named = [id for id in sorted(known) if id == problem or id.endswith(f"/{problem}")]
+    if len(named) != 1:
+        found = f"{len(named)} problems are called so" if named else "no such problem was searched"
+        raise ConfigError(f"--tree {problem}: {found} in iteration {number} ({nearest(problem, known)})")
+    lines = []
+    for part in parts:
+        if named[0] in records.column(part, "problem_id"):
+            step = part.stem.rpartition("-")[0]
+            tree = next(one for one in searched(run, number, step) if one.nodes[0].problem_id == named[0])
+            lines += [f"{named[0]}, iteration {number}, grow.{step}:", *_one(part, step, tree)]
+    return "\n".join(lines)
+
+
+def _one(part: Path, step: str, tree: Searched) -> list[str]:
+    """The text of a tree and where its picture lies."""
+    chosen = _chosen(tree.nodes)
+    picture = part.with_name(f"{step}-{tree.nodes[0].problem_id.replace('/', '_')}.svg")
+    write_text(picture, tree_svg(tree.nodes, right=tree.right, chosen=chosen))
+    return [tree_text(tree.nodes, right=tree.right, chosen=chosen), f"picture: {picture}"]
+
+
+def _chosen(nodes: list[TreeNode]) -> int | None:
+    """The one response that was kept, else the one of the largest value."""
+    kept = [node.node_id for node in nodes if node.sample_id is not None]
+    best = choose(tree_of(nodes))
+    return kept[0] if len(kept) == 1 else None if best is None else best.id
+
+
+def _iteration(run: RunDir, wanted: int | None) -> int:
+    """The one to look at."""
+    there = [number for number in run.iterations() if records.parts(run.iteration(number) / "trees")]
+    if not there:
+        raise ConfigError(f"--tree: {run.root} has no trees: none of its steps of grow is a search (kind: search)")
+    if wanted is not None and wanted not in there:
+        listed = ", ".join(map(str, there))
+        raise ConfigError(f"--iteration {wanted}: has no trees; iterations that have some: {listed}")
+    return there[-1] if wanted is None else wanted

@@ -1,0 +1,122 @@
+"""Who tells a search what its paths are worth: a value model, or an implicit process reward model.
+
+It is open beside the engine that draws the steps; on one GPU the two share its memory
+(``sampler.gpu_memory_utilization``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from selftrain.errors import RunError
+from selftrain.planning.references import guiding, value_source
+from selftrain.sampling.base import Request
+from selftrain.search.asks import State
+from selftrain.session import Session
+from selftrain.types import Example
+
+if TYPE_CHECKING:
+    from selftrain.training.paths import PathValues
+    from selftrain.training.scoring import Scorer
+
+VALUE_HEAD, IMPLICIT = "value_head", "implicit_prm"
+"""Kinds of reward sources that can say what a path is worth."""
+Asked = Mapping[str, Request]
+"""By problem, what the policy is asked with."""
+
+
+class Guide(Protocol):
+    """Values of paths."""
+
+    def values(self, states: Sequence[State], asked: Asked) -> list[float]:
+        """In [0, 1]; NaN where there is none."""
+
+    def forget(self, request: Request) -> None:
+        """A tree is finished."""
+
+
+@contextmanager
+def guide(session: Session, iteration: int, step: str) -> Iterator[Guide | None]:
+    """That of a step of Grow, until the block ends; None where it names none.
+
+    Raises:
+        RunError: its model does not load.
+    """
+    chosen = session.config.grow[step]
+    if chosen.value is None:
+        yield None
+        return
+    with ExitStack() as opened:
+        try:
+            found = _opened(session, iteration, step, opened)
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            raise RunError(
+                f"iteration {iteration}, grow.{step}.value: {chosen.value} could not be loaded: "
+                f"{type(error).__name__}: {error}; mend that, or free memory (gpu_memory_utilization of the sampler), "
+                "and run the same command again"
+            ) from error
+        yield found
+
+
+def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> Guide:
+    source = value_source(session.config, session.config.grow[step])
+    models = {
+        place.rpartition(".")[2]: session.stages.model(text, iteration, "grow", place).checkpoint
+        for place, text in guiding(session.config, step).items()
+    }
+    if source is None or source.kind == VALUE_HEAD:
+        from selftrain.training.paths import PathValues
+
+        (checkpoint,) = models.values()
+        return ByHead(opened.enter_context(PathValues(checkpoint, writer=session.tokenizer)))
+    from selftrain.training.scoring import Scorer
+
+    own, reference = (opened.enter_context(Scorer(models[option])) for option in ("model", "reference"))
+    return ByLikelihood(own, reference, source.options["beta"])
+
+
+class ByHead:
+    """A value model, which reads only what is new of a path."""
+
+    def __init__(self, paths: PathValues) -> None:
+        self._paths = paths
+
+    def values(self, states: Sequence[State], asked: Asked) -> list[float]:
+        from selftrain.training.valuing import StepPath
+
+        requests = [asked[state.problem] for state in states]
+        return self._paths.values(
+            [
+                StepPath(request.prompt_ids, state.steps, request.problem.question)
+                for request, state in zip(requests, states, strict=True)
+            ]
+        )
+
+    def forget(self, request: Request) -> None:
+        self._paths.forget(request.prompt_ids)
+
+
+class ByLikelihood:
+    """sigma(beta sum_t (log pi - log pi_ref)): what an implicit process reward model, trained on outcomes by cross
+    entropy, gives a response so far (Yuan et al. 2024, "Free Process Rewards without Process Labels"). It reads every
+    path from its beginning."""
+
+    def __init__(self, model: Scorer, reference: Scorer, beta: float) -> None:
+        self._model, self._reference, self._beta = model, reference, beta
+
+    def values(self, states: Sequence[State], asked: Asked) -> list[float]:
+        examples = [
+            Example("", state.problem, "", asked[state.problem].prompt_ids, sum(state.steps, ())) for state in states
+        ]
+        both = zip(self._model.logprobs(examples), self._reference.logprobs(examples), strict=True)
+        return [_sigmoid(self._beta * float((own - other).sum(dtype="float64"))) for own, other in both]
+
+    def forget(self, request: Request) -> None:
+        """Nothing is kept."""
+
+
+def _sigmoid(x: float) -> float:
+    return 0.5 * (1.0 + math.tanh(x / 2))

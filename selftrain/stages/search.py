@@ -1,0 +1,154 @@
+"""Searching as a step of Grow: a tree for every problem, many at once, and a sample for every complete response.
+
+Trees of a part of whole problems grow together; what they ask the policy goes out as few full calls of its engine, what
+they ask of values as few calls of the value model, and both stay open. A part that a kill cut short is searched again
+from its beginning and ends the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from selftrain.config import instantiate
+from selftrain.drawing.accept import UNSURE
+from selftrain.drawing.parts import planned
+from selftrain.drawing.proposing import Proposer
+from selftrain.drawing.sampled import Advance
+from selftrain.errors import RunError, failing_as_run_error
+from selftrain.sampling.base import Request
+from selftrain.schema import Grow
+from selftrain.search.asks import Budget, Functions, State
+from selftrain.search.choose import How, choose
+from selftrain.search.driver import advance
+from selftrain.search.tree import Tree
+from selftrain.seeds import derive
+from selftrain.stages.guide import Guide, guide
+from selftrain.stages.trees import Forest, answers, write_part
+from selftrain.stages.watch import Judging
+from selftrain.types import Problem, Verdict
+
+SAMPLES = 8
+"""What a tree counts as where problems are cut into parts of ``run.part_size`` samples."""
+FEW = 16
+"""Steps that are drawn before it is said that none of them ended as steps do."""
+
+
+def search_parts(forest: Forest, judging: Judging) -> Iterator[Advance]:
+    """Search every problem into the files of its part; parts that are on disk already come first.
+
+    Raises:
+        Interrupted: the run was asked to stop.
+        RunError: a model failed, or no step ends as ``separator`` says; the parts that are finished stay.
+        StaleStage: the parts on disk are of another work list.
+    """
+    session, folder = forest.session, forest.session.run.iteration(forest.iteration)
+    stem = folder / "samples" / forest.step
+    size = max(1, session.config.run.part_size // SAMPLES)
+    groups = planned(stem.with_name(f"{stem.name}.plan.json"), forest.work, size, forest.stage.label)
+    paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
+    for path, group in zip(paths, groups, strict=True):
+        if path.exists():
+            yield Advance(part=path, samples=len(group), fresh=False)
+    left = [number for number, path in enumerate(paths) if not path.exists()]
+    if not left:
+        return
+    with guide(session, forest.iteration, forest.step) as guided:
+        for number in left:
+            yield from _search_part(forest, groups[number], paths[number], guided, judging)
+            session.check_stop()
+
+
+def _search_part(
+    forest: Forest, group: Sequence[int], path: Path, guided: Guide | None, judging: Judging
+) -> Iterator[Advance]:
+    """One part: its trees as they are finished, then its files."""
+    session, chosen = forest.session, forest.session.config.grow[forest.step]
+    places = {forest.work[place].problem.id: place for place in group}
+    asked = {name: forest.work[place] for name, place in places.items()}
+    engine = session.sampler(forest.writer.sampler, forest.writer.checkpoint)
+    proposer = Proposer(engine, session.tokenizer, asked, chosen.separator)
+    trees: dict[str, Tree] = {}
+    for tree in advance(
+        asked,
+        instantiate("search", chosen.strategy),
+        functions(forest, proposer, guided, asked),
+        budget=budget(chosen, asked.values()),
+        lanes=chosen.lanes,
+        seed=derive(session.config.run.seed, forest.iteration, forest.step),
+    ):
+        trees[tree.problem] = tree
+        settle(forest, tree, asked[tree.problem].problem)
+        found = [answer for _, answer in answers(session, chosen, tree)]
+        placed = [replace(answer, request=places[tree.problem]) for answer in found]
+        judging.arrived(forest.work, placed)
+        if guided is not None:
+            guided.forget(asked[tree.problem])
+        yield Advance(tokens=tree.spent.policy_tokens, samples=1)
+    check_separated(forest.step, chosen.separator, proposer)
+    write_part(forest, asked, [trees[name] for name in sorted(trees)], path)
+    yield Advance(part=path)
+
+
+def functions(forest: Forest, proposer: Proposer, guided: Guide | None, asked: Mapping[str, Request]) -> Functions:
+    """What the trees of a part ask."""
+    session, step = forest.session, forest.step
+
+    def valued(states: Sequence[State]) -> Iterator[float]:
+        assert guided is not None
+        yield from guided.values(states, asked)
+
+    def values(states: Sequence[State]) -> list[float]:
+        return list(failing_as_run_error(valued(states), "the value model"))
+
+    def judge(states: Sequence[State]) -> list[float | None]:
+        told = verdicts(forest, [(asked[state.problem].problem, state.text) for state in states])
+        return [credit(verdict) for verdict in told]
+
+    needs = instantiate("search", session.config.grow[step].strategy).needs
+    return Functions(proposer, values if guided else None, judge if "judge" in needs else None)
+
+
+def verdicts(forest: Forest, responses: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    session, prompters = forest.session, forest.session.asked(forest.step)
+    return list(session.verifiers.judge(session.judgement(*one, prompters) for one in responses))
+
+
+def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
+    """The response that the strategy chooses, where only that becomes a sample."""
+    chosen, ends = forest.session.config.grow[forest.step], tree.ends()
+    if chosen.keep == "chosen" and ends:
+        how: How = getattr(instantiate("search", chosen.strategy), "choose", "value")
+        told = verdicts(forest, [(problem, end.response) for end in ends]) if how != "value" else []
+        known = {end.id: verdict.answer for end, verdict in zip(ends, told, strict=False)}
+        tree.found = choose(tree, how, known)
+
+
+def credit(verdict: Verdict) -> float | None:
+    """What a search is told of a response; None where it could not be judged."""
+    if verdict.status in UNSURE:
+        return None
+    return float(verdict.status == "right") if verdict.value is None else verdict.value
+
+
+def budget(step: Grow, asked: Iterable[Request]) -> Budget:
+    """Of each tree; a response is as long as the task with the longest allows, and in the others as they do."""
+    own, longest = step.budget, max(request.settings.max_tokens for request in asked)
+    return Budget(
+        tokens=own.tokens,
+        proposals=own.proposals,
+        depth=own.depth,
+        step_tokens=min(own.step_tokens, longest),
+        response_tokens=longest,
+        enough=own.enough,
+    )
+
+
+def check_separated(step: str, separator: str, proposer: Proposer) -> None:
+    """Raises RunError where steps were drawn and nothing ended as they should."""
+    if proposer.steps >= FEW and not proposer.separated:
+        raise RunError(
+            f"grow.{step}.separator: none of {proposer.steps} steps ended with {separator!r}, so trees have no steps; "
+            "set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
+        )

@@ -1,0 +1,91 @@
+"""What is fitted: a language model, whose tokens have log-probabilities, or a value model, whose states have values.
+
+The trainer is the same for both; here stands what differs: how a model is made ready, what an objective sees of a
+batch, and how it is saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from selftrain.models import adapters, checkpoint, export, heads
+from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
+from selftrain.objectives.terms import Terms
+from selftrain.schema import Lora
+from selftrain.training.data import MicroBatch
+
+
+class Learnt(Protocol):
+    """A model with parameters in fp32, those of a frozen base aside."""
+
+    model: Any
+    """A ``torch.nn.Module``; its parameters that require a gradient are fitted."""
+    backbone: Any
+    """The transformers model in it."""
+
+    def seen(self, batch: MicroBatch) -> Terms:
+        """What an objective sees of a forward pass over a batch."""
+
+    def check_packing(self) -> None:
+        """Raises ValueError where sequences in one row reach each other."""
+
+    def save(self, tokenizer: Any, folder: Path) -> None: ...
+
+
+class LanguageModel:
+    """Whole and in fp32, an adapter in ``source`` merged into it; or with an adapter to fit on a frozen base.
+
+    An adapter in ``source`` is continued, on any other checkpoint a fresh one begins.
+    """
+
+    def __init__(
+        self, source: Path, lora: Lora | None, compute: torch.dtype, device: str, temperature: float = 1.0
+    ) -> None:
+        self.adapter: adapters.Adapter | None = None
+        self._temperature = temperature
+        if lora is None:
+            self.model: Any = export.merged(source, device=device)[0]
+        else:
+            base = adapters.adapter_base(source)
+            dtype = str(compute).removeprefix("torch.")
+            self.model = checkpoint.load_model(base or source, dtype=dtype, device=device)
+            wrapper = adapters.trainable(self.model, lora, source if base else None)
+            self.adapter = adapters.Adapter(wrapper, base or source)
+        self.backbone = self.model
+        check_head(self.model)
+
+    def seen(self, batch: MicroBatch) -> Terms:
+        logprobs = batch_logprobs(self.model, batch.input_ids, batch.position_ids, batch.positions, self._temperature)
+        return replace(batch.terms, logprobs=logprobs)
+
+    def check_packing(self) -> None:
+        check_packing(self.model)
+
+    def save(self, tokenizer: Any, folder: Path) -> None:
+        checkpoint.save(self.model, tokenizer, folder, self.adapter)
+
+
+class ValueLearner:
+    """A backbone and its head, both fitted.
+
+    Args:
+        head: form of a fresh head, where ``source`` has none.
+        seed: of a fresh head.
+    """
+
+    def __init__(self, source: Path, head: heads.HeadForm | None, device: str, seed: int = 0) -> None:
+        self.model: Any = heads.load_value_model(source, head, dtype="float32", device=device, seed=seed)
+        self.backbone = self.model.backbone
+
+    def seen(self, batch: MicroBatch) -> Terms:
+        return replace(batch.terms, values=self.model.raw(batch.input_ids, batch.position_ids, batch.value_positions))
+
+    def check_packing(self) -> None:
+        check_packing(self.backbone)
+
+    def save(self, tokenizer: Any, folder: Path) -> None:
+        heads.save_value_model(self.model, tokenizer, folder)
