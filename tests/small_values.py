@@ -41,7 +41,7 @@ def value_model(base: Path, form: HeadForm = LINEAR, seed: int = 0, dtype: str =
         torch.nn.init.normal_(
             model.head[-1].weight,
             std=0.3,
-            generator=torch.Generator().manual_seed(seed),  # type: ignore[index]
+            generator=torch.Generator().manual_seed(seed),
         )
     return model
 

@@ -268,6 +268,7 @@ def test_a_regularised_reward_adds_the_log_likelihood_and_keeps_what_has_no_rewa
     class Models:
         log_ratios: Callable[..., Any] = staticmethod(lambda model, reference, samples: [np.ones(2), np.zeros(0)])
         logprobs: Callable[..., Any] = staticmethod(lambda model, samples: [np.array([-1.0, -3.0]), np.zeros(0)])
+        step_values: Callable[..., Any] = staticmethod(lambda model, samples, ends: [])
         texts: Callable[..., Any] = staticmethod(lambda ids: [str(token) for token in ids])
         name: Callable[..., Any] = staticmethod(lambda model: "digest")
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from selftrain.models import checkpoint
 from selftrain.models.heads import (
+    Head,
     HeadForm,
     has_value_head,
     load_value_model,
@@ -20,6 +21,7 @@ from selftrain.models.heads import (
     save_value_model,
 )
 
+HEADS: tuple[Head, ...] = ("linear", "mlp")
 IDS = [5, 9, 11, 3, 4, 8]
 
 
@@ -37,8 +39,8 @@ def own(base: Path, model: Any, ids: list[int]) -> torch.Tensor:
     return out
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_the_value_stands_at_its_token_and_never_at_padding(base: Path, head: Any) -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_the_value_stands_at_its_token_and_never_at_padding(base: Path, head: Head) -> None:
     """ReST-MCTS*'s code reads the last column, which is padding for all rows but the longest."""
     model = value_model(base, HeadForm(head=head))
     wanted = own(base, model, IDS[:4])
@@ -63,7 +65,7 @@ def test_the_head_is_over_hidden_states_and_computes_in_fp32(base: Path) -> None
     model = value_model(base, dtype="bfloat16")
     assert model.backbone.dtype == torch.bfloat16
     assert {p.dtype for p in model.head.parameters()} == {torch.float32}
-    assert model.head[-1].in_features == QWEN["hidden_size"]  # type: ignore[index, union-attr]
+    assert model.head[-1].in_features == QWEN["hidden_size"]
     assert not any(name.endswith("lm_head.weight") for name in model.state_dict())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         raw = model.raw(torch.tensor([IDS]), None, torch.tensor([2, 5]))
@@ -80,13 +82,13 @@ def test_normalisers(base: Path) -> None:
 
 
 def test_a_fresh_head_says_one_half_and_learns(base: Path) -> None:
-    for head in ("linear", "mlp"):
-        model = load_value_model(base, HeadForm(head=head), device="cpu", seed=3)  # type: ignore[arg-type]
+    for head in HEADS:
+        model = load_value_model(base, HeadForm(head=head), device="cpu", seed=3)
         raw = model.raw(torch.tensor([IDS]), None, torch.arange(6))
         assert model.normalised(raw).tolist() == [0.5] * 6
         (raw - 1).square().mean().backward()
-        assert float(model.head[-1].weight.grad.norm()) > 0.1  # type: ignore[index, union-attr, operator]
-        again = load_value_model(base, HeadForm(head=head), device="cpu", seed=3)  # type: ignore[arg-type]
+        assert float(model.head[-1].weight.grad.norm()) > 0.1
+        again = load_value_model(base, HeadForm(head=head), device="cpu", seed=3)
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
@@ -113,7 +115,7 @@ def test_what_is_saved_comes_back(base: Path, tmp_path: Path, form: HeadForm) ->
 def test_what_does_not_come_back_equal_is_not_left(base: Path, tmp_path: Path) -> None:
     model = value_model(base)
     with torch.no_grad():
-        model.head[-1].weight[0, 3] = torch.nan  # type: ignore[index, union-attr, operator]
+        model.head[-1].weight[0, 3] = torch.nan
     with pytest.raises(ValueError, match="does not load back as it was saved"):
         save_value_model(model, checkpoint.load_tokenizer(base), tmp_path / "value")
     assert not (tmp_path / "value").exists()

@@ -88,7 +88,7 @@ def trl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trl")
     own = tokenizer(bos="<|im_start|>")
     torch.manual_seed(1)
-    config = Qwen2Config(**architecture(len(own)), num_labels=2)
+    config = Qwen2Config(**architecture(len(own)) | {"num_labels": 2})
     model = AutoModelForTokenClassification.from_config(config)
     torch.nn.init.normal_(model.score.bias)
     model.save_pretrained(folder)
@@ -224,7 +224,7 @@ def test_what_is_no_such_model_is_told(qwen: Path, trl: Path, shepherd: Path, tm
 
 
 def test_a_head_of_other_classes_is_refused(trl: Path, tmp_path: Path) -> None:
-    config = Qwen2Config(**architecture(len(WRITER)), num_labels=3)
+    config = Qwen2Config(**architecture(len(WRITER)) | {"num_labels": 3})
     AutoModelForTokenClassification.from_config(config).save_pretrained(tmp_path)
     WRITER.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"a head score\.\* of two classes; this has 3 classes"):

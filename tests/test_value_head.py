@@ -166,6 +166,41 @@ def test_a_run_is_scored_and_chooses_by_values(tmp_path: Path, driver: Driver) -
     assert "sources.value.separator" not in ended.out + ended.err
 
 
+def test_a_learner_is_asked_as_it_is_then(tmp_path: Path, driver: Driver) -> None:
+    """Its next checkpoint is put into the model that is loaded; before it is fitted all values are 0.5."""
+    file = config(tmp_path, model="learner:value", aggregation="product")
+    told = yaml.safe_load(file.read_text())
+    learner = {
+        "objective": "mse",
+        "init": "previous",
+        "model": {"head": "linear", "separator": " "},
+        "examples": {"all": {"from": "draft", "kind": "outcome"}},
+        "optim": {"lr": 5e-3, "steps": 6, "batch_size": 8},
+    }
+    told["learners"] = {"value": learner}
+    told["evaluate"]["best_of"].pop("near")
+    told["loop"]["iterations"] = 2
+    file.write_text(yaml.safe_dump(told))
+    ended = driver.run(["run", str(file)])
+    assert ended.status == 0, ended.err
+    run, seen = tmp_path / "values", []
+    end = int(character_tokenizer(ALPHABET, 32).eos_token_id)
+    for iteration in range(3):
+        folder = run / f"iteration_{iteration:04d}" / "evaluation"
+        samples = [s for s in records.rows(folder / "arithmetic-val.parquet", Sample) if s.step == "sampled"]
+        found = records.read(folder / "arithmetic-val-value.parquet", Score)
+        seen.append([value for score in found for value in score.step_rewards or ()])
+        if iteration == 0:
+            assert set(seen[0]) == {0.5}
+            continue
+        with Valuer(run / f"iteration_{iteration:04d}/value/checkpoint", device="cpu") as valuer:
+            own = valuer.values([as_scored(one, end) for one in samples], [score.step_ends or () for score in found])
+        for score, values in zip(found, own, strict=True):
+            assert score.step_rewards == pytest.approx(values.tolist(), abs=1e-5)
+            assert score.reward == pytest.approx(float(np.prod(values)), abs=1e-5)
+    assert len({round(value, 4) for value in seen[1]}) > 8 and seen[1] != seen[2]
+
+
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], **source: Any) -> str:
     assert main(["run", str(config(tmp_path, **source)), "--dry-run"]) == 2
     return capsys.readouterr().err

@@ -51,7 +51,7 @@ class ValueModel(nn.Module):
     def __init__(self, backbone: Any, head: nn.Module, form: HeadForm) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.head: Any = head
         self.form = form
 
     @property
@@ -166,14 +166,14 @@ def hidden_size(backbone: Any) -> int:
     other[0, -1] = ids[0, 0]
     training = backbone.training
     backbone.eval()
-    states = [backbone(each, use_cache=False).last_hidden_state[:, :-1].float() for each in (ids, other)]
+    one, two = (backbone(each, use_cache=False).last_hidden_state[:, :-1].float() for each in (ids, other))
     backbone.train(training)
-    if not torch.allclose(*states, rtol=1e-2, atol=1e-2):
+    if not torch.allclose(one, two, rtol=1e-2, atol=1e-2):
         raise ValueError(
             f"{type(backbone).__name__} lets tokens see what follows them, so it cannot value a response that grows; "
             "choose a causal language model"
         )
-    return int(states[0].shape[-1])
+    return int(one.shape[-1])
 
 
 def save_value_model(model: ValueModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def forward(backbone: Any, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         past_key_values=cache,
         use_cache=True,
     )
-    both = [kept[:, :, back:] for layer in cache.layers for kept in (layer.keys, layer.values)]
+    both = [kept[:, :, back:] for kept in _held(cache)]
     return out.last_hidden_state, torch.stack(both)
 
 
@@ -93,10 +93,16 @@ def gathered(config: Any, rows: Sequence[Row], back: int) -> DynamicCache:
     for at, row in enumerate(rows):
         for part, (begin, end) in zip(row.old, _spans(row.old), strict=True):
             whole[:, at, :, begin:end] = part.block
-    for place, layer in enumerate(cache.layers):
+    for place, layer in enumerate(cast(list[Any], cache.layers)):
         layer.lazy_initialization(whole[2 * place], whole[2 * place + 1])
         layer.keys, layer.values = whole[2 * place], whole[2 * place + 1]
     return cache
+
+
+def _held(cache: DynamicCache) -> list[Tensor]:
+    """Keys and values of each layer."""
+    layers = cast(list[Any], cache.layers)
+    return [kept for layer in layers for kept in (layer.keys, layer.values)]
 
 
 class _Piece:
@@ -124,7 +130,7 @@ def check_growing(backbone: Any) -> str | None:
         backbone(torch.tensor([own], device=backbone.device), past_key_values=cache, use_cache=True).last_hidden_state
         for own, cache in zip(tokens, caches, strict=True)
     ]
-    if len({kept.shape for layer in caches[0].layers for kept in (layer.keys, layer.values)}) != 1:
+    if len({kept.shape for kept in _held(caches[0])}) != 1:
         return f"the layers of {name} differ in the shape of their keys and values"
     rows = [Row([], [_Piece(tuple(own[: len(own) // 2]))]) for own in tokens]
     _, fresh = forward(backbone, rows)

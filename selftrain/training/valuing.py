@@ -50,6 +50,7 @@ class Valuer:
     def __init__(
         self, checkpoint_path: Path | str, *, writer: Any = None, dtype: str = "auto", device: str = "auto"
     ) -> None:
+        self.model: Any
         self.model, self.layout = opened(checkpoint_path, writer, dtype, device)
         self.limit = checkpoint.positions(self.model.config)
         """Tokens the model can read."""
@@ -65,7 +66,7 @@ class Valuer:
         return reload_value_model(self.model, checkpoint_path)
 
     def close(self) -> None:
-        del self.model
+        self.model = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
