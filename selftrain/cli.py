@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   selftrain train configs/train_dpo.yaml data.path=pairs.jsonl   one fit to rows of your own, without a loop
   selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic
   selftrain verify --verifier numeric_answer answers.jsonl verdicts.jsonl
+  selftrain prm runs/first/iteration_0001/value/checkpoint --data math.jsonl   does it find wrong steps?
   selftrain new verifier even_number                      a verifier of your own to begin with, and its test
   selftrain report runs/quickstart                        tables, and report.html
   selftrain audit runs/quickstart --draw 100 sheet.jsonl  judge these by hand: how wrong is the verifier?

@@ -223,5 +223,12 @@ def test_a_response_without_a_token_has_no_reward() -> None:
     assert (found.valid, found.reward, found.step_ends, found.step_rewards) == (False, None, (), ())
 
 
+def test_steps_that_are_given_are_taken() -> None:
+    sample = Sample("long", "p", 1, "draft", 0, (9,), RESPONSES["long"], "", "eos", "policy", "scripted")
+    judged = [Judged("long", Verdict("right", 1.0), sample, (1, 4))]
+    (found,) = ImplicitPRM(beta=1.0).scores(judged, "prm", Scripted(RATIOS, TEXTS))
+    assert found.step_ends == (1, 4) and found.step_rewards == pytest.approx((1.0, 1.5))
+
+
 def test_the_source_is_found_by_its_name() -> None:
     assert TABLES["reward"]["implicit_prm"].endswith(":ImplicitPRM")

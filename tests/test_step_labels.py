@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import pytest
 
@@ -23,7 +23,7 @@ from selftrain.labelling.trees import path, policy_leaves, simple_targets, step_
 from selftrain.types import TreeNode
 
 
-def tree(*parents: int, **columns: dict[int, object]) -> list[TreeNode]:
+def tree(*parents: int, **columns: Mapping[int, object]) -> list[TreeNode]:
     """A tree by the parents of its nodes; columns by name, their values by node id."""
     depths = [0]
     for parent in parents:

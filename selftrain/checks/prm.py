@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +14,16 @@ from selftrain.checks.check import context_length, load_tokenizer
 from selftrain.checks.models import check_scored_by
 from selftrain.config import ConfigError, apply_overrides, check_tree
 from selftrain.labelling.files import LabelledSteps, Neutral, read_labelled
-from selftrain.planning.references import read_reference, score_references
+from selftrain.labelling.monte_carlo import first_wrong
+from selftrain.planning.references import BASE, LEARNER, score_references
+from selftrain.planning.settings import POLICY
 from selftrain.prompts import check_tokenizer, make_prompter
 from selftrain.rewards.base import Judged
-from selftrain.schema import Component, RunConfig
+from selftrain.schema import Component, Prompt, RunConfig
 from selftrain.selection import as_scored
 from selftrain.session import Session
 from selftrain.stages.given import check_readable
-from selftrain.stages.labelled import SOURCE, STAGE, as_judged
+from selftrain.stages.labelled import SOURCE, STAGE, as_judged, problems_of
 
 HEAD = "value_head.json"
 """Lies beside the weights of a model with a value head."""
@@ -39,8 +42,8 @@ class Given(NamedTuple):
     """What was left out."""
 
 
-def config_of(source: str, words: Sequence[str], folder: Path) -> RunConfig:
-    """The run without tasks and learners whose one reward source is asked.
+def config_of(source: str, words: Sequence[str], folder: Path) -> tuple[RunConfig, Prompt]:
+    """The run without tasks and learners whose one reward source is asked, and how a problem becomes a prompt.
 
     Args:
         source: kind of the source, or the folder of a model with a value head.
@@ -55,8 +58,11 @@ def config_of(source: str, words: Sequence[str], folder: Path) -> RunConfig:
     tree = {"run": run, "tasks": {STAGE: task}, "reward": {"sources": {SOURCE: _source(source)}}}
     with as_asked():
         config = check_tree(apply_overrides(tree, moved))
-        model = _model(config)
-        return check_tree(apply_overrides(tree, [*moved, f"model.path={model}"]))
+        model = replace(config.model, path=_model(config))
+    prompt = config.tasks[STAGE].prompt
+    if prompt.few_shot.n:
+        raise ConfigError("prompt.few_shot.n: there is no task here whose worked examples could be shown; leave it out")
+    return replace(config, tasks={}, model=model), prompt
 
 
 def _placed(word: str) -> str:
@@ -81,7 +87,7 @@ def _model(config: RunConfig) -> str:
     """The model whose tokenizer encodes: the first that the source asks."""
     asked = score_references(config)
     for place, text in asked.items():
-        if read_reference(text, config, place).learner:
+        if text.startswith(LEARNER) or text.partition("@")[0] in (BASE, POLICY):
             raise ConfigError(f"{place}={text}: there is no run here; give a folder or hub name: {place}=MODEL")
     if not asked:
         raise ConfigError(f"{source_of(config).kind} asks no model and gives no scores to steps; see selftrain prm -h")
@@ -121,20 +127,32 @@ def read_given(data: Path, validation: Path | None, neutral: Neutral, *, choose:
         parts: dict[bool, list[LabelledSteps]] = {True: [], False: []}
         for row in rows:
             parts[sha256(row.problem.encode()).digest()[0] % VALIDATION == 0].append(row)
-        if not (parts[True] and parts[False]):
+        if not parts[False]:
             raise ConfigError(
                 f"{data}: too few problems to choose a threshold on some; give --validation or --threshold"
             )
+        _check_both(parts[True], f"a fifth of the problems of {data}")
         return Given(parts[False], parts[True])
     asked = {row.problem for row in rows}
     every = _read(validation, neutral)
     others = [row for row in every if row.problem not in asked]
     if not others:
         raise ConfigError(f"{validation}: all its problems are in {data} too; choose the threshold on other ones")
+    _check_both(others, str(validation))
     left = len(every) - len(others)
     return Given(
         rows, others, f"{left} solutions of {validation} are to problems of {data}: left out" if left else None
     )
+
+
+def _check_both(rows: Sequence[LabelledSteps], where: str) -> None:
+    """Raises ConfigError where no threshold can be chosen."""
+    wrong = sum(first_wrong(row.labels) >= 0 for row in rows)
+    if wrong in (0, len(rows)):
+        raise ConfigError(
+            f"{where}: {wrong} of {len(rows)} solutions have a wrong step; choosing a threshold takes solutions of "
+            "both kinds: give another --validation, or --threshold"
+        )
 
 
 def _read(path: Path, neutral: Neutral) -> list[LabelledSteps]:
@@ -147,7 +165,7 @@ def _read(path: Path, neutral: Neutral) -> list[LabelledSteps]:
     return rows
 
 
-def encoded(session: Session, rows: Sequence[LabelledSteps]) -> list[Judged]:
+def encoded(session: Session, rows: Sequence[LabelledSteps], prompt: Prompt) -> list[Judged]:
     """The solutions as the models read them; raises ConfigError where they cannot. Loads tokenizers, never weights."""
     config = session.config
     with as_asked():
@@ -155,8 +173,9 @@ def encoded(session: Session, rows: Sequence[LabelledSteps]) -> list[Judged]:
         check_tokenizer(session.tokenizer, str(config.model.path))
         context = context_length(config)
         check_scored_by(session)
-        prompter = make_prompter(session.tokenizer, config.tasks[STAGE].prompt, config.model.chat)
-        judged = as_judged(rows, prompter, source_of(config).options.get("separator", "\n"))
+        prompter = make_prompter(session.tokenizer, prompt, config.model.chat)
+        session.problems = problems_of(rows)
+        judged = as_judged(rows, session.problems, prompter, source_of(config).options.get("separator", "\n"))
     examples = [as_scored(one.sample, session.tokenizer.eos_token_id) for one in judged if one.sample is not None]
     check_readable(examples, session.tokenizer, context, lambda one: rows[int(one.id)].id, "--data")
     return judged

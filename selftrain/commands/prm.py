@@ -67,13 +67,13 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.stages.train import FitDir
 
     root = options.output or _place(options)
-    config = config_of(options.source, options.overrides, root)
+    config, prompt = config_of(options.source, options.overrides, root)
     given = read_given(options.data, options.validation, options.neutral, choose=options.threshold is None)
     rows = [*given.tested, *given.validation]
     folder, source = FitDir(root), source_of(config)
     found: list[tuple[float, ...]] = []
     with Session(config, folder) as session:
-        judged = encoded(session, rows)
+        judged = encoded(session, rows, prompt)
 
         def work() -> Iterator[Any]:
             found.extend((yield from step_scores(session, instantiate("reward", source), source.kind, judged)))
@@ -102,15 +102,11 @@ def _place(options: argparse.Namespace) -> Path:
 def _told(
     options: argparse.Namespace, rows: Sequence[LabelledSteps], found: Sequence[tuple[float, ...]], tested: int
 ) -> dict[str, Any]:
-    from selftrain.config import ConfigError
     from selftrain.prm_evaluation.steps import ScoredSteps
     from selftrain.prm_evaluation.whole import evaluation
 
     scored = [ScoredSteps(row.problem, own, row.labels) for row, own in zip(rows, found, strict=True)]
-    try:
-        told = evaluation(scored[:tested], scored[tested:], options.threshold)
-    except ValueError as error:
-        raise ConfigError(f"{options.validation or options.data}: {error}; give --validation or --threshold") from error
+    told = evaluation(scored[:tested], scored[tested:], options.threshold)
     return {"data": str(options.data), "validation": options.validation and str(options.validation), **told}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from selftrain.errors import RunError
 from selftrain.events import Event, Progress, StageFinished, StageStarted
 from selftrain.labelling.files import LabelledSteps
+from selftrain.planning.problems import ProblemSet
 from selftrain.prompts import Prompter
 from selftrain.rewards.base import Judged, Models, RewardSource
 from selftrain.session import Session
@@ -22,7 +23,13 @@ NOT_JUDGED = Verdict("error", reason="its steps are labelled, its answer is not"
 Scores = list[tuple[float, ...]]
 
 
-def as_judged(rows: Sequence[LabelledSteps], prompter: Prompter, separator: str) -> list[Judged]:
+def problems_of(rows: Sequence[LabelledSteps]) -> ProblemSet:
+    """What is asked, each problem by its own text."""
+    asked = {row.problem: Problem(id=row.problem, task=STAGE, split="", question=row.problem) for row in rows}
+    return ProblemSet({STAGE: {"": list(asked.values())}}, dropped={}, held_out=frozenset({""}))
+
+
+def as_judged(rows: Sequence[LabelledSteps], problems: ProblemSet, prompter: Prompter, separator: str) -> list[Judged]:
     """Solutions as responses to their problems, encoded once and with the ends of their steps.
 
     Args:
@@ -31,15 +38,13 @@ def as_judged(rows: Sequence[LabelledSteps], prompter: Prompter, separator: str)
     found = []
     for number, row in enumerate(rows):
         ids, ends = prompter.encoder.steps(row.steps, separator)
-        # Prompts are kept by problem id: what is asked names the problem here.
-        problem = Problem(id=row.problem, task=STAGE, split="", question=row.problem)
         sample = Sample(
             id=str(number),
             problem_id=row.problem,
             iteration=0,
             step=STAGE,
             index=number,
-            prompt_ids=prompter.ids(problem),
+            prompt_ids=prompter.ids(problems.by_id[row.problem]),
             response_ids=ids,
             text=separator.join(row.steps),
             finish_reason="eos",
