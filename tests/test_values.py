@@ -128,7 +128,7 @@ def valued(model: ValueModel, one: Example) -> torch.Tensor:
 def model(tiny: Path) -> ValueModel:
     made = load_value_model(tiny, FORM, dtype="float32", device="cpu")
     torch.manual_seed(0)
-    torch.nn.init.normal_(made.head[-1].weight)
+    torch.nn.init.normal_(made.head.get_parameter("0.weight"))
     return made
 
 
