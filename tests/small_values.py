@@ -39,11 +39,17 @@ def value_model(base: Path, form: HeadForm = LINEAR, seed: int = 0, dtype: str =
     model = load_value_model(base, form, dtype=dtype, device="cpu").eval()
     with torch.no_grad():
         torch.nn.init.normal_(
-            model.head[-1].weight,
+            last_layer(model).weight,
             std=0.3,
             generator=torch.Generator().manual_seed(seed),
         )
     return model
+
+
+def last_layer(model: ValueModel) -> torch.nn.Linear:
+    *_, last = model.head.children()
+    assert isinstance(last, torch.nn.Linear)
+    return last
 
 
 def saved(folder: Path, base: Path, form: HeadForm = LINEAR, seed: int = 0) -> Path:

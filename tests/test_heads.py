@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_values import QWEN, causal, saved, value_model
+from small_values import QWEN, causal, last_layer, saved, value_model
 from transformers import AutoModelForCausalLM
 
 from selftrain.models import checkpoint
@@ -65,7 +65,7 @@ def test_the_head_is_over_hidden_states_and_computes_in_fp32(base: Path) -> None
     model = value_model(base, dtype="bfloat16")
     assert model.backbone.dtype == torch.bfloat16
     assert {p.dtype for p in model.head.parameters()} == {torch.float32}
-    assert model.head[-1].in_features == QWEN["hidden_size"]
+    assert last_layer(model).in_features == QWEN["hidden_size"]
     assert not any(name.endswith("lm_head.weight") for name in model.state_dict())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         raw = model.raw(torch.tensor([IDS]), None, torch.tensor([2, 5]))
@@ -87,7 +87,8 @@ def test_a_fresh_head_says_one_half_and_learns(base: Path) -> None:
         raw = model.raw(torch.tensor([IDS]), None, torch.arange(6))
         assert model.normalised(raw).tolist() == [0.5] * 6
         (raw - 1).square().mean().backward()
-        assert float(model.head[-1].weight.grad.norm()) > 0.1
+        gradient = last_layer(model).weight.grad
+        assert gradient is not None and float(gradient.norm()) > 0.1
         again = load_value_model(base, HeadForm(head=head), device="cpu", seed=3)
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
@@ -115,7 +116,7 @@ def test_what_is_saved_comes_back(base: Path, tmp_path: Path, form: HeadForm) ->
 def test_what_does_not_come_back_equal_is_not_left(base: Path, tmp_path: Path) -> None:
     model = value_model(base)
     with torch.no_grad():
-        model.head[-1].weight[0, 3] = torch.nan
+        last_layer(model).weight[0, 3] = torch.nan
     with pytest.raises(ValueError, match="does not load back as it was saved"):
         save_value_model(model, checkpoint.load_tokenizer(base), tmp_path / "value")
     assert not (tmp_path / "value").exists()

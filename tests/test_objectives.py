@@ -152,7 +152,7 @@ def test_the_divergence_is_never_negative_and_its_mean_is_the_true_one() -> None
 
 
 def random_terms(seed: int) -> Terms:
-    """Six sequences of two to five tokens, three pairs."""
+    """Six sequences of two to five tokens, three pairs, eight targets."""
     torch.manual_seed(seed)
     sequences = torch.repeat_interleave(torch.arange(6), torch.tensor([3, 2, 5, 2, 4, 3]))
     count = len(sequences)
@@ -165,6 +165,9 @@ def random_terms(seed: int) -> Terms:
         old=-torch.rand(count, dtype=torch.float64) - 0.1,
         advantages=torch.randn(count, dtype=torch.float64),
         pairs=torch.tensor([[0, 1], [3, 2], [4, 5]]),
+        values=torch.randn(8, dtype=torch.float64),
+        targets=torch.rand(8, dtype=torch.float64),
+        value_sequences=torch.tensor([0, 0, 1, 2, 3, 4, 4, 5]),
     )
 
 
@@ -172,8 +175,9 @@ def part(terms: Terms, sequences: list[int]) -> Terms:
     """Some of the sequences as a forward pass of their own, in this order."""
     where = torch.cat([(terms.sequences == i).nonzero().flatten() for i in sequences])
     places = {i: place for place, i in enumerate(sequences)}
-    assert terms.pairs is not None
+    assert terms.pairs is not None and terms.value_sequences is not None
     pairs = [[places[a], places[b]] for a, b in terms.pairs.tolist() if a in places]
+    told = torch.cat([(terms.value_sequences == i).nonzero().flatten() for i in sequences])
     per_token = ("logprobs", "reference", "old", "advantages")
     return replace(
         terms,
@@ -182,12 +186,16 @@ def part(terms: Terms, sequences: list[int]) -> Terms:
         weights=terms.weights[sequences],
         labels=None if terms.labels is None else terms.labels[sequences],
         pairs=torch.tensor(pairs),
+        values=terms.values[told] if terms.values is not None else None,
+        targets=terms.targets[told] if terms.targets is not None else None,
+        value_sequences=torch.tensor([places[i] for i in terms.value_sequences[told].tolist()]),
     )
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dpo": {"nll": 1.0, "smoothing": 0.1},
     "nll": {"normalise": "sequences"},
+    "bce": {"labels": "hard"},
     "ppo_clip": {"kl": 0.1, "aggregate": "sequence_mean"},
     "reinforce": {"aggregate": "constant"},
 }
@@ -197,12 +205,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changed", [False, True])
 def test_how_a_step_is_cut_over_passes_and_ranks_changes_nothing(kind: str, changed: bool) -> None:
     objective = instantiate("objective", Component(kind, OPTIONS.get(kind, {}) if changed else {}))
-    terms, totals = random_terms(0), Totals(tokens=19, sequences=6, pairs=3, divergence=0.2)
-    whole = terms.logprobs.clone().requires_grad_()
-    once = objective.loss(replace(terms, logprobs=whole), totals)
+    terms, totals = random_terms(0), Totals(tokens=19, sequences=6, pairs=3, divergence=0.2, values=8)
+    fitted = "values" if "values" in objective.needs else "logprobs"
+    whole: torch.Tensor = getattr(terms, fitted).clone().requires_grad_()
+    once = objective.loss(replace(terms, **{fitted: whole}), totals)
     once.value.backward()
-    parts = terms.logprobs.clone().requires_grad_()
-    cut = [objective.loss(part(replace(terms, logprobs=parts), own), totals) for own in ([2, 3], [0, 1, 5, 4])]
+    parts: torch.Tensor = getattr(terms, fitted).clone().requires_grad_()
+    cut = [objective.loss(part(replace(terms, **{fitted: parts}), own), totals) for own in ([2, 3], [0, 1, 5, 4])]
     total = torch.stack([one.value for one in cut]).sum()
     total.backward()
     assert total.item() == pytest.approx(once.value.item(), rel=1e-12)
@@ -218,8 +227,10 @@ def test_how_a_step_is_cut_over_passes_and_ranks_changes_nothing(kind: str, chan
 @pytest.mark.parametrize("kind", [*TABLES["objective"]])
 def test_an_objective_reads_what_it_says_it_needs(kind: str) -> None:
     objective = instantiate("objective", Component(kind))
-    optional = {"labels", "reference", "old", "advantages", "pairs"}
+    optional = {"labels", "reference", "old", "advantages", "pairs", "values"}
     unread: dict[str, Any] = dict.fromkeys(optional - objective.needs)
+    if "values" in unread:
+        unread |= {"targets": None, "value_sequences": None}
     bare = replace(random_terms(0), **unread)
     assert math.isfinite(objective.loss(bare, Totals(19, 6, 3, 0.1)).value.item())
 
@@ -228,7 +239,8 @@ def test_an_objective_reads_what_it_says_it_needs(kind: str) -> None:
 def test_a_step_without_a_token_that_carries_loss_is_no_failure(kind: str) -> None:
     objective = instantiate("objective", Component(kind))
     none = torch.zeros(0)
-    empty = Terms(none, torch.zeros(0, dtype=torch.long), none, none, none, none, none, torch.zeros(0, 2).long())
+    ids = torch.zeros(0, dtype=torch.long)
+    empty = Terms(none, ids, none, none, none, none, none, torch.zeros(0, 2).long(), none, none, ids)
     assert objective.loss(empty, Totals(0, 0)).value.item() == 0.0
 
 

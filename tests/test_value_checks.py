@@ -39,11 +39,10 @@ def test_a_config_with_a_learner_of_values_goes_through_and_comes_back() -> None
     config = check_tree(TREE)
     assert valued(config) == {"value"} and check_tree(to_tree(config)) == config
     assert form_of(config.learners["value"]) == HeadForm("linear", "sigmoid", "step", " ")
-    whole = "{objective: bce, model: {head: mlp, read: last}, examples: {all: {from: draft, kind: outcome}}}"
-    check("warmup=null", f"learners.value={whole}")
+    check("warmup=null", "learners.value.model={head: mlp, read: last}", "learners.value.objective=bce", OUTCOME)
 
 
-OUTCOME = "learners.value.examples={all: {from: draft, kind: outcome}}"
+OUTCOME = "learners.value.examples={steps: null, all: {from: draft, kind: outcome}}"
 
 
 @pytest.mark.parametrize(
@@ -59,12 +58,12 @@ OUTCOME = "learners.value.examples={all: {from: draft, kind: outcome}}"
         (["warmup.value.lora={}"], "warmup.value.lora: is not available with a value head"),
         (["learners.value.objective=nll"], "learners.value.examples.steps.kind: nll learns from samples; set it to"),
         (
-            ["learners.value.objective=nll", "learners.value.examples={own: {from: draft}}"],
+            ["learners.value.objective=nll", "learners.value.examples={steps: null, own: {from: draft}}"],
             "learners.value.model: nll fits a language model, which has no head",
         ),
         (["learners.policy.model.head=mlp"], "learners.policy.model: nll fits a language model, which has no head"),
         (
-            ["learners.policy={objective: bce, model: {head: mlp}, examples: {a: {from: draft, kind: outcome}}}"],
+            ["learners.policy={objective: bce, examples: {own: {kind: outcome}}}"],
             "learners.policy.objective: bce fits a value head, and the policy writes",
         ),
         (["learners.value.objective=step_preference"], "learns from pairs of steps, which no kind gives"),
@@ -79,7 +78,7 @@ OUTCOME = "learners.value.examples={all: {from: draft, kind: outcome}}"
         ([OUTCOME], "learners.value.model.read: its examples are outcomes, which are told of the last token"),
         (["reward.sources.prm.model=learner:value"], "prm.model: 'learner:value' has a value head and is no language"),
         (
-            ["learners.policy={objective: dpo, reference: learner:value, examples: {p: {from: draft, kind: pairs}}}"],
+            ["learners.policy={objective: dpo, reference: 'learner:value', examples: {own: {kind: pairs}}}"],
             "learners.policy.reference: 'learner:value' has a value head and is no language model",
         ),
     ],

@@ -140,7 +140,7 @@ def test_a_run_is_scored_and_chooses_by_values(tmp_path: Path, driver: Driver) -
             str(config(tmp_path, model=str(model))),
             "reward.sources.never.kind=value_head",
             f"reward.sources.never.model={never}",
-        ]  # fmt: skip
+        ]
     )
     assert ended.status == 0, ended.err
     run = tmp_path / "values"
@@ -168,12 +168,12 @@ def test_a_run_is_scored_and_chooses_by_values(tmp_path: Path, driver: Driver) -
 
 def test_a_learner_is_asked_as_it_is_then(tmp_path: Path, driver: Driver) -> None:
     """Its next checkpoint is put into the model that is loaded; before it is fitted all values are 0.5."""
-    file = config(tmp_path, model="learner:value", aggregation="product")
+    file = config(tmp_path, model="learner:value", read="last")
     told = yaml.safe_load(file.read_text())
     learner = {
         "objective": "mse",
         "init": "previous",
-        "model": {"head": "linear", "separator": " "},
+        "model": {"head": "linear", "read": "last"},
         "examples": {"all": {"from": "draft", "kind": "outcome"}},
         "optim": {"lr": 5e-3, "steps": 6, "batch_size": 8},
     }
@@ -197,7 +197,7 @@ def test_a_learner_is_asked_as_it_is_then(tmp_path: Path, driver: Driver) -> Non
             own = valuer.values([as_scored(one, end) for one in samples], [score.step_ends or () for score in found])
         for score, values in zip(found, own, strict=True):
             assert score.step_rewards == pytest.approx(values.tolist(), abs=1e-5)
-            assert score.reward == pytest.approx(float(np.prod(values)), abs=1e-5)
+            assert score.reward == pytest.approx(float(values[0]), abs=1e-5)
     assert len({round(value, 4) for value in seen[1]}) > 8 and seen[1] != seen[2]
 
 

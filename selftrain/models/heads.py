@@ -51,7 +51,7 @@ class ValueModel(nn.Module):
     def __init__(self, backbone: Any, head: nn.Module, form: HeadForm) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head: Any = head
+        self.head = head
         self.form = form
 
     @property

@@ -77,8 +77,8 @@ def read_entries(
 def _entries(path: Path, fields: Mapping[str, str], kind: str, needs: Set[str], separator: str) -> Iterator[Entry]:
     if VALUES in needs and not fields and _labelled_elsewhere(path):
         for one in read_labelled(path):
-            row = _row(one.id, one.problem, separator.join(one.steps), "response")
-            yield Entry((row,), steps=one.steps, labels=one.labels)
+            whole = _row(one.id, one.problem, separator.join(one.steps), "response")
+            yield Entry((whole,), steps=one.steps, labels=one.labels)
         return
     for place, record in read_records(path):
         row = _by_role(record, fields, place)
