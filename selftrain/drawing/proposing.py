@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from selftrain.errors import failing_as_run_error
-from selftrain.rewards.steps import pieces, step_ends
+from selftrain.rewards.steps import Pieces, step_ends
 from selftrain.sampling.base import Completion, Request, Sampler
 from selftrain.sampling.ending import cut, trim
 from selftrain.search.asks import Proposal, Step, Wanted
@@ -49,6 +49,7 @@ class Proposer:
 
     def __init__(self, engine: Sampler, tokenizer: Any, asked: Mapping[str, Request], separator: str) -> None:
         self._engine, self._tokenizer, self._asked, self._separator = engine, tokenizer, asked, separator
+        self._pieces = Pieces(tokenizer)
         self.steps = self.separated = 0
         """Proposals of one step, and those that a separator ended."""
 
@@ -114,7 +115,7 @@ class Proposer:
 
     def _cut(self, row: Drawn, ids: tuple[int, ...], ended: bool, reason: str | None) -> Iterator[Step]:
         """A whole response step by step."""
-        texts = pieces(self._tokenizer, ids)
+        texts = self._pieces.of(ids)
         ends = step_ends(texts, self._separator) or (0,)
         for start, end in pairwise((0, *ends)):
             last = end == ends[-1]

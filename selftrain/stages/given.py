@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from selftrain import records
 from selftrain.config import ConfigError
 from selftrain.encoding import Encoder
-from selftrain.rewards.steps import pieces, step_targets
+from selftrain.rewards.steps import step_targets
 from selftrain.session import Session
 from selftrain.stages.replay import check_closed
 from selftrain.stages.rows import LABELS, PAIRS, VALUES, Entry
@@ -95,7 +95,7 @@ def encoded(
 
 def _with_targets(session: Session, one: Example, entry: Entry, form: HeadForm, where: str) -> Example:
     """With what the row says of steps, or of the whole at its last token."""
-    texts, place = pieces(session.tokenizer, one.response_ids), entry.rows[0].place
+    texts, place = session.pieces.of(one.response_ids), entry.rows[0].place
     if not entry.steps and form.read == "step":
         raise ConfigError(
             f"{where}: {place}: a row needs 'steps' and 'labels' for a head that is read at steps; or set "
