@@ -65,6 +65,23 @@ def test_equal_rewards_and_groups_of_one_teach_nothing(advantage: Advantage, rew
         assert all(own.tolist() == [0.0, 0.0] for own in group)
 
 
+@pytest.mark.parametrize("advantage", [own for own in EVERY if own != ReinforcePP()], ids=str)
+def test_they_teach_nothing_beside_a_group_that_does(advantage: Advantage) -> None:
+    """The mean over the batch is not taken off what has no part in it."""
+    mixed = [rollout(1, [0.0] * 4), rollout(0, [0.0] * 2), rollout(0, [0.0])]
+    alone, right = [rollout(1, [0.0, 0.3])], [rollout(1, [0.0, 0.0]), rollout(1, [0.0, 0.0])]
+    found = advantage.advantages([mixed, alone, right])
+    assert found[0][0].any()
+    assert [own.tolist() for group in found[1:] for own in group] == [[0.0, 0.0]] * 3
+    both = advantage.advantages([mixed]), advantage.advantages([mixed, right])
+    assert [own.tolist() for own in both[0][0]] == [own.tolist() for own in both[1][0]]
+
+
+def test_without_a_baseline_the_whole_batch_is_one() -> None:
+    found = ReinforcePP().advantages([outcomes(1, 0), outcomes(0, 0)])
+    assert [own.tolist() for group in found for own in group] == [[1.5], [-0.5], [-0.5], [-0.5]]
+
+
 @pytest.mark.parametrize("advantage", EVERY, ids=str)
 def test_an_empty_response_is_no_failure(advantage: Advantage) -> None:
     found = advantage.advantages([[rollout(1, [0.3, 0.1], (1, 2)), rollout(0, []), rollout(0.5, [0.2], (1,))]])
@@ -136,6 +153,21 @@ def test_prime_scales_by_the_largest_return_and_so_forgets_beta() -> None:
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+def test_the_weight_in_the_total_counts_after_process_rewards_are_scaled() -> None:
+    def weighed(weight: float) -> list[float]:
+        process = [np.array([0.02, 0.02]), np.array([-0.01])]
+        group = [Rollout(0.0, weight * own, unweighted=own) for own in process]
+        return first(PrimeRLOO(whiten=False), group)
+
+    assert weighed(1.0) == pytest.approx([1.5, -0.75])
+    assert weighed(0.1) == pytest.approx([0.1 * own for own in weighed(1.0)])
+
+
+def test_process_rewards_that_are_rounding_alone_are_none() -> None:
+    noise = [rollout(1, [1e-9, 1e-9]), rollout(0, [-1e-9])]
+    assert first(PrimeRLOO(whiten=False), noise) == [1.0, -1.0]
+
+
 def test_the_outcome_reaches_every_token_and_is_not_discounted() -> None:
     group = [rollout(1, [0.0] * 3), rollout(0, [0.0] * 2)]
     (found,) = PrimeRLOO(gamma=0.5, whiten=False).advantages([group])
@@ -156,7 +188,7 @@ def test_reinforce_pp_whitens_over_the_batch() -> None:
 def test_whitening_takes_no_rounding_for_a_deviation() -> None:
     """sqrt(E[x^2] - E[x]^2) of a thousand times 0.1 in fp32 is about 1e-4, not 0."""
     values = [[np.full(1000, 0.1) + 1e-9 * np.arange(1000)]]
-    assert whitened(values, 1e-3)[0][0].tolist() == [0.0] * 1000
+    assert whitened(values, 1e-3, centred=True)[0][0].tolist() == [0.0] * 1000
 
 
 def test_the_minimum_form_weighs_the_worst_step() -> None:

@@ -109,17 +109,19 @@ def rollout_of(length: int, scores: Sequence[Score], weights: Mapping[str, float
     so that sums stay what they are."""
     import numpy as np
 
-    outcome, process = 0.0, np.zeros(length)
+    outcome, process, unweighted = 0.0, np.zeros(length), np.zeros(length)
     ends: tuple[int, ...] = ()
     for score in scores:
         if score.token_rewards is None:
             outcome += weights[score.source] * (score.reward or 0.0)
             continue
-        own = np.asarray(score.token_rewards)
-        process += weights[score.source] * own[:length]
-        process[-1:] += weights[score.source] * own[length:].sum()
-        ends = tuple(min(end, length) for end in score.step_ends or ())
-    return Rollout(outcome, process, ends)
+        given = np.asarray(score.token_rewards)
+        own = given[:length].copy()
+        own[-1:] += given[length:].sum()
+        unweighted += own
+        process += weights[score.source] * own
+        ends = tuple(dict.fromkeys(min(end, length) for end in score.step_ends or () if min(end, length)))
+    return Rollout(outcome, process, ends, unweighted=unweighted)
 
 
 def _greedy_outcomes(session: Session, iteration: int, step: str | None) -> dict[str, float]:
