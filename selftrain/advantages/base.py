@@ -29,7 +29,7 @@ class Rollout:
     step_ends: tuple[int, ...] = ()
     """Exclusive end of each step, as an index into the tokens."""
     greedy: float | None = None
-    """Outcome of the greedy response to the same problem, where one was drawn."""
+    """Total of the greedy response to the same problem, where one was drawn."""
     unweighted: Vector | None = None
     """``[L]`` process rewards before their weights in the total; None: as ``process``."""
 
