@@ -108,12 +108,19 @@ def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("samples", "problems learnt from"):
         found[name] = {arm: [row[arm][name] for row in rows] for arm in ARMS}
     compared = [row for row in rows if "frozen" in row]
-    for name in TOLD if compared else ():
-        found[name] = {
-            told: by_thirds([[value for number, value in row[arm][name] if number > 1] for row in compared])
+    for name in TOLD:
+        curves = {
+            told: [[value for number, value in row[arm][name] if number > 1] for row in compared]
             for told, arm in (("online", "prime"), ("frozen", "frozen"))
         }
+        if compared and all(map(all_told, curves.values())):
+            found[name] = {told: by_thirds(own) for told, own in curves.items()}
     return found
+
+
+def all_told(curves: Sequence[Sequence[float]]) -> bool:
+    """Whether every seed has a number: where nothing was right there is none."""
+    return all(map(len, curves))
 
 
 def by_thirds(curves: Sequence[Sequence[float]]) -> dict[str, list[float]]:

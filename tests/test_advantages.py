@@ -39,6 +39,9 @@ def test_the_other_baselines_of_a_group() -> None:
     assert first(DrGRPO(), group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
     assert first(DrGRPO(), group) == pytest.approx([0.75 * a for a in first(RLOO(), group)])
     assert first(GRPO(), group) == pytest.approx([1.5, -0.5, -0.5, -0.5])
+    # A deviation with n in place of n - 1 is smaller, and its advantages are larger.
+    deviation = np.array([1.0, 0, 0, 0]).std(ddof=0)
+    assert [own / deviation for own in first(DrGRPO(), group)] == pytest.approx([1.732, *[-0.577] * 3], abs=1e-3)
     greedy = [Rollout(reward, np.zeros(2), greedy=0.25) for reward in (1.0, 0.0)]
     assert first(ReMax(), greedy) == pytest.approx([0.75, -0.25])
 
@@ -145,6 +148,9 @@ def test_a_mean_over_tokens_makes_equal_sums_unequal() -> None:
 def test_prime_scales_by_the_largest_return_and_so_forgets_beta() -> None:
     assert to_go(np.array([0.5, -1.0, 2.0])).tolist() == [1.5, 1.0, 2.0]
     assert largest_return([[rollout(0, [0.5, -1.0, 2.0])]]) == 2.0
+    against_none = [rollout(0, [0.5, -1.0, 2.0]), rollout(0, [0.0])]
+    ((found, _),) = PrimeRLOO(whiten=False).advantages([against_none])
+    assert (found - np.append(found[1:], 0.0)).tolist() == pytest.approx([0.25, -0.5, 1.0])
     groups = batch()
     scaled = [[Rollout(one.outcome, 20 * one.process, one.step_ends) for one in group] for group in groups]
     plain, large = PrimeRLOO().advantages(groups), PrimeRLOO().advantages(scaled)
