@@ -22,6 +22,8 @@ from common import fresh, save
 
 CONFIG = Path(__file__).parent.parent / "configs" / "prime_arithmetic.yaml"
 ITERATIONS = 14
+SCORED = 3
+"""Models that score each iteration after the first: process reward model, reference, policy."""
 
 
 def measure(overrides: list[str]) -> dict[str, Any]:
@@ -30,11 +32,11 @@ def measure(overrides: list[str]) -> dict[str, Any]:
     from selftrain.training import engine, fit, scoring
 
     spent: Spent = defaultdict(float)
+    calls: list[int] = []
     for name in ("_grow", "_completions"):
         setattr(TransformersSampler, name, timed(spent, "sampling", getattr(TransformersSampler, name)))
-    scored = timed(spent, "scoring", scoring.score)
-    for module in (scoring, engine):  # Each knows it by a name of its own.
-        setattr(module, "score", scored)  # noqa: B010
+    # What every way to log-probabilities goes through: of rewards, of references and of the policy before its step.
+    scoring.score_batches = timed(spent, "scoring", counted(calls, scoring.score_batches))
     engine.TorchEngine.step = timed(spent, "updating", engine.TorchEngine.step)  # type: ignore[method-assign]
     fit._lay_out = timed(spent, "updating", fit._lay_out)
     marks: dict[int, dict[str, float]] = {}
@@ -43,6 +45,7 @@ def measure(overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         given = [f"run.folder={folder}", "track.live=none", f"loop.iterations={ITERATIONS}", "loop.evaluate_every=1000"]
         assert cli.main(["run", str(CONFIG), *given, *overrides]) == 0
+    assert len(calls) >= SCORED * (ITERATIONS - 1), f"only {len(calls)} passes over a batch were seen as scoring"
     whole = {name: marks[ITERATIONS][name] - marks[2][name] for name in marks[ITERATIONS]}
     known = {name: seconds for name, seconds in whole.items() if name in ("sampling", "scoring", "updating")}
     overhead = whole["clock"] - sum(known.values())
@@ -55,6 +58,16 @@ def measure(overrides: list[str]) -> dict[str, Any]:
         "share": overhead / whole["clock"],
         "stages": {name: seconds / ITERATIONS for name, seconds in stages.items()},
     }
+
+
+def counted(calls: list[int], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a note of how many examples each call was given."""
+
+    def wrapper(model: Any, examples: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(len(examples))
+        return function(model, examples, *args, **kwargs)
+
+    return wrapper
 
 
 def watched(

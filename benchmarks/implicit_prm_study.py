@@ -22,7 +22,7 @@ from common import save
 
 from selftrain import records
 from selftrain.cli import main as cli
-from selftrain.intervals import mean_interval
+from selftrain.intervals import mean_interval, paired_test
 from selftrain.prm_evaluation.finding import position_prior, told_apart
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.rewards.steps import pieces, step_ends
@@ -31,7 +31,8 @@ from selftrain.tasks.arithmetic import first_wrong_step
 from selftrain.types import Problem, Sample
 
 CONFIG = Path(__file__).parent.parent / "configs" / "implicit_prm.yaml"
-WAYS = ("process reward", "chance", "position", "policy's least likely step", "reference's least likely token")
+OWN = "process reward"
+WAYS = (OWN, "chance", "position", "policy's least likely step", "reference's least likely token")
 
 
 class Wrong(NamedTuple):
@@ -89,7 +90,7 @@ def located(run: Path) -> dict[str, Any]:
         steps = step_rewards(token_rewards(ratio, 1.0), one.ends)
         least = [float(part.min()) for part in np.split(likelihood, one.ends[:-1])]
         said = {
-            "process reward": float(steps.argmin() == one.first),
+            OWN: float(steps.argmin() == one.first),
             "chance": 1 / len(one.ends),
             "position": float(prior[len(one.ends)] == one.first),
             "policy's least likely step": float(step_rewards(likelihood.astype(float), one.ends).argmin() == one.first),
@@ -102,7 +103,7 @@ def located(run: Path) -> dict[str, Any]:
         "wrong solutions": len(tested),
         "problems": len({one.sample.problem_id for one in tested}),
         "least at the last step": last / len(tested),
-        **told_apart(hits, "process reward"),
+        **told_apart(hits, OWN),
     }
 
 
@@ -130,14 +131,29 @@ def first_places(run: Path, problems: dict[str, Problem], tokenizer: Any) -> dic
 
 
 def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds, with the interval of the seeds."""
+    """Means over seeds, with the interval of the seeds; margins are paired by seed."""
     found: dict[str, Any] = {}
+    hits = {way: [row["locating"][way][0] for row in rows] for way in WAYS}
     for way in WAYS:
-        found[way] = mean_over([row["locating"][way][0] for row in rows])
-    for name, value in rows[0]["choosing"].items():
+        found[way] = mean_over(hits[way])
+        if way != OWN:
+            found[f"{OWN} over {way}"] = margin(hits[way], hits[OWN])
+    rates = [row["choosing"] for row in rows]
+    for name, value in rates[0].items():
         if isinstance(value, float):
-            found[name] = mean_over([row["choosing"][name] for row in rows])
+            found[name] = mean_over([row[name] for row in rates])
+        elif name.endswith("_vs_maj"):
+            chosen = f"{name.removesuffix('_vs_maj')}@16"
+            found[name] = margin([row["maj@16"] for row in rates], [row[chosen] for row in rates])
     return found
+
+
+def margin(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    """``after - before``, with its 95 % interval where there are seeds to tell."""
+    if len(before) < 2:
+        return [round(after[0] - before[0], 4)]
+    sides = ({str(seed): value for seed, value in enumerate(side)} for side in (before, after))
+    return [round(value, 4) for value in paired_test(*sides)[:3]]
 
 
 def mean_over(values: Sequence[float]) -> list[float]:

@@ -1,9 +1,13 @@
-"""PRIME against outcomes alone, with the same problems, samples, steps and sizes: chained arithmetic.
+"""PRIME against outcomes alone, from the same warmed-up model and problems, in as many steps: chained arithmetic.
 
-For each seed configs/prime_arithmetic.yaml and configs/rloo_arithmetic.yaml, from the same warmed-up model: accuracy on
-the test problems by iteration, and their difference at the end, paired by seed. With ``--frozen`` a third run for each
-seed rewards tokens by a process reward model that was fitted to samples of the warmed-up model, in as many steps, and
-learns no more: how well either tells right responses from wrong ones, by iteration, on samples it has not seen.
+For each seed configs/prime_arithmetic.yaml and configs/rloo_arithmetic.yaml, which differ in the process reward alone:
+accuracy on the test problems by iteration, and their difference at the end, paired by seed. What is drawn is not the
+same: once the policies differ, so do the problems that are solved neither too often nor too seldom; how many samples
+each arm drew and how many problems it learnt from is told.
+
+With ``--frozen`` a third run for each seed rewards tokens by a process reward model that was fitted to samples of the
+warmed-up model, in as many steps, and learns no more: how well either tells right responses from wrong ones on samples
+it has not seen, from the second iteration on, as in the first the one that learns is still its own reference.
 
     python benchmarks/prime_study.py --seeds 0,1,2,3,4 [--frozen 0,1,2] [key=value ...]
 """
@@ -20,6 +24,7 @@ from typing import Any
 
 from common import save
 
+from selftrain import records
 from selftrain.cli import main as cli
 from selftrain.intervals import mean_interval, paired_test
 
@@ -78,7 +83,17 @@ def curves(run: Path) -> dict[str, Any]:
             for one in looks
             if one["sources"].get("prm", {}).get(name) is not None
         ]
-    return every
+    return every | drawn(run)
+
+
+def drawn(run: Path) -> dict[str, int]:
+    """Over all iterations: samples drawn, and problems whose samples were learnt from."""
+    samples = accepted = 0
+    for folder in run.glob("iteration_*"):
+        samples += sum(len(records.column(part, "id")) for part in records.parts(folder / "samples"))
+        learnt = [set(records.column(part, "problem_id")) for part in folder.glob("examples/*/*.parquet")]
+        accepted += len(set().union(*learnt))
+    return {"samples": samples, "problems learnt from": accepted}
 
 
 def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -90,12 +105,29 @@ def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         test = paired_test(by_seed[1], by_seed[0])._asdict() if len(rows) > 1 else {}
         difference = {key: float(f"{value:.4g}") for key, value in test.items()}
         found[name] = {arm: over(values) for arm, values in ends.items()} | {"difference": difference}
+    for name in ("samples", "problems learnt from"):
+        found[name] = {arm: [row[arm][name] for row in rows] for arm in ARMS}
+    compared = [row for row in rows if "frozen" in row]
     for name in TOLD:
-        online = [mean([value for _, value in row["prime"][name]]) for row in rows if "frozen" in row]
-        frozen = [mean([value for _, value in row["frozen"][name]]) for row in rows if "frozen" in row]
-        if online:
-            found[name] = {"online": over(online), "frozen": over(frozen)}
+        curves = {
+            told: [[value for number, value in row[arm][name] if number > 1] for row in compared]
+            for told, arm in (("online", "prime"), ("frozen", "frozen"))
+        }
+        if compared and all(map(all_told, curves.values())):
+            found[name] = {told: by_thirds(own) for told, own in curves.items()}
     return found
+
+
+def all_told(curves: Sequence[Sequence[float]]) -> bool:
+    """Whether every seed has a number: where nothing was right there is none."""
+    return all(map(len, curves))
+
+
+def by_thirds(curves: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Means over iterations of one curve for each seed: all of them, the first third and the last."""
+    third = max(1, len(curves[0]) // 3)
+    cuts = {"all": slice(None), "first third": slice(third), "last third": slice(-third, None)}
+    return {name: over([mean(curve[cut]) for curve in curves]) for name, cut in cuts.items()}
 
 
 def mean(values: Sequence[float]) -> float:

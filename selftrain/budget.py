@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from threading import RLock
 
 from selftrain.errors import RunError
-from selftrain.types import STATUSES, Status, Verdict
+from selftrain.types import STATUSES, UNJUDGED, Status, Verdict
 
 
 class TooManyErrors(RunError):
@@ -48,7 +48,7 @@ class ErrorBudget:
         """Count one verdict; raises as ``watch`` does."""
         with self._lock:
             self.counts[verdict.status] += 1
-            if verdict.status not in ("error", "timeout"):
+            if verdict.status not in UNJUDGED:
                 return
             self.reason = f"{verdict.verifier}: {verdict.reason}"
             if self.counts.total() >= self.after:

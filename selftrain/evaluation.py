@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.intervals import mean, mean_interval, paired_test
-from selftrain.types import FinishReason, Status
+from selftrain.types import UNJUDGED, FinishReason, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def summarise(
         row |= _at_k(groups, [k for k in ks if k > 1])
     row["n_problems"] = len(groups or by_greedy)
     row |= _rates(sampled or greedy)
-    row["errors"] = _share([*greedy, *sampled], "error", "timeout")
+    row["errors"] = _share([*greedy, *sampled], *UNJUDGED)
     if any(outcome.by == JUDGE for outcome in (*greedy, *sampled)):
         accepted = [outcome.status == "right" and outcome.by == JUDGE for outcome in (*greedy, *sampled)]
         row["by_judge"] = _round(mean(accepted))

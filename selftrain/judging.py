@@ -21,7 +21,7 @@ from selftrain import registry
 from selftrain.awaiting import at_once, settled
 from selftrain.errors import RunError
 from selftrain.nested import changed, parts
-from selftrain.types import STATUSES, Problem, Status, Verdict
+from selftrain.types import STATUSES, UNJUDGED, Problem, Status, Verdict
 
 Judgement = tuple[Status, float | None, str | None, str | None, str | None]
 """Status, value, answer, reason of a verdict, and by which part it was decided."""
@@ -232,7 +232,7 @@ def _of_verdict(verdict: Verdict) -> Judgement:
     if not all(text is None or isinstance(text, str) for text in (verdict.answer, verdict.reason, verdict.by)):
         return no_judgement("the verifier returned an answer, a reason or a part that is not a string")
     reason = None if verdict.reason is None else verdict.reason[:REASON_CHARACTERS]
-    if verdict.status in ("timeout", "error"):
+    if verdict.status in UNJUDGED:
         return verdict.status, None, verdict.answer, reason, verdict.by
     value = verdict.status == "right" if verdict.value is None else verdict.value
     return _with_value(value, verdict.status, verdict.answer, reason, verdict.by)

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 from selftrain.schema import Selection
-from selftrain.selection import Candidate
+from selftrain.selection import Candidate, cut_short
 from selftrain.types import Example
 
 Item = TypeVar("Item")
@@ -20,14 +20,15 @@ RIGHT = 0.5
 
 
 def paired(candidates: Iterable[Candidate], selection: Selection) -> Iterator[tuple[Candidate, Candidate]]:
-    """``(right, wrong)`` samples of the same problem.
+    """``(right, wrong)`` samples of the same problem; one that was cut short is never the right one.
 
     ``one_to_one``: the first with the first and so on (Yuan et al. 2024, section 4.1). ``cartesian``: each with each,
     as the code beside that paper does (Hosseini et al. 2024, "V-STaR", as well); up to ``max_per_problem``.
     """
     sides: defaultdict[str, tuple[list[Candidate], list[Candidate]]] = defaultdict(lambda: ([], []))
     for candidate in candidates:
-        sides[candidate.sample.problem_id][candidate.status != "right"].append(candidate)
+        wrong_side = candidate.status != "right" or cut_short(candidate)
+        sides[candidate.sample.problem_id][wrong_side].append(candidate)
     for right, wrong in sides.values():
         pairs = zip(right, wrong, strict=False) if selection.pairing == "one_to_one" else spread(right, wrong)
         yield from islice(pairs, selection.max_per_problem)

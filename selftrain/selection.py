@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from selftrain.schema import Selection
-from selftrain.types import Example, FinishReason, Sample, Status
+from selftrain.types import UNJUDGED, Example, FinishReason, Sample, Status
 
 ENDED: tuple[FinishReason, ...] = ("eos", "stop")
 """How a response ends that is not cut short."""
@@ -30,6 +30,10 @@ class Candidate(NamedTuple):
     """The final answer the verifier extracted; None where it names none."""
     reward: float | None
     """The total; None where it is not valid, or nothing is scored yet."""
+
+
+def cut_short(candidate: Candidate) -> bool:
+    return candidate.sample.finish_reason not in ENDED
 
 
 @dataclass
@@ -53,10 +57,10 @@ class Chooser:
     def _reason(self, candidate: Candidate) -> str:
         sample, status, reward = candidate.sample, candidate.status, candidate.reward
         rule = self.selection
-        if status in ("error", "timeout"):
+        if status in UNJUDGED:
             return f"not judged ({status})"
         # A truncated response is never taught as if it were complete.
-        if sample.finish_reason not in ENDED and rule.truncated == "out":
+        if cut_short(candidate) and rule.truncated == "out":
             return f"truncated ({sample.finish_reason})"
         if rule.verdict == "right" and status != "right":
             return status
@@ -102,15 +106,17 @@ def as_scored(sample: Sample, end_token: int) -> Example:
 
 
 def as_example(name: str, selection: Selection, candidate: Candidate, end_token: int) -> Example:
-    """A chosen candidate as what a learner is fitted to.
+    """A chosen candidate as what a learner is fitted to. One that was cut short is labelled wrong, also where it names
+    the right answer.
 
     Args:
         name: of the selection.
     """
+    value = 0.0 if cut_short(candidate) else candidate.value
     return replace(
         as_scored(candidate.sample, end_token),
         id=f"{name}/{candidate.sample.id}",
         source=name,
         weight=selection.weight,
-        label=candidate.reward if selection.label == "reward" else candidate.value,
+        label=candidate.reward if selection.label == "reward" else value,
     )

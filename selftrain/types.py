@@ -12,6 +12,8 @@ from typing import Any, Literal
 FinishReason = Literal["eos", "stop", "length", "context", "tool_limit"]
 Status = Literal["right", "wrong", "unparsed", "timeout", "error"]
 STATUSES: tuple[Status, ...] = ("right", "wrong", "unparsed", "timeout", "error")
+UNJUDGED: tuple[Status, ...] = ("error", "timeout")
+"""Those that say nothing of a response."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ def test_the_other_baselines_of_a_group() -> None:
     assert first(DrGRPO(), group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
     assert first(DrGRPO(), group) == pytest.approx([0.75 * a for a in first(RLOO(), group)])
     assert first(GRPO(), group) == pytest.approx([1.5, -0.5, -0.5, -0.5])
+    # A deviation with n in place of n - 1 is smaller, and its advantages are larger.
+    deviation = np.array([1.0, 0, 0, 0]).std(ddof=0)
+    assert [own / deviation for own in first(DrGRPO(), group)] == pytest.approx([1.732, *[-0.577] * 3], abs=1e-3)
     greedy = [Rollout(reward, np.zeros(2), greedy=0.25) for reward in (1.0, 0.0)]
     assert first(ReMax(), greedy) == pytest.approx([0.75, -0.25])
 
@@ -63,6 +66,23 @@ def test_equal_rewards_and_groups_of_one_teach_nothing(advantage: Advantage, rew
     equal = [[rollout(reward, [0.0, 0.0]) for _ in range(7)], [rollout(reward, [0.0, 0.0])]]
     for group in advantage.advantages(equal):
         assert all(own.tolist() == [0.0, 0.0] for own in group)
+
+
+@pytest.mark.parametrize("advantage", [own for own in EVERY if own != ReinforcePP()], ids=str)
+def test_they_teach_nothing_beside_a_group_that_does(advantage: Advantage) -> None:
+    """The mean over the batch is not taken off what has no part in it."""
+    mixed = [rollout(1, [0.0] * 4), rollout(0, [0.0] * 2), rollout(0, [0.0])]
+    alone, right = [rollout(1, [0.0, 0.3])], [rollout(1, [0.0, 0.0]), rollout(1, [0.0, 0.0])]
+    found = advantage.advantages([mixed, alone, right])
+    assert found[0][0].any()
+    assert [own.tolist() for group in found[1:] for own in group] == [[0.0, 0.0]] * 3
+    both = advantage.advantages([mixed]), advantage.advantages([mixed, right])
+    assert [own.tolist() for own in both[0][0]] == [own.tolist() for own in both[1][0]]
+
+
+def test_without_a_baseline_the_whole_batch_is_one() -> None:
+    found = ReinforcePP().advantages([outcomes(1, 0), outcomes(0, 0)])
+    assert [own.tolist() for group in found for own in group] == [[1.5], [-0.5], [-0.5], [-0.5]]
 
 
 @pytest.mark.parametrize("advantage", EVERY, ids=str)
@@ -128,12 +148,30 @@ def test_a_mean_over_tokens_makes_equal_sums_unequal() -> None:
 def test_prime_scales_by_the_largest_return_and_so_forgets_beta() -> None:
     assert to_go(np.array([0.5, -1.0, 2.0])).tolist() == [1.5, 1.0, 2.0]
     assert largest_return([[rollout(0, [0.5, -1.0, 2.0])]]) == 2.0
+    against_none = [rollout(0, [0.5, -1.0, 2.0]), rollout(0, [0.0])]
+    ((found, _),) = PrimeRLOO(whiten=False).advantages([against_none])
+    assert (found - np.append(found[1:], 0.0)).tolist() == pytest.approx([0.25, -0.5, 1.0])
     groups = batch()
     scaled = [[Rollout(one.outcome, 20 * one.process, one.step_ends) for one in group] for group in groups]
     plain, large = PrimeRLOO().advantages(groups), PrimeRLOO().advantages(scaled)
     for x, y in zip(plain, large, strict=True):
         for a, b in zip(x, y, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_the_weight_in_the_total_counts_after_process_rewards_are_scaled() -> None:
+    def weighed(weight: float) -> list[float]:
+        process = [np.array([0.02, 0.02]), np.array([-0.01])]
+        group = [Rollout(0.0, weight * own, unweighted=own) for own in process]
+        return first(PrimeRLOO(whiten=False), group)
+
+    assert weighed(1.0) == pytest.approx([1.5, -0.75])
+    assert weighed(0.1) == pytest.approx([0.1 * own for own in weighed(1.0)])
+
+
+def test_process_rewards_that_are_rounding_alone_are_none() -> None:
+    noise = [rollout(1, [1e-9, 1e-9]), rollout(0, [-1e-9])]
+    assert first(PrimeRLOO(whiten=False), noise) == [1.0, -1.0]
 
 
 def test_the_outcome_reaches_every_token_and_is_not_discounted() -> None:
@@ -156,7 +194,7 @@ def test_reinforce_pp_whitens_over_the_batch() -> None:
 def test_whitening_takes_no_rounding_for_a_deviation() -> None:
     """sqrt(E[x^2] - E[x]^2) of a thousand times 0.1 in fp32 is about 1e-4, not 0."""
     values = [[np.full(1000, 0.1) + 1e-9 * np.arange(1000)]]
-    assert whitened(values, 1e-3)[0][0].tolist() == [0.0] * 1000
+    assert whitened(values, 1e-3, centred=True)[0][0].tolist() == [0.0] * 1000
 
 
 def test_the_minimum_form_weighs_the_worst_step() -> None:

@@ -237,6 +237,21 @@ def test_truncated_tokens_in_the_denominator_alone(objective: Objective) -> None
     assert diluted == pytest.approx(expected * 5 / 11, rel=1e-6)
 
 
+PER_SEQUENCE = [NLL(normalise="sequences"), Reinforce(aggregate="sequence_mean"), PPOClip(aggregate="constant")]
+
+
+@pytest.mark.parametrize("objective", PER_SEQUENCE, ids=str)
+def test_responses_that_are_masked_whole_in_the_denominator(objective: Objective) -> None:
+    """The same of a mean over responses: one that carries no loss is none of them."""
+    own = examples([(3, 4), (3, 4)])
+    masked = [own[0], replace(own[1], loss_mask=(False,) * 4)]
+    found = []
+    for these in (own[:1], masked):
+        (batch,) = micro_batches(these, batching="bucketed", max_tokens=1000, pad=PAD)
+        found.append(loss(objective, batch, logits(batch)[:1].expand(len(these), -1, -1)).item())
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
 def one_by_one(rewards: Sequence[float]) -> list[float]:
     """verl's loop: without others there is nothing to take off."""
     return [r - (sum(rewards) - r) / (len(rewards) - 1) if len(rewards) > 1 else r for r in rewards]

@@ -149,6 +149,7 @@ def test_one_sample_alone_is_never_accepted_and_truncated_ones_as_asked() -> Non
     assert not within(Accept(truncated="drop"), 2, 4, 1)
 
 
+GREEDY = "learners.policy.advantage=remax grow.greedy.n=1 grow.greedy.temperature=0"
 BAD = [
     ("grow.draft.prompts=null", "grow.draft.accept: fills a batch of grow.draft.prompts"),
     ("grow.draft.accept.accuracy=[0.8,0.2]", "holds no number"),
@@ -164,7 +165,17 @@ BAD = [
     ("reward.sources.prm.reference=nowhere/at-all", "reward.sources.prm.reference: nowhere/at-all cannot be had"),
     ("grow.draft.n=1", "draw 2 at least"),
     ("grow.draft.top_k=5", "set top_k: 0"),
+    ("tasks.arithmetic.sampling.n=1", "tasks.arithmetic.sampling.n: prime_rloo compares the responses to a problem"),
+    ("reward.sources.prm.granularity=step", "reward.sources.prm.granularity: prime_rloo reads rewards of tokens"),
+    ("learners.policy.advantage=pure reward.total.verdict=1", "pure reads process rewards, and no source that counts"),
+    ("learners.policy.objective=reinforce grow.draft.top_k=5", "set top_k: 0"),
+    ("learners.policy.lora.dropout=0.1", "learners.policy.lora.dropout: ppo_clip compares the weights with themselves"),
     ("learners.policy.advantage=remax", "no step of grow is called 'greedy'"),
+    (f"{GREEDY} grow.greedy.n=2", "grow.greedy.n: learners.policy.advantage compares with one greedy response"),
+    (f"{GREEDY} grow.greedy.temperature=1", "grow.greedy.temperature: learners.policy.advantage"),
+    (f"{GREEDY} tasks.arithmetic.sampling.temperature=0.5", "tasks.arithmetic.sampling.temperature: learners.policy"),
+    (f"{GREEDY} grow.greedy.prompts=6", "grow.draft.accept: asks problems by its own verdicts"),
+    (f"{GREEDY} grow.draft.accept=null", "grow.greedy.prompts: must be that of grow.draft"),
 ]
 
 

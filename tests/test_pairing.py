@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice, product
 
 import pytest
@@ -38,6 +39,12 @@ def names(candidates: Sequence[Candidate], **options: object) -> list[tuple[str,
 def test_one_to_one_is_by_index_and_leaves_the_rest() -> None:
     assert names(group("a", "wrrwrr")) == [("a1", "a0"), ("a2", "a3")]
     assert names(group("a", "ruw")) == [("a0", "a1")]
+
+
+def test_one_that_was_cut_short_is_never_the_chosen_side() -> None:
+    right, long, wrong = group("a", "rrw")
+    long = long._replace(sample=replace(long.sample, finish_reason="length"))
+    assert names([long, right, wrong], pairing="cartesian") == [("a0", "a1"), ("a0", "a2")]
 
 
 def test_problems_with_one_kind_make_no_pair() -> None:

@@ -79,6 +79,14 @@ def test_answers_can_be_what_makes_a_duplicate() -> None:
     assert len(choose(Selection("draft", dedupe="text"), given)[0]) == 2
 
 
+def test_one_that_was_cut_short_is_labelled_wrong_whatever_it_says() -> None:
+    rule = Selection("draft", truncated="in")
+    examples, _ = choose(rule, [candidate(index=0), candidate(index=1, finish="length")])
+    assert [example.label for example in examples] == [1.0, 0.0]
+    examples, _ = choose(replace(rule, label="reward"), [candidate(finish="length", reward=0.3)])
+    assert [example.label for example in examples] == [0.3]
+
+
 def test_a_reward_at_the_threshold_is_not_above_it() -> None:
     given = [candidate(index=0, reward=0.7), candidate(index=1, reward=0.71), candidate(index=2, reward=None)]
     examples, reasons = choose(Selection("draft", reward_above=0.7), given)

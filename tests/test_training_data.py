@@ -254,13 +254,19 @@ def test_every_example_comes_once_before_any_comes_again(n: int, batch_size: int
     rng = np.random.default_rng(1)
     lengths = rng.integers(5, 60, n).tolist()
     batches = list(schedule(lengths, batch_size, steps, seed=0))
-    assert [len(batch) for batch in batches] == [batch_size] * steps
+    assert [len(batch) for batch in batches] == [min(batch_size, n)] * steps
     seen: Counter[int] = Counter(dict.fromkeys(range(n), 0))
     for batch in batches:
         seen.update(batch)
         assert max(seen.values()) - min(seen.values()) <= 1
-    if n % batch_size == 0:
-        assert all(len(set(batch)) == batch_size for batch in batches)
+    if n % batch_size == 0 or n < batch_size:
+        assert all(len(set(batch)) == len(batch) for batch in batches)
+
+
+@pytest.mark.parametrize("n", [100, 400, 512])
+def test_a_single_step_on_a_batch_that_is_not_full_counts_no_example_twice(n: int) -> None:
+    (batch,) = schedule([1] * n, 512, 1, seed=0)
+    assert sorted(batch) == list(range(n))
 
 
 def test_the_order_follows_from_the_seed_and_batches_pad_little() -> None:
@@ -277,6 +283,7 @@ def test_the_order_follows_from_the_seed_and_batches_pad_little() -> None:
 def test_epochs_to_steps() -> None:
     assert epochs_to_steps(1000, 64, 2.0) == 31
     assert epochs_to_steps(3, 64, 1.0) == 1
+    assert epochs_to_steps(3, 64, 5.0) == 5
 
 
 def test_the_learning_rate_rises_then_falls_half_a_cosine() -> None:

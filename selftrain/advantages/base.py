@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ class Rollout:
     step_ends: tuple[int, ...] = ()
     """Exclusive end of each step, as an index into the tokens."""
     greedy: float | None = None
-    """Outcome of the greedy response to the same problem, where one was drawn."""
+    """Total of the greedy response to the same problem, where one was drawn."""
+    unweighted: Vector | None = None
+    """``[L]`` process rewards before their weights in the total; None: as ``process``."""
 
     @property
     def length(self) -> int:
@@ -86,15 +89,21 @@ def to_go(rewards: Vector, gamma: float = 1.0) -> Vector:
     return out
 
 
-def whitened(values: Sequence[Sequence[Vector]], floor: float) -> list[list[Vector]]:
+def whitened(values: Sequence[Sequence[Vector]], floor: float, *, centred: bool) -> list[list[Vector]]:
     """(A - mean) / std over all tokens of the batch; zeros where the deviation is not above the floor.
 
     In two passes: sqrt(E[x^2] - E[x]^2) of nearly equal numbers is rounding noise that the division blows up.
+
+    Args:
+        centred: whether values are against a baseline of their own group. Zeros throughout a group then say that it
+            teaches nothing: they stay zeros, and have no part in mean and deviation.
     """
     import numpy as np
 
-    every = np.concatenate([own for group in values for own in group] or [np.zeros(0)])
+    counted = [not centred or any(own.any() for own in group) for group in values]
+    every = np.concatenate([own for group in compress(values, counted) for own in group] or [np.zeros(0)])
     deviation = float(every.std(ddof=1)) if len(every) > 1 else 0.0
-    if deviation <= floor:
-        return [[np.zeros_like(own) for own in group] for group in values]
-    return [[(own - every.mean()) / deviation for own in group] for group in values]
+    return [
+        [(own - every.mean()) / deviation if counts and deviation > floor else np.zeros_like(own) for own in group]
+        for group, counts in zip(values, counted, strict=True)
+    ]

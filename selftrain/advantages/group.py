@@ -51,7 +51,8 @@ class DrGRPO:
 
 @dataclass(frozen=True)
 class ReMax:
-    """r_i minus the reward of the greedy response (Li et al. 2023, equation 7)."""
+    """r_i minus the reward of the greedy response, process rewards in both (Li et al. 2023, equation 7); 0 where that
+    one could not be judged."""
 
     greedy: str = "greedy"
     """The step of Grow that draws that response: ``{n: 1, temperature: 0}``."""

@@ -45,7 +45,7 @@ class PureMinForm:
         import numpy as np
 
         earned = np.zeros(rollout.length)
-        if not rollout.step_ends:
+        if not rollout.length or not rollout.step_ends:
             return earned
         ends = np.asarray(rollout.step_ends)
         steps = np.diff(np.concatenate([[0.0], np.cumsum(rollout.process)[ends - 1]]))

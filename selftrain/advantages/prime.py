@@ -14,6 +14,10 @@ from selftrain.ranges import NotNegative, Share
 if TYPE_CHECKING:
     from selftrain.advantages.base import Vector
 
+LEAST = 1e-5
+"""Returns not above it are what fp32 log-probabilities of a response are rounded by: dividing by them makes rewards of
+noise."""
+
 
 @dataclass(frozen=True)
 class PrimeRLOO:
@@ -28,26 +32,35 @@ class PrimeRLOO:
     gamma: Share = 1.0
     """Discount of process rewards; the outcome is not discounted."""
     normalise: Literal["none", "global"] = "global"
-    """global: process rewards are divided by the largest |reward to go| of the whole batch; beta then has no effect."""
+    """global: process rewards are divided by the largest |reward to go| of the whole batch, before their weight in the
+    total counts; beta then has no effect, the weight has."""
+    least: NotNegative = LEAST
+    """Where that largest reward to go is not above it, process rewards count as 0."""
     whiten: bool = True
     """Whether advantages have mean 0 and deviation 1 over all tokens of the batch."""
     floor: NotNegative = FLOOR
     """Where the deviation over the batch is not above it, whitened advantages are 0."""
 
     def advantages(self, groups: Sequence[Group]) -> list[list[Vector]]:
-        scale = largest_return(groups) if self.normalise == "global" else 1.0
-        found = [self._group(group, scale or 1.0) for group in groups]
-        return whitened(found, self.floor) if self.whiten else found
+        factor = self._factor(groups) if self.normalise == "global" else 1.0
+        found = [self._group(group, factor) for group in groups]
+        return whitened(found, self.floor, centred=True) if self.whiten else found
 
-    def _group(self, group: Group, scale: float) -> list[Vector]:
-        process = centred([one.process / scale for one in group], self.variant)
+    def _factor(self, groups: Sequence[Group]) -> float:
+        largest = largest_return(groups)
+        return 1.0 / largest if largest > self.least else 0.0
+
+    def _group(self, group: Group, factor: float) -> list[Vector]:
+        process = centred([one.process * factor for one in group], self.variant)
         outcomes = leave_one_out([one.outcome for one in group])
         return [to_go(own, self.gamma) + outcome for own, outcome in zip(process, outcomes, strict=True)]
 
 
 def largest_return(groups: Sequence[Group]) -> float:
-    """max |sum_{s >= t} r_s| over all tokens of the batch: what the released code takes over each rank's part of it."""
-    return max((float(abs(to_go(one.process)).max()) for group in groups for one in group if one.length), default=0.0)
+    """max |sum_{s >= t} r_s| over all tokens of the batch, r before its weight in the total: what the released code
+    takes over each rank's part of it."""
+    every = (one.process if one.unweighted is None else one.unweighted for group in groups for one in group)
+    return max((float(abs(to_go(own)).max()) for own in every if len(own)), default=0.0)
 
 
 def centred(rewards: Sequence[Vector], variant: str) -> list[Vector]:

@@ -25,8 +25,10 @@ class ReinforcePP:
     """Where the deviation over the batch is not above it, all advantages are 0."""
 
     def advantages(self, groups: Sequence[Group]) -> list[list[Vector]]:
-        centred = [_centred(group) for group in groups] if self.baseline == "group" else groups
-        return whitened([[to_go(rewards(one), self.gamma) for one in group] for group in centred], self.floor)
+        centred = self.baseline == "group"
+        found = [_centred(group) for group in groups] if centred else groups
+        returns = [[to_go(rewards(one), self.gamma) for one in group] for group in found]
+        return whitened(returns, self.floor, centred=centred)
 
 
 def rewards(rollout: Rollout) -> Vector:
@@ -37,5 +39,7 @@ def rewards(rollout: Rollout) -> Vector:
 
 
 def _centred(group: Group) -> list[Rollout]:
+    if len(group) < 2:  # Nothing says whether what it earned is much.
+        return [replace(one, outcome=0.0, process=one.process * 0.0) for one in group]
     outcomes = group_centred([one.outcome for one in group])
     return [replace(one, outcome=outcome) for one, outcome in zip(group, outcomes, strict=True)]

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from selftrain.types import Status
+from selftrain.types import UNJUDGED, Status
 
 GUESSED = {
     "right": 0.04,
@@ -92,7 +92,7 @@ def kind_of(stratum: str) -> str:
 
 
 def _plain(one: Judged) -> str:
-    if one.status in ("timeout", "error"):
+    if one.status in UNJUDGED:
         return "not judged"
     return "right by the judge" if one.status == "right" and one.by_judge else one.status
 

@@ -16,6 +16,8 @@ from selftrain.checks.models import check_scored_by
 from selftrain.checks.preview import indented, marked, with_values
 from selftrain.config import ConfigError
 from selftrain.encoding import make_encoder
+from selftrain.objectives.paired import PAIRS
+from selftrain.objectives.values import VALUES
 from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.planning.values import form_of
 from selftrain.prompts import check_tokenizer
@@ -30,7 +32,7 @@ from selftrain.stages.given import (
     read_examples,
     without_ties,
 )
-from selftrain.stages.rows import PAIRS, VALUES, Entry, check_fields, read_entries
+from selftrain.stages.rows import Entry, check_fields, read_entries
 from selftrain.train_config import TrainConfig, TrainLearner, as_run
 from selftrain.types import Example
 

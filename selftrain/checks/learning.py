@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.planning.references import best_of_references, grow_references, read_reference, score_references
-from selftrain.planning.settings import objective_needs
-from selftrain.registry import nearest
+from selftrain.planning.settings import POLICY, objective_needs
+from selftrain.registry import TABLES, nearest
 from selftrain.schema import Learner, RunConfig, Selection
 
 PAIRS, VALUES = frozenset({"pairs"}), frozenset({"values"})
@@ -40,6 +41,8 @@ USELESS = {
 """Options that have no effect, by kind of selection."""
 JUDGED = frozenset({"labels", "pairs", "advantages", "values"})
 """What only judged samples have, of what objectives read."""
+PROCESS = ("prime_rloo", "pure")
+"""Advantages that are made of process rewards, the first also without any."""
 ALONE = ("reinforce_pp", "remax")
 """Advantages that a response has without others to its problem."""
 
@@ -89,20 +92,71 @@ def _check_advantage(config: RunConfig, where: str, learner: Learner, needs: fro
         raise ConfigError(f"{where}.when: advantages are made of scores; set it to after_score")
     if any(selection.history == "all" for selection in learner.examples.values()):
         raise ConfigError(f"{where}.examples: history: all has no advantages of earlier iterations; set it to this")
+    _check_process(config, where, learner.advantage.kind)
     greedy = getattr(instantiate("advantage", learner.advantage), "greedy", None)
-    if greedy is not None and greedy not in config.grow:
-        raise ConfigError(
-            f"{where}.advantage.greedy: no step of grow is called '{greedy}' ({nearest(greedy, config.grow)})"
-        )
+    if greedy is not None:
+        _check_greedy(config, where, learner, greedy)
     for selection in learner.examples.values():
         if config.grow[selection.source].kind == "search":
             raise ConfigError(
                 f"{where}.advantage: {learner.advantage.kind} compares independent responses of the policy, and those "
                 f"of a search are not; let {selection.source} be a step of kind sample"
             )
-        n = config.grow[selection.source].n
-        if n < 2 and learner.advantage.kind not in ALONE:
+        for place, n in drawn(config, selection.source, "n").items():
+            if n < 2 and learner.advantage.kind not in ALONE:
+                raise ConfigError(
+                    f"{place}: {learner.advantage.kind} compares the responses to a problem with each other; draw 2 at "
+                    "least"
+                )
+
+
+def drawn(config: RunConfig, step: str, name: str) -> dict[str, Any]:
+    """A setting of a step of Grow as every task that is learnt from has it, by the place that says so."""
+    found: dict[str, Any] = {}
+    for task, own in config.tasks.items():
+        if own.weight:
+            value, place = getattr(own.sampling, name), f"tasks.{task}.sampling.{name}"
+            found |= {f"grow.{step}.{name}": getattr(config.grow[step], name)} if value is None else {place: value}
+    return found
+
+
+def _check_process(config: RunConfig, where: str, kind: str) -> None:
+    """Advantages made of process rewards read those of tokens; what has another granularity would count as outcome."""
+    if kind not in PROCESS:
+        return
+    weighed = config.reward.total or config.reward.sources
+    found = {name: config.reward.sources[name] for name in weighed if name in config.reward.sources}
+    cut = {name: getattr(instantiate("reward", source), "granularity", None) for name, source in found.items()}
+    for name, granularity in cut.items():
+        if granularity not in (None, "token"):
+            raise ConfigError(f"reward.sources.{name}.granularity: {kind} reads rewards of tokens; set it to token")
+    gives = any(cut[name] or source.kind not in TABLES["reward"] for name, source in found.items())
+    if kind == "pure" and not gives:
+        raise ConfigError(
+            f"{where}.advantage: pure reads process rewards, and no source that counts gives any; add one of kind "
+            "implicit_prm, or choose rloo"
+        )
+
+
+def _check_greedy(config: RunConfig, where: str, learner: Learner, greedy: str) -> None:
+    """The step that draws what the others are compared with: one greedy response to each of their problems."""
+    if greedy not in config.grow:
+        raise ConfigError(
+            f"{where}.advantage.greedy: no step of grow is called '{greedy}' ({nearest(greedy, config.grow)})"
+        )
+    own = config.grow[greedy]
+    for name, wanted in (("kind", "sample"), ("model", POLICY)):
+        if getattr(own, name) != wanted:
+            raise ConfigError(f"grow.{greedy}.{name}: is the policy's greedy response; set it to {wanted}")
+    for name, value in (("n", 1), ("temperature", 0.0)):
+        if place := next((place for place, is_ in drawn(config, greedy, name).items() if is_ != value), None):
+            raise ConfigError(f"{place}: {where}.advantage compares with one greedy response; set it to {value:g}")
+    for source in dict.fromkeys(selection.source for selection in learner.examples.values()):
+        step = config.grow[source]
+        if step.accept or own.accept:
             raise ConfigError(
-                f"grow.{selection.source}.n: {learner.advantage.kind} compares the responses to a problem with each "
-                "other; draw 2 at least"
+                f"grow.{source if step.accept else greedy}.accept: asks problems by its own verdicts, so that no "
+                f"greedy response need be there to compare with; remove it, or choose another {where}.advantage"
             )
+        if step.prompts != own.prompts:
+            raise ConfigError(f"grow.{greedy}.prompts: must be that of grow.{source}, whose problems it answers")

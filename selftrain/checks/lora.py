@@ -8,6 +8,7 @@ from typing import Any
 
 from selftrain.config import ConfigError
 from selftrain.models import adapters
+from selftrain.planning.settings import objective_needs
 from selftrain.schema import Lora, RunConfig
 
 
@@ -22,6 +23,12 @@ def check_lora(config: RunConfig, model_config: Callable[[], Any]) -> None:
         )
     if not wanted:
         return
+    for name, learner in config.learners.items():
+        if learner.lora and learner.lora.dropout and "old" in objective_needs(learner.objective):
+            raise ConfigError(
+                f"learners.{name}.lora.dropout: {learner.objective.kind} compares the weights with themselves, and "
+                "dropout makes every ratio noise; set it to 0"
+            )
     layers = adapters.linear_layers(adapters.skeleton(model_config()))
     for place, lora in wanted.items():
         try:

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from selftrain.types import STATUSES, Status, Verdict
+from selftrain.types import STATUSES, UNJUDGED, Status, Verdict
 
 SHOWN = 5
 """Reasons that are shown of what could not be judged, and rows of those two verifiers disagree about."""
@@ -33,7 +33,7 @@ class Count:
     def add(self, identifier: Any, verdict: Verdict) -> None:
         self.statuses[verdict.status] += 1
         self.value += verdict.value or 0.0
-        if verdict.status in ("error", "timeout"):
+        if verdict.status in UNJUDGED:
             why = verdict.status, _short(verdict.reason)
             if why in self.first or len(self.first) < SHOWN:
                 self.first.setdefault(why, identifier)
@@ -92,7 +92,7 @@ class Agreement:
 
 
 def kind(verdict: Verdict) -> str:
-    if verdict.status in ("error", "timeout"):
+    if verdict.status in UNJUDGED:
         return "not judged"
     return "right" if verdict.status == "right" else "not right"
 

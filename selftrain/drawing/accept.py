@@ -15,10 +15,7 @@ from selftrain.drawing.allocate import problems_of
 from selftrain.schema import Accept, Grow
 from selftrain.selection import ENDED
 from selftrain.session import Session
-from selftrain.types import Problem
-
-UNSURE = ("error", "timeout")
-"""Verdicts that say nothing of a problem."""
+from selftrain.types import UNJUDGED, Problem
 
 
 def rounds(session: Session, iteration: int, step: Grow) -> list[list[Problem]]:
@@ -61,7 +58,7 @@ def tallies(session: Session, iteration: int, name: str) -> tuple[Counter[str], 
     for part in records.parts(folder / "samples", f"{name}-"):
         problems, reasons = records.columns(part, "problem_id", "finish_reason")
         statuses = records.column(folder / "verdicts" / part.name, "status")
-        judged.update(problem for problem, status in zip(problems, statuses, strict=True) if status not in UNSURE)
+        judged.update(problem for problem, status in zip(problems, statuses, strict=True) if status not in UNJUDGED)
         right.update(problem for problem, status in zip(problems, statuses, strict=True) if status == "right")
         cut.update(problem for problem, reason in zip(problems, reasons, strict=True) if reason not in ENDED)
     return right, judged, cut

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from selftrain.intervals import mean
-from selftrain.types import Status
+from selftrain.types import UNJUDGED, Status
 
 Values = dict[str, float | None]
 """Monitors by name; None where there is nothing to measure."""
 
-UNJUDGED: tuple[Status, ...] = ("error", "timeout")
 LOOPING = 0.5
 """Share of repeated n-grams above which a response counts as one that repeats itself."""
 LARGEST = 700.0

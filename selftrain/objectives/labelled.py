@@ -80,5 +80,5 @@ class KTO:
         assert terms.labels is not None
         ratios, z = terms.sums(log_ratios(terms)), totals.divergence
         losses = kto_loss(ratios, terms.labels, self.beta, z, self.desirable, self.undesirable)
-        found = over_sequences(terms, totals, losses, self.beta * (ratios - z))
+        found = over_sequences(terms, totals, losses, self.beta * ratios)
         return Loss(found.value, {**found.measures, "divergence": Mean(z, 1.0)})

@@ -60,6 +60,7 @@ class Totals:
     tokens: int
     """Tokens that carry loss."""
     sequences: int
+    """Sequences with such a token."""
     pairs: int = 0
     divergence: float = 0.0
     """KTO's z: the mean log-ratio of responses to prompts they do not answer, at least 0."""

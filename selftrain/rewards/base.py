@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from selftrain.errors import RunError
 from selftrain.types import Sample, Score, Verdict
 
 if TYPE_CHECKING:
@@ -58,3 +60,28 @@ class RewardSource(Protocol):
 
     def scores(self, judged: Sequence[Judged], source: str, models: Models) -> Iterator[Score]:
         """One score for each, in order, under this name; invalid where there is no number to be had."""
+
+
+def asked(source: RewardSource, name: str, judged: Sequence[Judged], models: Models, where: str) -> list[Score]:
+    """What a source gives, looked through.
+
+    Args:
+        where: the sources' place in the config.
+
+    Raises:
+        RunError: it gave another number of scores than there are samples, or no number where it says it does.
+    """
+    scores = list(source.scores(judged, name, models))
+    if [score.sample_id for score in scores] != [one.sample_id for one in judged]:
+        raise RunError(
+            f"{where}.{name} gave {len(scores)} scores for {len(judged)} samples, or in another order; mend its "
+            "scores() and run the same command again"
+        )
+    for score in scores:
+        numbers = (score.reward, *(score.step_rewards or ()), *(score.token_rewards or ()))
+        if score.valid and (wrong := [own for own in numbers if own is None or not math.isfinite(own)]):
+            raise RunError(
+                f"{where}.{name} gave sample {score.sample_id} the reward {wrong[0]}; a source says valid=False where "
+                "it has none: mend that and run the same command again"
+            )
+    return scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from selftrain.rewards.base import Judged, Models
-from selftrain.types import Score, Verdict
+from selftrain.types import UNJUDGED, Score, Verdict
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Outcome:
         return (self._score(one.sample_id, one.verdict, source) for one in judged)
 
     def _score(self, sample_id: str, verdict: Verdict, source: str) -> Score:
-        if verdict.status in ("error", "timeout"):
+        if verdict.status in UNJUDGED:
             return Score(sample_id, source, valid=False)
         value = verdict.value or 0.0
         return Score(sample_id, source, valid=True, reward=self.wrong + value * (self.right - self.wrong))

@@ -41,7 +41,7 @@ class Optim:
     clip: NotNegative = 1.0
     """Largest gradient norm; 0 switches clipping off."""
     batch_size: Count = 64
-    """Examples per optimizer step."""
+    """Examples per optimizer step; all of them, once, where there are fewer."""
     steps: Count | None = None
     epochs: Positive = 1.0
     """Used where ``steps`` is not given."""

@@ -45,10 +45,13 @@ def token_advantages(session: Session, iteration: int, learner: str) -> Advantag
     advantage: Advantage = instantiate("advantage", chosen.advantage)
     greedy = _greedy_outcomes(session, iteration, getattr(advantage, "greedy", None))
     groups: defaultdict[tuple[str, str], list[tuple[str, Rollout]]] = defaultdict(list)
+    empty = 0
     for step in dict.fromkeys(selection.source for selection in chosen.examples.values()):
         for sample, rollout in _rollouts(session, iteration, step):
-            found = replace(rollout, greedy=greedy.get(sample.problem_id))
-            groups[step, sample.problem_id].append((sample.id, found))
+            empty += not sample.response_ids
+            if rollout is not None:
+                found = replace(rollout, greedy=greedy.get(sample.problem_id))
+                groups[step, sample.problem_id].append((sample.id, found))
     every = [[rollout for _, rollout in group] for group in groups.values()]
     made = advantage.advantages(every)
     return Advantages(
@@ -58,7 +61,7 @@ def token_advantages(session: Session, iteration: int, learner: str) -> Advantag
             for (name, _), own in zip(group, values, strict=True)
         },
         sum(not any(own.any() for own in values) for values in made),
-        sum(not one.length for group in every for one in group),
+        empty,
     )
 
 
@@ -79,16 +82,16 @@ def with_advantages(examples: Iterable[Example], advantages: Advantages) -> Iter
         )
 
 
-def _rollouts(session: Session, iteration: int, step: str) -> Iterator[tuple[Sample, Rollout]]:
-    """The samples of a step whose rewards are all valid."""
+def _rollouts(session: Session, iteration: int, step: str) -> Iterator[tuple[Sample, Rollout | None]]:
+    """The samples of a step that are learnt from; None where one of its rewards is not valid."""
     folder = session.run.iteration(iteration)
     weights, learnt = total_weights(session), accepted(session, iteration, step)
     for part in records.parts(folder / "samples", f"{step}-"):
         chosen = of_problems(part, learnt)
         scores = _weighed(folder, part, chosen, weights)
         for sample, own in zip(records.rows(part, Sample, chosen), scores, strict=True):
-            if all(score.valid for score in own):
-                yield sample, rollout_of(len(sample.response_ids), own, weights)
+            valid = all(score.valid for score in own)
+            yield sample, rollout_of(len(sample.response_ids), own, weights) if valid else None
 
 
 def _weighed(
@@ -109,21 +112,24 @@ def rollout_of(length: int, scores: Sequence[Score], weights: Mapping[str, float
     so that sums stay what they are."""
     import numpy as np
 
-    outcome, process = 0.0, np.zeros(length)
+    outcome, process, unweighted = 0.0, np.zeros(length), np.zeros(length)
     ends: tuple[int, ...] = ()
     for score in scores:
         if score.token_rewards is None:
             outcome += weights[score.source] * (score.reward or 0.0)
             continue
-        own = np.asarray(score.token_rewards)
-        process += weights[score.source] * own[:length]
-        process[-1:] += weights[score.source] * own[length:].sum()
-        ends = tuple(min(end, length) for end in score.step_ends or ())
-    return Rollout(outcome, process, ends)
+        given = np.asarray(score.token_rewards)
+        own = given[:length].copy()
+        own[-1:] += given[length:].sum()
+        unweighted += own
+        process += weights[score.source] * own
+        ends = tuple(dict.fromkeys(min(end, length) for end in score.step_ends or () if min(end, length)))
+    return Rollout(outcome, process, ends, unweighted=unweighted)
 
 
 def _greedy_outcomes(session: Session, iteration: int, step: str | None) -> dict[str, float]:
     """The greedy response's outcome by problem, for advantages that name a step."""
     if step is None:
         return {}
-    return {sample.problem_id: rollout.outcome for sample, rollout in _rollouts(session, iteration, step)}
+    found = ((sample.problem_id, rollout) for sample, rollout in _rollouts(session, iteration, step))
+    return {problem: rollout.total for problem, rollout in found if rollout is not None}

@@ -3,7 +3,6 @@ by them comes to."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,12 +12,11 @@ from selftrain import records
 from selftrain.best_of import best_of_n, curve_sizes, weighted_best_of_n
 from selftrain.config import instantiate
 from selftrain.digests import value_digest
-from selftrain.errors import RunError
 from selftrain.evaluation import Outcome, by_problem, majority_at_k, named, tested
 from selftrain.intervals import mean
 from selftrain.planning import fingerprints
 from selftrain.planning.references import source_models
-from selftrain.rewards.base import Judged
+from selftrain.rewards.base import Judged, asked
 from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.types import Sample, Score, Verdict
@@ -143,19 +141,7 @@ def _verdict(status: Any, value: Any, answer: Any, reason: Any, verifier: Any, b
 
 def _scored(session: Session, name: str, judged: Sequence[Judged], models: RunModels) -> list[Score]:
     source = instantiate("reward", session.config.evaluate.best_of[name])
-    scores: list[Score] = list(source.scores(judged, name, models))
-    if [score.sample_id for score in scores] != [one.sample_id for one in judged]:
-        raise RunError(
-            f"evaluate.best_of.{name} gave {len(scores)} scores for {len(judged)} samples, or in another order; mend "
-            "its scores() and run the same command again"
-        )
-    for score in scores:
-        if score.valid and (score.reward is None or not math.isfinite(score.reward)):
-            raise RunError(
-                f"evaluate.best_of.{name} gave sample {score.sample_id} the reward {score.reward}; a source says "
-                "valid=False where it has none: mend that and run the same command again"
-            )
-    return scores
+    return asked(source, name, judged, models, "evaluate.best_of")
 
 
 def _rewards(path: Path, scores: Path, step: str) -> dict[tuple[str, int], float | None]:

@@ -45,21 +45,21 @@ def with_reference(
 
 
 def sampled_at(session: Session, learner: str) -> float:
-    """The temperature of the samples an objective with ratios is fitted to; 1 for any other objective."""
+    """The temperature of the samples a policy gradient is fitted to; 1 for any other objective."""
     chosen = session.config.learners[learner]
-    if "old" not in objective_needs(chosen.objective):
+    if "advantages" not in objective_needs(chosen.objective):
         return 1.0
     return next(iter({sampling.temperature for sampling in drawn_with(session, learner)}), 1.0)
 
 
 def check_drawn(session: Session) -> None:
-    """Raises ConfigError where the samples of a learner that takes ratios come from a distribution whose
-    log-probabilities nobody can compute."""
+    """Raises ConfigError where the samples of a policy gradient come from a distribution whose log-probabilities nobody
+    can compute."""
     for name, learner in session.config.learners.items():
-        if "old" not in objective_needs(learner.objective):
+        if "advantages" not in objective_needs(learner.objective):
             continue
         every = drawn_with(session, name)
-        where = f"learners.{name}.objective: {learner.objective.kind} compares with the distribution sampled from"
+        where = f"learners.{name}.objective: {learner.objective.kind} is a gradient of the distribution sampled from"
         if any(sampling.top_k or sampling.top_p < 1.0 for sampling in every):
             raise ConfigError(f"{where}; set top_k: 0 and top_p: 1 where its samples are drawn")
         if len({sampling.temperature for sampling in every}) > 1 or any(not s.temperature for s in every):

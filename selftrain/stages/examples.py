@@ -41,8 +41,8 @@ def select(session: Session, iteration: int, learner: str) -> Counter[str]:
         advantages = token_advantages(session, iteration, learner)
         for name in session.config.learners[learner].examples:
             examples, reasons = chosen_examples(session, iteration, learner, name)
-            if advantages is not None:
-                examples = with_advantages(examples, advantages)
+            if advantages is not None and reasons is not None:
+                examples = used(with_advantages(examples, advantages), reasons, "no valid reward")
             else:  # What was recorded at sampling has no one to read it, and may lack an end token that was added.
                 examples = (replace(example, old_logprobs=None) for example in examples)
             kept = records.write_parts(target, name, Example, examples, EXAMPLES_PER_PART)

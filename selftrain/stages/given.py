@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from selftrain import records
 from selftrain.config import ConfigError
 from selftrain.encoding import Encoder
+from selftrain.objectives.labelled import LABELS
+from selftrain.objectives.paired import PAIRS
+from selftrain.objectives.values import VALUES
 from selftrain.rewards.steps import step_targets
 from selftrain.session import Session
 from selftrain.stages.replay import check_closed
-from selftrain.stages.rows import LABELS, PAIRS, VALUES, Entry
+from selftrain.stages.rows import Entry
 from selftrain.types import Example
 
 if TYPE_CHECKING:

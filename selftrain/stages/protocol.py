@@ -24,7 +24,7 @@ from selftrain.planning.problems import whole_task
 from selftrain.sampling.base import Request
 from selftrain.schema import Component
 from selftrain.session import Session, verifier_spec
-from selftrain.types import Problem, Sample, Verdict
+from selftrain.types import UNJUDGED, Problem, Sample, Verdict
 from selftrain.verification import VerifierPool
 
 GRADED = "selftrain.protocols.base:Graded"
@@ -98,7 +98,7 @@ def protocol_rows(session: Session, iteration: int, splits: Splits) -> list[dict
             estimate = mean_interval([score[name] for score in scores])
             row |= {f"{name}{end}": round(value, 6) for end, value in zip(("", "_low", "_high"), estimate, strict=True)}
         row |= {"n_problems": len(scores), "truncated": _share(path, "finish_reason", "length", "context")}
-        rows.append({**row, "errors": _share(path, "status", "error", "timeout")})
+        rows.append({**row, "errors": _share(path, "status", *UNJUDGED)})
     return rows
 
 
@@ -155,7 +155,7 @@ def _spec(session: Session, task: str) -> VerifierSpec:
 
 def _scores(verdict: Verdict, metrics: Sequence[str]) -> str:
     """The scores as JSON; what could not be graded is not right by any."""
-    if verdict.status in ("error", "timeout"):
+    if verdict.status in UNJUDGED:
         return json.dumps(dict.fromkeys(metrics, 0.0))
     return str(verdict.reason)
 

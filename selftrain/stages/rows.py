@@ -14,6 +14,9 @@ from typing import Any
 
 from selftrain.config import ConfigError
 from selftrain.labelling.files import read_labelled
+from selftrain.objectives.labelled import LABELS
+from selftrain.objectives.paired import PAIRS
+from selftrain.objectives.values import VALUES
 from selftrain.registry import nearest
 from selftrain.stages.replay import Row, turns_of
 from selftrain.tasks.jsonl import missing_field, read_records
@@ -22,8 +25,6 @@ from selftrain.types import Message
 ROLES = ("messages", "prompt", "response", "label", "chosen", "rejected", "steps", "labels")
 ALSO = {"response": "completion"}
 """What TRL calls a field where ours is not there."""
-LABELS, PAIRS = "labels", "pairs"
-VALUES = "values"
 
 Turns = tuple[Message, ...]
 Said = tuple[Turns, str]

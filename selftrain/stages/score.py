@@ -10,9 +10,8 @@ from pathlib import Path
 from selftrain import records
 from selftrain.config import instantiate
 from selftrain.drawing.accept import accepted
-from selftrain.errors import RunError
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
-from selftrain.rewards.base import Judged, Models, RewardSource
+from selftrain.rewards.base import Judged, Models, RewardSource, asked
 from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
@@ -91,13 +90,10 @@ def scored(
         seen: which samples the sources are asked about, None for all; the others' scores are not valid.
 
     Raises:
-        RunError: a source gave another number of scores than there are samples.
+        RunError: a source gave another number of scores than there are samples, or one that is no number.
     """
-    asked = judged if seen is None else [one for one, is_seen in zip(judged, seen, strict=True) if is_seen]
-    columns = [list(source.scores(asked, name, models)) for name, source in sources.items()]
-    for name, column in zip(sources, columns, strict=True):
-        if len(column) != len(asked):
-            raise RunError(f"reward.sources.{name} gave {len(column)} scores for {len(asked)} samples")
+    learnt = judged if seen is None else [one for one, is_seen in zip(judged, seen, strict=True) if is_seen]
+    columns = [asked(source, name, learnt, models, "reward.sources") for name, source in sources.items()]
     rows = zip(*columns, strict=True)
     found: list[Score] = []
     for place, one in enumerate(judged):

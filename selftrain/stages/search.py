@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from selftrain.config import instantiate
-from selftrain.drawing.accept import UNSURE
 from selftrain.drawing.parts import planned
 from selftrain.drawing.proposing import Proposer
 from selftrain.drawing.sampled import Advance
@@ -27,7 +26,7 @@ from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
 from selftrain.stages.trees import Forest, answers, write_part
 from selftrain.stages.watch import Judging
-from selftrain.types import Problem, Verdict
+from selftrain.types import UNJUDGED, Problem, Verdict
 
 SAMPLES = 8
 """What a tree counts as where problems are cut into parts of ``run.part_size`` samples."""
@@ -127,7 +126,7 @@ def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
 
 def credit(verdict: Verdict) -> float | None:
     """What a search is told of a response; None where it could not be judged."""
-    if verdict.status in UNSURE:
+    if verdict.status in UNJUDGED:
         return None
     return float(verdict.status == "right") if verdict.value is None else verdict.value
 

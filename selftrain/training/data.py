@@ -50,7 +50,7 @@ def totals(batches: Sequence[MicroBatch], divergence: float = 0.0) -> Totals:
     pairs = sum(len(batch.terms.pairs) for batch in batches if batch.terms.pairs is not None)
     return Totals(
         sum(len(batch.positions.targets) for batch in batches),
-        sum(len(batch.examples) for batch in batches),
+        sum(len(batch.terms.sequences.unique()) for batch in batches),
         pairs,
         divergence,
         sum(len(batch.value_positions) for batch in batches),

@@ -14,13 +14,17 @@ POOL = 64
 def schedule(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:
     """Indices of the examples of each step; every example comes once before any comes again.
 
-    Within a pool of steps examples are sorted by length, so that a step pads little; the steps of a pool come in
-    random order, so that lengths do not drift. A pool never reaches into the next epoch.
+    Where there are fewer than ``batch_size`` a step is a whole epoch, in which none counts twice. Within a pool of
+    steps examples are sorted by length, so that a step pads little; the steps of a pool come in random order, so that
+    lengths do not drift. A pool never reaches into the next epoch; a step between two epochs holds the last of the one
+    and the first of the next, some of which may be the same.
     """
     return islice(_steps(lengths, batch_size, np.random.default_rng(seed)), steps)
 
 
 def _steps(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    while len(lengths) < batch_size:
+        yield rng.permutation(len(lengths)).tolist()
     rest: list[int] = []
     while True:
         epoch = rng.permutation(len(lengths)).tolist()
@@ -38,4 +42,4 @@ def _steps(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) ->
 
 
 def epochs_to_steps(examples: int, batch_size: int, epochs: float) -> int:
-    return max(1, round(examples * epochs / batch_size))
+    return max(1, round(examples * epochs / min(batch_size, examples)))
