@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from searching import BUDGET, STRATEGIES, World, fitted, search, target
 
+from selftrain.registry import build
 from selftrain.search.asks import Budget, Functions, Proposal, State, Step, Wanted
 from selftrain.search.choose import choose
 from selftrain.search.driver import advance
@@ -83,6 +84,26 @@ def test_what_an_ask_did_not_use_is_spent_on_others(name: str) -> None:
     tree = search(STRATEGIES[name], World(depth=8).functions(), budget=replace(BUDGET, tokens=200))
     assert 200 - 2 * BUDGET.step_tokens <= tree.spent.tokens <= 200
     assert tree.ended == "tokens"
+
+
+@pytest.mark.parametrize(
+    "name, options, asked", [("best_of_n", {"n": 16}, 16), ("monte_carlo", {"n": 4, "completions": 5}, 4 + 5 * 4 * 3)]
+)
+def test_what_did_not_fit_beside_the_rest_is_asked_for_later(name: str, options: dict[str, int], asked: int) -> None:
+    """Of 200 tokens for each response next to nothing is used: all are drawn in the end, each by a seed of its own."""
+    world = World()
+    budget = replace(BUDGET, tokens=900, response_tokens=200)
+    tree = search(build("search", name, options), world.functions(value=None), budget=budget)
+    assert tree.ended == "done" and not tree.starved and tree.spent.tokens <= 900
+    seeds = [seed for call in world.proposed for one in call for seed in one.seeds]
+    assert tree.spent.proposals == len(seeds) == len({*seeds}) == asked
+    assert len(world.proposed[0]) == 1 and world.proposed[0][0].n == 4
+
+
+def test_a_tree_has_the_budget_of_its_problem() -> None:
+    budgets = {"short": replace(BUDGET, depth=2), "long": BUDGET}
+    done = advance(["short", "long"], STRATEGIES["beam"], World().functions(), budget=budgets.__getitem__)
+    assert {tree.problem: max(node.depth for node in tree.nodes) for tree in done} == {"short": 2, "long": 4}
 
 
 def test_values_are_counted_by_the_tokens_that_were_not_read_before() -> None:
@@ -166,7 +187,7 @@ def test_a_policy_that_proposes_nothing_of_use_ends_the_search(name: str) -> Non
 
     tree = search(STRATEGIES[name], World().functions(propose=propose))
     assert len(tree.nodes) == 1 and tree.dropped["empty"] > 0
-    assert tree.root.reason in {"stuck", None}
+    assert tree.root.reason == (None if name in WHOLE else "stuck")
     assert choose(tree) is None
 
 

@@ -23,6 +23,7 @@ class MonteCarlo:
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    whole: ClassVar[bool] = True
 
     n: Count = 8
     completions: Count = 8

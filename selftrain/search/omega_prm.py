@@ -29,6 +29,7 @@ class OmegaPRM:
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    whole: ClassVar[bool] = True
 
     n: Count = 8
     completions: Count = 8
