@@ -61,7 +61,20 @@ def _check_step(config: RunConfig, name: str, step: Grow) -> None:
             f"{where}.budget.tokens: {own.tokens} hold no step of budget.step_tokens={own.step_tokens}; raise it, or "
             "lower step_tokens"
         )
+    _check_whole(config, where, step)
     _check_value(config, name, step)
+
+
+def _check_whole(config: RunConfig, where: str, step: Grow) -> None:
+    """A budget that no whole response fits into draws nothing."""
+    if step.budget.tokens is None or not getattr(instantiate("search", step.strategy), "whole", False):
+        return
+    longest = max(task.sampling.max_tokens or step.max_tokens for task in config.tasks.values())
+    if step.budget.tokens < longest:
+        raise ConfigError(
+            f"{where}.budget.tokens: {step.budget.tokens} hold no whole response of max_tokens={longest}, and "
+            f"{step.strategy.kind} draws such; raise it, or lower max_tokens"
+        )
 
 
 def _check_value(config: RunConfig, name: str, step: Grow) -> None:

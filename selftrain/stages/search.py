@@ -7,7 +7,7 @@ from its beginning and ends the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,8 @@ from selftrain.stages.watch import Judging
 from selftrain.types import Problem, Verdict
 
 SAMPLES = 8
-"""What a tree counts as where problems are cut into parts of ``run.part_size`` samples."""
+"""What a tree counts as where problems are cut into parts of ``run.part_size`` samples; a part holds ``lanes`` trees at
+least. Trees of two parts never grow together: who shares a forward pass must not depend on what a kill left undone."""
 FEW = 16
 """Steps that are drawn before it is said that none of them ended as steps do."""
 
@@ -45,7 +46,7 @@ def search_parts(forest: Forest, judging: Judging) -> Iterator[Advance]:
     """
     session, folder = forest.session, forest.session.run.iteration(forest.iteration)
     stem = folder / "samples" / forest.step
-    size = max(1, session.config.run.part_size // SAMPLES)
+    size = max(session.config.grow[forest.step].lanes, session.config.run.part_size // SAMPLES)
     groups = planned(stem.with_name(f"{stem.name}.plan.json"), forest.work, size, forest.stage.label)
     paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
     for path, group in zip(paths, groups, strict=True):
@@ -74,7 +75,7 @@ def _search_part(
         asked,
         instantiate("search", chosen.strategy),
         functions(forest, proposer, guided, asked),
-        budget=budget(chosen, asked.values()),
+        budget=lambda problem: budget(chosen, asked[problem].settings.max_tokens),
         lanes=chosen.lanes,
         seed=derive(session.config.run.seed, forest.iteration, forest.step),
     ):
@@ -132,9 +133,9 @@ def credit(verdict: Verdict) -> float | None:
     return float(verdict.status == "right") if verdict.value is None else verdict.value
 
 
-def budget(step: Grow, asked: Iterable[Request]) -> Budget:
-    """Of each tree; a response is as long as the task with the longest allows, and in the others as they do."""
-    own, longest = step.budget, max(request.settings.max_tokens for request in asked)
+def budget(step: Grow, longest: int) -> Budget:
+    """Of a tree whose responses have ``longest`` tokens at most."""
+    own = step.budget
     return Budget(
         tokens=own.tokens,
         proposals=own.proposals,
