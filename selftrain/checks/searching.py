@@ -12,6 +12,7 @@ from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_marks
 from selftrain.registry import TABLES, nearest
 from selftrain.schema import Grow, RunConfig, Selection
+from selftrain.search.choose import way
 from selftrain.session import Session
 from selftrain.stages.guide import IMPLICIT, VALUE_HEAD
 from selftrain.types import Problem
@@ -86,7 +87,10 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
                 f"{where}: {kind} asks what a path is worth; name a value model, such as learner:value or its path, or "
                 "a reward source, such as reward:value"
             )
+        _check_chosen(where, step)
         return
+    if "value" in getattr(instantiate("search", step.strategy), "ignores", ()):
+        raise ConfigError(f"{where}: {kind}, set as it is, asks nobody what a path is worth; remove it")
     if step.value.startswith(REWARD):
         source, sources = value_source(config, step), config.reward.sources
         if source is None:
@@ -104,6 +108,19 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
                 f"{place}: '{text}' is no value model: its objective fits no values; name a learner whose does, such "
                 f"as mse ({nearest('', valued(config))})"
             )
+
+
+def _check_chosen(where: str, step: Grow) -> None:
+    """The one response that is kept, where nobody values any."""
+    strategy = instantiate("search", step.strategy)
+    how = way(strategy)
+    # What whole responses are drawn for leaves no statistics on their ends either.
+    by_values = how == "weighted_vote" or (how == "value" and getattr(strategy, "whole", False))
+    if step.keep == "chosen" and by_values:
+        raise ConfigError(
+            f"{where}: keep: chosen takes the response by values ({how}), and nobody gives any; name who does, or set "
+            "strategy.choose to vote"
+        )
 
 
 def _by_likelihood(config: RunConfig, step: Grow) -> bool:

@@ -214,4 +214,4 @@ class Lane:
         self._errands, self.over = [], True
         if self.tree.ended is None or why == "enough":
             self.tree.ended = why
-        self.tree.warnings += self._tally.warnings(self.tree)
+        self.tree.warnings += self._tally.warnings()

@@ -24,6 +24,7 @@ class MonteCarlo:
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
     whole: ClassVar[bool] = True
+    ignores: ClassVar[frozenset[str]] = frozenset({"value"})
 
     n: Count = 8
     completions: Count = 8

@@ -20,12 +20,13 @@ from selftrain.errors import RunError, failing_as_run_error
 from selftrain.sampling.base import Request
 from selftrain.schema import Grow
 from selftrain.search.asks import Budget, Functions, State
-from selftrain.search.choose import How, choose
+from selftrain.search.choose import choose, way
 from selftrain.search.driver import advance
 from selftrain.search.tree import Tree
+from selftrain.search.whole import BestOfN
 from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
-from selftrain.stages.trees import Forest, answers, write_part
+from selftrain.stages.trees import Forest, Reading, answers, write_part
 from selftrain.stages.watch import Judging
 from selftrain.types import Problem, Verdict
 
@@ -71,6 +72,7 @@ def _search_part(
     engine = session.sampler(forest.writer.sampler, forest.writer.checkpoint)
     proposer = Proposer(engine, session.tokenizer, asked, chosen.separator)
     trees: dict[str, Tree] = {}
+    before = 0 if guided is None else guided.tokens_read
     for tree in advance(
         asked,
         instantiate("search", chosen.strategy),
@@ -87,8 +89,9 @@ def _search_part(
         if guided is not None:
             guided.forget(asked[tree.problem])
         yield Advance(tokens=tree.spent.policy_tokens, samples=1)
-    check_separated(forest.step, chosen.separator, proposer)
-    write_part(forest, asked, [trees[name] for name in sorted(trees)], path)
+    check_separated(forest.step, chosen, proposer)
+    reading = Reading() if guided is None else Reading(guided.tokens_read - before, guided.whole)
+    write_part(forest, asked, [trees[name] for name in sorted(trees)], reading, path)
     yield Advance(part=path)
 
 
@@ -120,10 +123,12 @@ def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
     """The response that the strategy chooses, where only that becomes a sample."""
     chosen, ends = forest.session.config.grow[forest.step], tree.ends()
     if chosen.keep == "chosen" and ends:
-        how: How = getattr(instantiate("search", chosen.strategy), "choose", "value")
-        told = verdicts(forest, [(problem, end.response) for end in ends]) if how != "value" else []
-        known = {end.id: verdict.answer for end, verdict in zip(ends, told, strict=False)}
-        tree.found = choose(tree, how, known)
+        how = way(instantiate("search", chosen.strategy))
+        if how == "value":
+            tree.found = choose(tree)
+            return
+        told = verdicts(forest, [(problem, end.response) for end in ends])
+        tree.found = choose(tree, how, {end.id: verdict.answer for end, verdict in zip(ends, told, strict=True)})
 
 
 def credit(verdict: Verdict) -> float | None:
@@ -146,10 +151,11 @@ def budget(step: Grow, longest: int) -> Budget:
     )
 
 
-def check_separated(step: str, separator: str, proposer: Proposer) -> None:
-    """Raises RunError where steps were drawn and nothing ended as they should."""
-    if proposer.steps >= FEW and not proposer.separated:
+def check_separated(step: str, chosen: Grow, proposer: Proposer) -> None:
+    """Raises RunError where steps were drawn and nothing ended as they should; best-of-n does without steps."""
+    stepwise = not isinstance(instantiate("search", chosen.strategy), BestOfN)
+    if stepwise and proposer.steps >= FEW and not proposer.separated:
         raise RunError(
-            f"grow.{step}.separator: none of {proposer.steps} steps ended with {separator!r}, so trees have no steps; "
-            "set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
+            f"grow.{step}.separator: none of {proposer.steps} steps ended with {chosen.separator!r}, so trees have no "
+            "steps; set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
         )
