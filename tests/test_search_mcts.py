@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from searching import BUDGET, World, search
+from searching import BUDGET, World, search, target
 
 from selftrain.registry import build
 from selftrain.search.asks import Functions, Proposal, State, Step, Wanted
@@ -266,6 +266,23 @@ def test_uct_by_hand() -> None:
     script.given.clear()
     assert search(UCT(rollouts=9, branch=2, guided=True), script.functions()).ended == "exhausted"
     assert [node(tree, text).right for text in ("a a1!", "a a2!")] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("leaves", [1, 4])
+def test_uct_goes_where_the_rewards_are(leaves: int) -> None:
+    """Of 81 responses 16 are looked at; the more of one is right the larger its reward, or the smaller."""
+
+    def share(state: State) -> float:
+        return sum(a == b for a, b in zip(state.text[::3], target(state.problem, 4)[::3], strict=True)) / 4
+
+    towards = World(depth=4).functions(judge=lambda states: [share(state) for state in states], value=None)
+    away = World(depth=4).functions(judge=lambda states: [1 - share(state) for state in states], value=None)
+    found = []
+    for functions in (towards, away):
+        trees = [search(UCT(branch=12, leaves=leaves), functions, f"p{number}") for number in range(12)]
+        first = [max(tree.root.children, key=lambda child: child.visits).text for tree in trees]
+        found.append(sum(text == target(tree.problem, 1) for text, tree in zip(first, trees, strict=True)))
+    assert found == [12, 0]
 
 
 def test_uct_rewards_dead_ends_and_unjudged_responses() -> None:

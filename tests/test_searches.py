@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.cli import main
 from selftrain.config import load_config
+from selftrain.errors import RunError
 from selftrain.labelling.trees import path
 from selftrain.planning import fingerprints
-from selftrain.stages.trees import Searched, searched
+from selftrain.search.tree import Tree
+from selftrain.stages.search import check_separated
+from selftrain.stages.trees import Reading, Searched, cost, right_and_wrong, searched
 from selftrain.training.scoring import log_ratios
 from selftrain.types import Example, Sample, TreeNode, Verdict
 
@@ -127,3 +132,40 @@ def test_who_chooses_by_votes_depends_on_the_verifier() -> None:
 def test_how_fast_paths_are_read_is_no_part_of_a_fingerprint() -> None:
     found = fingerprints.grow(load_config(CONFIG, ["grow.guided.cached_tokens=5"]))
     assert found == fingerprints.grow(load_config(CONFIG, []))
+
+
+def test_a_separator_that_ends_no_step_stops_all_but_best_of_n() -> None:
+    grow = load_config(CONFIG, []).grow
+    check_separated("vote", grow["vote"], 16, 0)
+    for step in ("shares", "uct", "guided"):
+        check_separated(step, grow[step], 15, 0)
+        check_separated(step, grow[step], 16, 1)
+        with pytest.raises(RunError, match=f"grow.{step}.separator: none of 16 steps ended with ' '"):
+            check_separated(step, grow[step], 16, 0)
+
+
+def test_warnings_are_counted_by_tree_and_paths_read_whole_are_one() -> None:
+    trees = [Tree("p", warnings=["some values lay outside [0, 1] and were cut to it"]) for _ in range(3)]
+    found = cost([*trees, Tree("q")], Reading(70, "it has a window"))
+    assert found["warnings"] == {
+        "some values lay outside [0, 1] and were cut to it": 3,
+        "the value model reads every path from its beginning (it has a window)": 4,
+    }
+    assert (found["spent"]["trees"], found["spent"]["tokens_read"]) == (4, 70)
+
+
+def test_values_are_compared_by_the_verdicts_of_each_tree(run: Path, tmp_path: Path) -> None:
+    """Right responses are given 0.25 and wrong ones 0.5: as many pairs as each tree has, one after the other."""
+    folder, grown = tmp_path / "iteration_0001", trees(run, "errors")
+    shutil.copytree(run / "iteration_0001" / "verdicts", folder / "verdicts")
+    worth = {True: 0.25, False: 0.5}
+    rows = [
+        replace(node, value=worth[tree.right[node.node_id]] if node.node_id in tree.right else node.value)
+        for tree in grown
+        for node in tree.nodes
+    ]
+    [part] = records.parts(run / "iteration_0001" / "trees", "errors-")
+    records.write(folder / "trees" / part.name, TreeNode, rows)
+    counts = [Counter(tree.right.values()) for tree in grown]
+    expected = [(0.25, 0.5)] * sum(count[True] * count[False] for count in counts)
+    assert expected and list(right_and_wrong(RunDir(tmp_path), 1, "errors")) == expected

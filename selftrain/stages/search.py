@@ -89,7 +89,7 @@ def _search_part(
         if guided is not None:
             guided.forget(asked[tree.problem])
         yield Advance(tokens=tree.spent.policy_tokens, samples=1)
-    check_separated(forest.step, chosen, proposer)
+    check_separated(forest.step, chosen, proposer.steps, proposer.separated)
     reading = Reading() if guided is None else Reading(guided.tokens_read - before, guided.whole)
     write_part(forest, asked, [trees[name] for name in sorted(trees)], reading, path)
     yield Advance(part=path)
@@ -151,11 +151,11 @@ def budget(step: Grow, longest: int) -> Budget:
     )
 
 
-def check_separated(step: str, chosen: Grow, proposer: Proposer) -> None:
+def check_separated(step: str, chosen: Grow, steps: int, separated: int) -> None:
     """Raises RunError where steps were drawn and nothing ended as they should; best-of-n does without steps."""
     stepwise = not isinstance(instantiate("search", chosen.strategy), BestOfN)
-    if stepwise and proposer.steps >= FEW and not proposer.separated:
+    if stepwise and steps >= FEW and not separated:
         raise RunError(
-            f"grow.{step}.separator: none of {proposer.steps} steps ended with {chosen.separator!r}, so trees have no "
+            f"grow.{step}.separator: none of {steps} steps ended with {chosen.separator!r}, so trees have no "
             "steps; set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
         )

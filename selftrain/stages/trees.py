@@ -184,11 +184,11 @@ def told(session: Session, iteration: int, step: str) -> Iterator[Event]:
     yield Notice(f"iteration {iteration}: {'; '.join(parts)}", "info")
     for text, count in sorted(found["warnings"].items()):
         yield Notice(f"iteration {iteration}, {step}: {text} ({count} of {trees} trees)", "warning")
-    if (turned := reversed_told(_right_and_wrong(session.run, iteration, step))) is not None:
+    if (turned := reversed_told(right_and_wrong(session.run, iteration, step))) is not None:
         yield Notice(f"iteration {iteration}, {step}: {turned}", "warning")
 
 
-def _right_and_wrong(run: RunDir, iteration: int, step: str) -> Iterator[tuple[float, float]]:
+def right_and_wrong(run: RunDir, iteration: int, step: str) -> Iterator[tuple[float, float]]:
     """Values of each right and each wrong response of a tree."""
     folder = run.iteration(iteration)
     for part in records.parts(folder / "trees", f"{step}-"):
