@@ -28,6 +28,25 @@ BAD = [
     ("grow.tree.separator='='", "grow.tree.separator: '=' is not what learner:value knows as the end of a step"),
     ("grow.tree.separator=''", "grow.tree.separator: is empty"),
     ("grow.tree.budget.tokens=5", "grow.tree.budget.tokens: 5 hold no step of budget.step_tokens=10"),
+    (
+        "grow.best={kind: search, strategy: best_of_n, max_tokens: 18, budget: {tokens: 17, step_tokens: 9}}",
+        "grow.best.budget.tokens: 17 hold no whole response of max_tokens=18",
+    ),
+    *(
+        (
+            f"grow.best={{kind: search, strategy: {strategy}, value: learner:value, max_tokens: 18}}",
+            f"grow.best.value: {strategy}, set as it is, asks nobody what a path is worth; remove it",
+        )
+        for strategy in ("uct", "monte_carlo", "omega_prm")
+    ),
+    (
+        "grow.best={kind: search, strategy: best_of_n, max_tokens: 18, keep: chosen}",
+        "grow.best.value: keep: chosen takes the response by values (value), and nobody gives any",
+    ),
+    (
+        "grow.best={kind: search, strategy: {kind: uct, choose: weighted_vote}, max_tokens: 18, keep: chosen}",
+        "takes the response by values (weighted_vote)",
+    ),
     ("grow.tree.n=4", "grow.tree.n: has no effect on a step of kind search"),
     ("grow.tree.enough=1", "grow.tree.enough: has no effect on a step of kind search"),
     ("grow.tree.model=other", "grow.tree.model: trees are grown with the policy alone"),

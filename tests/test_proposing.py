@@ -46,6 +46,16 @@ class Writing:
         """Nothing is held."""
 
 
+class StopIds(Writing):
+    """Ends its text with a stop id in the place of the end token."""
+
+    def _answer(self, place: int, index: int, request: Request) -> Completion:
+        (stop,) = request.settings.stop_ids
+        written = self._tokenizer.decode(request.prompt_ids)
+        ids = [*self._tokenizer.encode((self._prompt + self._text)[len(written) :]), stop]
+        return completion(self._tokenizer, (place, index), ids, "stop", request.settings, keep_stop=request.keep_stop)
+
+
 PROMPT = "1+2="
 
 
@@ -85,6 +95,7 @@ def test_a_whole_response_is_cut_into_the_same_steps(tokenizer: Any) -> None:
     assert [step.ended for step in rest] == [False, True]
     assert rest[-1].ids[-1] == tokenizer.eos_token_id
     assert not engine.calls[0][0].keep_stop and engine.calls[0][0].settings.stop == ()
+    assert (propose.steps, propose.separated) == (2, 1)
 
 
 def test_separators_in_front_of_a_step_belong_to_it(tokenizer: Any) -> None:
@@ -111,6 +122,21 @@ def test_a_stop_string_ends_the_response(tokenizer: Any, before: tuple[str, ...]
     step = only(propose([wanted(tokenizer, *before)])[0])
     assert (step.text, step.ended) == (text, True)
     assert list(step.ids) == tokenizer.encode(ids)
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [(("1+2=3 ",), ""), (("1+2=3 ",), "#3"), (("1+2=3",), "  #3")],
+    ids=["alone", "behind the last words", "behind blanks and the last words"],
+)
+def test_a_stop_id_ends_the_response_at_once(tokenizer: Any, before: tuple[str, ...], text: str) -> None:
+    engine = StopIds(tokenizer, PROMPT, "".join(before) + text)
+    asked = ask(tokenizer, PROMPT, 1, Sampling(max_tokens=40, stop_ids=(tokenizer.encode("9")[0],)))
+    propose = Proposer(engine, tokenizer, {"p": asked}, " ")
+    step = only(propose([wanted(tokenizer, *before)])[0])
+    assert (step.text, step.ended, step.reason) == (text, True, None)
+    assert list(step.ids) == tokenizer.encode(text)
+    assert len(engine.calls) == 1 + len(text) - len(text.lstrip())
 
 
 def test_limits_close_a_path_with_their_reason(tokenizer: Any, tiny: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from searching import BUDGET, World, search
+from searching import BUDGET, World, search, target
 
 from selftrain.registry import build
 from selftrain.search.asks import Functions, Proposal, State, Step, Wanted
@@ -136,9 +136,42 @@ def test_a_full_search_completes_a_leaf_over_the_gate_and_goes_on() -> None:
     )
     tree = search(MCTSStar(branch=2, unvisited=0.5, iterations=9), script.functions(), seed=3)
     over = node(tree, "aa ")
-    assert (over.state, over.reason, over.visits) == ("open", "gate", over.visits) and over.visits > 1
+    assert (over.state, over.reason, over.visits) == ("open", "gate", 9)
+    assert node(tree, "bb ").visits == 0
     assert V(over) == pytest.approx(0.85)
     assert [child.text for child in over.children] == ["end!"] and over.children[0].visits == 0
+
+
+class Finished(World):
+    """Ends a response by a token without text; ``at`` is how many steps stand before it."""
+
+    at = 1
+
+    def proposal(self, wanted: Wanted, seed: int) -> Proposal:
+        if wanted.to_end and wanted.state.text.count(";") >= self.at:
+            return [Step((9,), "", ended=True)]
+        return super().proposal(wanted, seed)
+
+
+def test_a_completion_that_is_the_end_token_alone_is_an_end() -> None:
+    """Every step is over the gate: each leaf is completed once and then done."""
+    world = Finished(depth=9)
+    tree = search(MCTSStar(branch=2, iterations=9), world.functions(value=lambda states: [0.9] * len(states)))
+    assert tree.ended == "exhausted" and tree.dropped["empty"] == 0
+    assert [(end.depth, end.text, end.ids) for end in tree.ends()] == [(2, "", (9,))] * len(tree.root.children)
+    assert sum(one.to_end for call in world.proposed for one in call) == len(tree.root.children)
+
+
+def test_a_leaf_over_the_gate_that_has_no_completion_is_closed() -> None:
+    class Mute(World):
+        def proposal(self, wanted: Wanted, seed: int) -> Proposal:
+            return [Step((9,), " ", ended=False)] if wanted.to_end else super().proposal(wanted, seed)
+
+    world = Mute(depth=9)
+    tree = search(MCTSStar(branch=2, iterations=9), world.functions(value=lambda states: [0.9] * len(states)))
+    assert tree.ended == "exhausted"
+    assert {(leaf.state, leaf.reason) for leaf in tree.root.children} == {("closed", "stuck")}
+    assert sum(one.to_end for call in world.proposed for one in call) == len(tree.root.children) == 2
 
 
 def test_short_and_repeated_steps_are_drawn_again_with_other_seeds() -> None:
@@ -233,6 +266,23 @@ def test_uct_by_hand() -> None:
     script.given.clear()
     assert search(UCT(rollouts=9, branch=2, guided=True), script.functions()).ended == "exhausted"
     assert [node(tree, text).right for text in ("a a1!", "a a2!")] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("leaves", [1, 4])
+def test_uct_goes_where_the_rewards_are(leaves: int) -> None:
+    """Of 81 responses 16 are looked at; the more of one is right the larger its reward, or the smaller."""
+
+    def share(state: State) -> float:
+        return sum(a == b for a, b in zip(state.text[::3], target(state.problem, 4)[::3], strict=True)) / 4
+
+    towards = World(depth=4).functions(judge=lambda states: [share(state) for state in states], value=None)
+    away = World(depth=4).functions(judge=lambda states: [1 - share(state) for state in states], value=None)
+    found = []
+    for functions in (towards, away):
+        trees = [search(UCT(branch=12, leaves=leaves), functions, f"p{number}") for number in range(12)]
+        first = [max(tree.root.children, key=lambda child: child.visits).text for tree in trees]
+        found.append(sum(text == target(tree.problem, 1) for text, tree in zip(first, trees, strict=True)))
+    assert found == [12, 0]
 
 
 def test_uct_rewards_dead_ends_and_unjudged_responses() -> None:

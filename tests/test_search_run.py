@@ -61,7 +61,8 @@ def test_every_problem_has_a_tree_within_its_budget(run: Path) -> None:
                 assert sum(len(node.ids) for node in nodes) <= bound
                 assert max(node.depth for node in nodes) <= 5
                 assert all(len(node.ids) <= 10 for node in nodes)
-            files = (run / f"iteration_{iteration:04d}" / "trees").glob(f"{step}-*.json")
+            files = sorted((run / f"iteration_{iteration:04d}" / "trees").glob(f"{step}-*.json"))
+            assert len(files) == {"beam": 1, "tree": 4}[step]  # As many trees a part as grow together.
             spent = [json.loads(file.read_text())["spent"] for file in files]
             assert sum(one["trees"] for one in spent) == 8
             assert sum(one["nodes"] for one in spent) == sum(map(len, grown))
@@ -174,7 +175,9 @@ def test_a_tree_is_shown_as_text_and_as_a_picture(run: Path, capsys: pytest.Capt
     assert f"{problem}, iteration 2, grow.tree:" in out and "└─" in out
     pictures = [Path(line.removeprefix("picture: ")) for line in out.splitlines() if line.startswith("picture: ")]
     assert pictures and all(picture.read_text().startswith("<svg") for picture in pictures)
-    assert pictures[0].parent == run / "iteration_0002" / "trees"
+    assert pictures[0].parent == run / "pictures" / "iteration_0002"
+    assert out.count("* leads to the complete response of the largest value") == len(pictures)
+    assert {file.suffix for file in (run / "iteration_0002" / "trees").iterdir()} == {".json", ".parquet"}
 
 
 def test_a_tree_that_is_not_there_is_told_with_near_names(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

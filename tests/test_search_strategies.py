@@ -13,7 +13,7 @@ from selftrain.registry import build
 from selftrain.search.asks import State, Step
 from selftrain.search.beam import Beam, DiverseBeam, Lookahead
 from selftrain.search.choose import choose
-from selftrain.search.health import concordance
+from selftrain.search.health import reversed_told
 from selftrain.search.monte_carlo import MonteCarlo
 from selftrain.search.omega_prm import OmegaPRM
 from selftrain.search.tree import Node, Tree
@@ -191,8 +191,13 @@ def test_problems_that_nobody_or_everybody_solves_are_not_searched() -> None:
         assert len(world.proposed) == 1 and tree.root.mc == credit
 
 
-def test_concordance_counts_ties_half() -> None:
-    assert concordance([0.9, 0.5], [0.5, 0.1]) == 0.875
+def test_a_reversed_value_function_is_told_of_from_16_pairs_on() -> None:
+    wrong_way, tie, right_way = (0.1, 0.9), (0.5, 0.5), (0.9, 0.1)
+    assert reversed_told([wrong_way] * 15) is None
+    assert reversed_told([wrong_way] * 8 + [tie] * 8) == (
+        "the value function may be reversed: it puts the wrong response above the right one in 75% of 16 pairs"
+    )
+    assert reversed_told([wrong_way] * 11 + [right_way] * 5) is None
 
 
 def test_completions_that_were_cut_short_are_not_right() -> None:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from small_values import QWEN, causal, saved
 
 from selftrain.models.heads import HeadForm
@@ -168,3 +169,23 @@ def test_a_model_with_a_window_reads_whole_paths_and_says_so(tmp_path: Path) -> 
         assert values.tokens_read == sum(3 + 3 * depth for depth in range(1, 6))
         values.values(paths)
         assert values.tokens_read == sum(3 + 3 * depth for depth in range(1, 6))
+
+
+@pytest.mark.parametrize("form", [QWEN, WINDOWED], ids=["piece by piece", "whole"])
+def test_a_path_whose_value_is_no_number_has_none(tmp_path: Path, form: dict[str, object]) -> None:
+    """Token 20 is one that the model cannot read; the other path of the call keeps its value."""
+    value = saved(tmp_path / "value", causal(tmp_path / "base", form))
+    paths = [StepPath(PROMPTS[0], ((4,), (5,))), StepPath(PROMPTS[0], ((4,), (20,)))]
+
+    def spoil(model: torch.nn.Module) -> None:
+        with torch.no_grad():
+            model.get_parameter("backbone.embed_tokens.weight")[20] = math.nan
+
+    with PathValues(value, device="cpu") as values:
+        spoil(values._valuer.model)
+        found = values.values(paths)
+        assert math.isfinite(found[0]) and math.isnan(found[1])
+    with Valuer(value, device="cpu") as valuer:
+        spoil(valuer.model)
+        with pytest.raises(ValueError, match="a value that is not a number; compute in float32"):
+            valuer.along(paths)

@@ -12,6 +12,7 @@ from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_marks
 from selftrain.registry import TABLES, nearest
 from selftrain.schema import Grow, RunConfig, Selection
+from selftrain.search.choose import way
 from selftrain.session import Session
 from selftrain.stages.guide import IMPLICIT, VALUE_HEAD
 from selftrain.types import Problem
@@ -61,7 +62,20 @@ def _check_step(config: RunConfig, name: str, step: Grow) -> None:
             f"{where}.budget.tokens: {own.tokens} hold no step of budget.step_tokens={own.step_tokens}; raise it, or "
             "lower step_tokens"
         )
+    _check_whole(config, where, step)
     _check_value(config, name, step)
+
+
+def _check_whole(config: RunConfig, where: str, step: Grow) -> None:
+    """A budget that no whole response fits into draws nothing."""
+    if step.budget.tokens is None or not getattr(instantiate("search", step.strategy), "whole", False):
+        return
+    longest = max(task.sampling.max_tokens or step.max_tokens for task in config.tasks.values())
+    if step.budget.tokens < longest:
+        raise ConfigError(
+            f"{where}.budget.tokens: {step.budget.tokens} hold no whole response of max_tokens={longest}, and "
+            f"{step.strategy.kind} draws such; raise it, or lower max_tokens"
+        )
 
 
 def _check_value(config: RunConfig, name: str, step: Grow) -> None:
@@ -73,7 +87,10 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
                 f"{where}: {kind} asks what a path is worth; name a value model, such as learner:value or its path, or "
                 "a reward source, such as reward:value"
             )
+        _check_chosen(where, step)
         return
+    if "value" in getattr(instantiate("search", step.strategy), "ignores", ()):
+        raise ConfigError(f"{where}: {kind}, set as it is, asks nobody what a path is worth; remove it")
     if step.value.startswith(REWARD):
         source, sources = value_source(config, step), config.reward.sources
         if source is None:
@@ -91,6 +108,19 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
                 f"{place}: '{text}' is no value model: its objective fits no values; name a learner whose does, such "
                 f"as mse ({nearest('', valued(config))})"
             )
+
+
+def _check_chosen(where: str, step: Grow) -> None:
+    """The one response that is kept, where nobody values any."""
+    strategy = instantiate("search", step.strategy)
+    how = way(strategy)
+    # What whole responses are drawn for leaves no statistics on their ends either.
+    by_values = how == "weighted_vote" or (how == "value" and getattr(strategy, "whole", False))
+    if step.keep == "chosen" and by_values:
+        raise ConfigError(
+            f"{where}: keep: chosen takes the response by values ({how}), and nobody gives any; name who does, or set "
+            "strategy.choose to vote"
+        )
 
 
 def _by_likelihood(config: RunConfig, step: Grow) -> bool:

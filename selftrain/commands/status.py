@@ -14,7 +14,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tree",
         metavar="PROBLEM",
-        help="show the search tree of a problem, and write it as a picture beside the trees",
+        help="show the search tree of a problem, and write it as a picture into the run",
     )
     command.add_argument("--iteration", type=int, help="of the tree; the newest one where none is given")
 

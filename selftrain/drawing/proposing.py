@@ -33,6 +33,8 @@ class Drawn:
     text: str = ""
     logprobs: tuple[float, ...] | None = ()
     finish_reason: FinishReason = "length"
+    separated: bool = False
+    """The separator ended what was drawn last; a stop id ends a response, and leaves no text."""
 
     @property
     def room(self) -> int:
@@ -51,7 +53,7 @@ class Proposer:
         self._engine, self._tokenizer, self._asked, self._separator = engine, tokenizer, asked, separator
         self._pieces = Pieces(tokenizer)
         self.steps = self.separated = 0
-        """Proposals of one step, and those that a separator ended."""
+        """Steps that were drawn, and those that a separator ended."""
 
     def __call__(self, wanted: Sequence[Wanted]) -> list[list[Proposal]]:
         rows = [[Drawn(one, seed) for seed in one.seeds] for one in wanted]
@@ -73,7 +75,7 @@ class Proposer:
         answers = self._engine.sample(work)
         for completions in failing_as_run_error(answers, "the sampler"):
             for found in completions:
-                _take(together[found.request][found.index], found)
+                self._take(together[found.request][found.index], found)
 
     def _request(self, rows: Sequence[Drawn], turn: int) -> Request:
         first, wanted = rows[0], rows[0].wanted
@@ -92,7 +94,7 @@ class Proposer:
 
     def _blank(self, row: Drawn) -> bool:
         """Whether a separator ended what is no step yet."""
-        return not row.wanted.to_end and row.finish_reason == "stop" and not row.text.strip() and row.room > 0
+        return row.separated and not row.text.strip() and row.room > 0
 
     def _proposal(self, row: Drawn) -> Proposal:
         ids, text, state = row.ids, row.text, row.wanted.state
@@ -103,15 +105,16 @@ class Proposer:
             # It began in an earlier step, or the sampler kept it for the separator's sake.
             text, ended = shorter[len(state.text) :], True
             ids = tuple(trim(self._tokenizer, ids, text)[0])
-        elif not row.wanted.to_end and row.finish_reason == "stop" and self._separator in text:
+        elif row.separated:
             ended = False
-        if not row.wanted.to_end:
-            self.steps += 1
-            self.separated += self._separator in text
         reason = None if row.finish_reason in ("eos", "stop") else row.finish_reason
         if row.wanted.to_end:
-            return list(self._cut(row, ids, ended, reason))
-        return [Step(ids, text, ended, reason, _prior(row, 0, len(ids)))]
+            steps = list(self._cut(row, ids, ended, reason))
+        else:
+            steps = [Step(ids, text, ended, reason, _prior(row, 0, len(ids)))]
+        self.steps += len(steps)
+        self.separated += sum(self._separator in step.text.lstrip() for step in steps)
+        return steps
 
     def _cut(self, row: Drawn, ids: tuple[int, ...], ended: bool, reason: str | None) -> Iterator[Step]:
         """A whole response step by step."""
@@ -122,11 +125,11 @@ class Proposer:
             text, prior = "".join(texts[start:end]), _prior(row, start, end)
             yield Step(ids[start:end], text, ended and last, reason if last else None, prior)
 
-
-def _take(row: Drawn, found: Completion) -> None:
-    row.ids, row.text, row.finish_reason = (*row.ids, *found.ids), row.text + found.text, found.finish_reason
-    known = row.logprobs is not None and found.logprobs is not None
-    row.logprobs = (*(row.logprobs or ()), *(found.logprobs or ())) if known else None
+    def _take(self, row: Drawn, found: Completion) -> None:
+        row.ids, row.text, row.finish_reason = (*row.ids, *found.ids), row.text + found.text, found.finish_reason
+        row.separated = not row.wanted.to_end and found.finish_reason == "stop" and self._separator in found.text
+        known = row.logprobs is not None and found.logprobs is not None
+        row.logprobs = (*(row.logprobs or ()), *(found.logprobs or ())) if known else None
 
 
 def _prior(row: Drawn, start: int, end: int) -> float | None:

@@ -19,6 +19,7 @@ from selftrain.nested import changed
 from selftrain.planning.references import source_models, value_source
 from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
 from selftrain.schema import Component, Grow, RunConfig, Task
+from selftrain.search.choose import way
 
 REPLAY = "replay:"
 """Before the path of a file of examples, where a selection names its source."""
@@ -30,6 +31,7 @@ BEST_OF = "best_of"
 """Key of what an evaluation depends on by what chooses among its samples."""
 
 FIT_SPEED = ("micro_tokens", "gradient_checkpointing")
+SEARCH_SPEED = ("lanes", "cached_tokens")
 
 
 def model(config: RunConfig) -> dict[str, Any]:
@@ -137,7 +139,8 @@ def grow(config: RunConfig) -> dict[str, Any]:
         for name, step in config.grow.items()
     }
     for tree in steps.values():
-        tree.pop("lanes", None)
+        for speed in SEARCH_SPEED:
+            tree.pop(speed, None)
     early = [name for name, step in config.grow.items() if step.enough]
     # Where a step ends early, verdicts and what counts of them decide what is drawn.
     ended = {"enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
@@ -156,8 +159,11 @@ def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
 
 
 def judges(step: Grow) -> bool:
-    """Whether a step asks for verdicts while it searches."""
-    return step.strategy is not None and "judge" in instantiate("search", step.strategy).needs
+    """Whether a step asks for verdicts while it searches, or to choose among what it found by their answers."""
+    if step.strategy is None:
+        return False
+    strategy = instantiate("search", step.strategy)
+    return "judge" in strategy.needs or (step.keep == "chosen" and way(strategy) != "value")
 
 
 def score(config: RunConfig) -> dict[str, Any]:

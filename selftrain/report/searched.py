@@ -7,7 +7,7 @@ from pathlib import Path
 from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.config import ConfigError
-from selftrain.files import write_text
+from selftrain.files import read_json, write_text
 from selftrain.registry import nearest
 from selftrain.report.trees import tree_svg, tree_text
 from selftrain.search.choose import choose
@@ -38,23 +38,26 @@ def shown(run: RunDir, problem: str, iteration: int | None = None) -> str:
         if named[0] in records.column(part, "problem_id"):
             step = part.stem.rpartition("-")[0]
             tree = next(one for one in searched(run, number, step) if one.nodes[0].problem_id == named[0])
-            lines += [f"{named[0]}, iteration {number}, grow.{step}:", *_one(part, step, tree)]
+            picture = run.root / "pictures" / f"iteration_{number:04d}" / f"{step}-{named[0].replace('/', '_')}.svg"
+            lines += [f"{named[0]}, iteration {number}, grow.{step}:", *_one(part, tree, picture)]
     return "\n".join(lines)
 
 
-def _one(part: Path, step: str, tree: Searched) -> list[str]:
-    """The text of a tree and where its picture lies."""
-    chosen = _chosen(tree.nodes)
-    picture = part.with_name(f"{step}-{tree.nodes[0].problem_id.replace('/', '_')}.svg")
+def _one(part: Path, tree: Searched, picture: Path) -> list[str]:
+    """The text of a tree, what is marked in it, and where its picture lies."""
+    chosen, what = _chosen(part, tree.nodes)
     write_text(picture, tree_svg(tree.nodes, right=tree.right, chosen=chosen))
-    return [tree_text(tree.nodes, right=tree.right, chosen=chosen), f"picture: {picture}"]
+    marked = [] if chosen is None else [f"* leads to {what}"]
+    return [tree_text(tree.nodes, right=tree.right, chosen=chosen), *marked, f"picture: {picture}"]
 
 
-def _chosen(nodes: list[TreeNode]) -> int | None:
-    """The one response that was kept, else the one of the largest value."""
-    kept = [node.node_id for node in nodes if node.sample_id is not None]
+def _chosen(part: Path, nodes: list[TreeNode]) -> tuple[int | None, str]:
+    """The node to mark, and what it is: the answer that the search chose, where it did, else the largest value's."""
+    settled = read_json(part.with_suffix(".json")).get("found", {}).get(nodes[0].tree_id)
+    if settled is not None:
+        return settled, "the answer the search chose"
     best = choose(tree_of(nodes))
-    return kept[0] if len(kept) == 1 else None if best is None else best.id
+    return (None if best is None else best.id), "the complete response of the largest value"
 
 
 def _iteration(run: RunDir, wanted: int | None) -> int:

@@ -38,5 +38,7 @@ class Searching:
     """What ends a step; its tokens stay in the step as they were drawn."""
     lanes: Count = 64
     """Trees that grow together; changes speed and memory, and no more of what is drawn than a batch size does."""
+    cached_tokens: Count = 131072
+    """Of paths under a value head, whose keys and values are kept; changes speed and memory alone."""
     keep: Literal["all", "chosen"] = "all"
     """Which complete responses of a tree become samples: all, or the one the strategy chooses."""

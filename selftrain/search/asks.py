@@ -159,7 +159,11 @@ Moves = Generator[list[Ask], list[Any], None]
 
 
 class Strategy(Protocol):
-    """How a tree grows: a frozen dataclass whose fields are its options."""
+    """How a tree grows: a frozen dataclass whose fields are its options.
+
+    It may also say that it draws ``whole`` responses from the root, a bool, and which functions it ``ignores``, a set
+    of names: what is set in vain can then be told before anything is drawn.
+    """
 
     @property
     def needs(self) -> frozenset[str]:

@@ -12,6 +12,12 @@ from selftrain.search.tree import Node, Tree
 How = Literal["value", "vote", "weighted_vote"]
 
 
+def way(strategy: object) -> How:
+    """How a strategy chooses, where nobody says otherwise."""
+    how: How = getattr(strategy, "choose", "value")
+    return how
+
+
 def choose(tree: Tree, how: How = "value", answers: Mapping[int, str | None] | None = None) -> Node | None:
     """The end to give as the answer; None where the tree has none (with a vote: none that has an answer).
 

@@ -15,7 +15,13 @@ Answered = Callable[[Lane, Errand, Sequence[Any]], None]
 
 
 def advance(
-    roots: Iterable[str], strategy: Strategy, functions: Functions, *, budget: Budget, lanes: int = 64, seed: int = 0
+    roots: Iterable[str],
+    strategy: Strategy,
+    functions: Functions,
+    *,
+    budget: Budget | Callable[[str], Budget],
+    lanes: int = 64,
+    seed: int = 0,
 ) -> Iterator[Tree]:
     """The trees of problems, each as soon as it is finished, so not in the order of ``roots``.
 
@@ -25,6 +31,7 @@ def advance(
 
     Args:
         roots: names of problems, each once; `State.problem` carries them.
+        budget: of each tree, or what gives that of a problem.
 
     Raises:
         ValueError: the strategy needs a function that is not there, or an answer does not fit its ask.
@@ -35,8 +42,9 @@ def advance(
         raise ValueError(f"{type(strategy).__name__} needs a {missing[0]} function")
     waiting, running = iter(roots), list[Lane]()
     while True:
-        following = islice(waiting, lanes - len(running))
-        running += [Lane(problem, strategy, functions, budget, seed) for problem in following]
+        for problem in islice(waiting, lanes - len(running)):
+            own = budget if isinstance(budget, Budget) else budget(problem)
+            running.append(Lane(problem, strategy, functions, own, seed))
         if not running:
             return
         _serve(running, functions)

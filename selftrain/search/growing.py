@@ -34,7 +34,8 @@ def grown(tree: Tree, ask: Propose, proposals: Sequence[Proposal], budget: Budge
 
 def _chain(tree: Tree, ask: Propose, proposal: Proposal) -> Node | None:
     """A whole response as a chain of nodes; the last of them."""
-    if not any(step.text.strip() for step in proposal):
+    ended_here = bool(proposal) and proposal[-1].ended and bool(ask.node.response.strip())
+    if not ended_here and not any(step.text.strip() for step in proposal):
         tree.dropped[proposal[0].reason if proposal and proposal[0].reason else "empty"] += 1
         if proposal and not ask.node.children:
             _close_where_nothing_fits(ask.node, proposal[:1])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from selftrain.search.tree import Tree
+from statistics import fmean
 
 CONSTANT_OVER = 16
 """Nodes of one value from which on it is a warning."""
-PAIRS = 4
+PAIRS = 16
 """Pairs of a right and a wrong end from which on their order is looked at."""
+REVERSED = 0.75
+"""Share of them in the wrong order from which on it is a warning."""
 
 
 @dataclass(slots=True)
@@ -35,33 +36,31 @@ class Tally:
         self.low, self.high = min(self.low, kept), max(self.high, kept)
         return kept
 
-    def warnings(self, tree: Tree) -> list[str]:
-        """One line for each thing that is wrong."""
+    def warnings(self) -> list[str]:
+        """One line for each thing that is wrong; the same words in every tree, so that trees can be counted by them."""
         told = []
         if self.no_number:
-            told.append(
-                f"the value function gave no number for {self.no_number} of {self.asked} nodes; they count as 0"
-            )
+            told.append("the value function gave no number for some nodes, which count as 0")
         if self.outside:
-            told.append(f"{self.outside} of {self.asked} values lay outside [0, 1] and were cut to it")
+            told.append("some values lay outside [0, 1] and were cut to it")
         if self.asked - self.no_number >= CONSTANT_OVER and self.low == self.high:
-            told.append(f"the value function says {self.low:g} of all {self.asked - self.no_number} nodes")
-        told += _reversed(tree)
+            told.append(f"the value function says the same of all nodes ({CONSTANT_OVER} or more)")
         return told
 
 
-def _reversed(tree: Tree) -> list[str]:
-    ends = [(end.right, end.value) for end in tree.ends() if end.right is not None and end.value is not None]
-    right = [value for credit, value in ends if credit >= 0.5]
-    wrong = [value for credit, value in ends if credit < 0.5]
-    below = 1 - concordance(right, wrong) if len(right) * len(wrong) >= PAIRS else 0.0
-    if below < 0.75:
-        return []
-    share = f"{below:.0%} of {len(right) * len(wrong)} pairs"
-    return [f"the value function may be reversed: it puts the wrong end above the right one in {share}"]
+def reversed_told(pairs: Iterable[tuple[float, float]]) -> str | None:
+    """What to warn of where wrong responses are valued above right ones; None where nothing is known to be wrong.
 
-
-def concordance(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """Share of pairs whose right one has the larger value; ties count half. Needs one of each."""
-    pairs = [(good > bad) + 0.5 * (good == bad) for good in right for bad in wrong]
-    return sum(pairs) / len(pairs)
+    Args:
+        pairs: values of a right and a wrong response to the same problem.
+    """
+    pairs = [*pairs]
+    if len(pairs) < PAIRS:
+        return None
+    below = 1 - fmean((good > bad) + 0.5 * (good == bad) for good, bad in pairs)
+    if below < REVERSED:
+        return None
+    return (
+        f"the value function may be reversed: it puts the wrong response above the right one in {below:.0%} of "
+        f"{len(pairs)} pairs"
+    )

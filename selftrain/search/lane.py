@@ -42,8 +42,12 @@ class Errand:
     given_up: bool = False
     """The budget holds nothing of it."""
     missing: int = 0
-    """Proposals still wanted; the nodes of those that are there are ``new``."""
+    """Proposals still wanted of this try; the nodes of those that are there are ``new``."""
     new: list[Node] = field(default_factory=list)
+    failed: int = 0
+    """Proposals of this try that are worth another."""
+    sent: int = 0
+    """Proposals of this try that went out."""
     tried: int = 0
     answer: Any = None
 
@@ -73,9 +77,14 @@ class Lane:
         self._check(wanted, proposals)
         drawn = sum(len(step.ids) for proposal in proposals for step in proposal)
         self._account.settle_proposals(ask, wanted.n, drawn)
-        new, errand.missing = grown(self.tree, ask, proposals, self._budget)
+        new, failed = grown(self.tree, ask, proposals, self._budget)
         errand.new += new
-        errand.tried, errand.out = errand.tried + 1, False
+        errand.failed += failed
+        errand.missing -= wanted.n
+        errand.out = False
+        if not errand.missing:
+            errand.tried += 1
+            errand.missing, errand.failed, errand.sent = errand.failed, 0, 0
         if not errand.missing or errand.tried == ask.tries or not ask.node.open:
             self._close(errand, errand.new)
 
@@ -143,8 +152,7 @@ class Lane:
                 self._close(errand, errand.new)
             elif n := self._account.hold_proposals(ask, errand.missing, partly):
                 errand.wanted, errand.out = self._wanted(ask, n, errand), True
-                if n < errand.missing:
-                    self._limited()
+                errand.sent += n
             return
         function = {Value: self._functions.value, Judge: self._functions.judge, Solved: self._functions.solved}[
             type(ask)
@@ -169,7 +177,7 @@ class Lane:
 
     def _wanted(self, ask: Propose, n: int, errand: Errand) -> Wanted:
         place = (self._seed, self.tree.problem, ask.node.id, errand.ordinal, errand.tried)
-        drawn = tuple(seeds.derive(*place, index) for index in range(n))
+        drawn = tuple(seeds.derive(*place, index) for index in range(errand.sent, errand.sent + n))
         return Wanted(self.state(ask.node), n, self._account.longest(ask), ask.to_end, ask.greedy, drawn)
 
     def state(self, node: Node) -> State:
@@ -206,4 +214,4 @@ class Lane:
         self._errands, self.over = [], True
         if self.tree.ended is None or why == "enough":
             self.tree.ended = why
-        self.tree.warnings += self._tally.warnings(self.tree)
+        self.tree.warnings += self._tally.warnings()

@@ -111,6 +111,8 @@ class MCTSStar:
         """Expand, simulate and propagate back from one leaf."""
         if leaf.open and not leaf.children and leaf.reason == "gate":
             yield from _complete(leaf)
+            if not leaf.children:
+                tree.stuck(leaf)
         elif leaf.open and leaf.reason is None and (children := (yield from self.expand(tree, leaf, settings.branch))):
             yield from self.simulate(best_child(children, lambda child: (V(child),), rng), settings)
         backward(leaf)

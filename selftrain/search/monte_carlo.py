@@ -23,6 +23,8 @@ class MonteCarlo:
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    whole: ClassVar[bool] = True
+    ignores: ClassVar[frozenset[str]] = frozenset({"value"})
 
     n: Count = 8
     completions: Count = 8

@@ -29,6 +29,8 @@ class OmegaPRM:
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    whole: ClassVar[bool] = True
+    ignores: ClassVar[frozenset[str]] = frozenset({"value"})
 
     n: Count = 8
     completions: Count = 8

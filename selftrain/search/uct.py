@@ -43,6 +43,10 @@ class UCT:
     def needs(self) -> frozenset[str]:
         return frozenset({self.reward, "value"} if self.guided else {self.reward})
 
+    @property
+    def ignores(self) -> frozenset[str]:
+        return frozenset({"value"}) - self.needs
+
     def grow(self, tree: Tree, rng: random.Random) -> Moves:
         left = self.rollouts
         while left > 0:

@@ -20,6 +20,7 @@ class BestOfN:
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    whole: ClassVar[bool] = True
 
     n: Count = 16
     choose: How = "value"

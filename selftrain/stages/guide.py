@@ -31,6 +31,14 @@ Asked = Mapping[str, Request]
 class Guide(Protocol):
     """Values of paths."""
 
+    @property
+    def tokens_read(self) -> int:
+        """By its models, those of prompts and those read again too."""
+
+    @property
+    def whole(self) -> str | None:
+        """Why its model cannot read what is new of a path alone; None where it can, or nobody expects it to."""
+
     def values(self, states: Sequence[State], asked: Asked) -> list[float]:
         """In [0, 1]; NaN where there is none."""
 
@@ -71,7 +79,9 @@ def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> G
         from selftrain.training.paths import PathValues
 
         (checkpoint,) = models.values()
-        return ByHead(opened.enter_context(PathValues(checkpoint, writer=session.tokenizer)))
+        room = session.config.grow[step].cached_tokens
+        paths = PathValues(checkpoint, writer=session.tokenizer, max_cached_tokens=room)
+        return ByHead(opened.enter_context(paths))
     from selftrain.training.scoring import Scorer
 
     own, reference = (opened.enter_context(Scorer(models[option])) for option in ("model", "reference"))
@@ -83,6 +93,11 @@ class ByHead:
 
     def __init__(self, paths: PathValues) -> None:
         self._paths = paths
+        self.whole = paths.whole
+
+    @property
+    def tokens_read(self) -> int:
+        return self._paths.tokens_read
 
     def values(self, states: Sequence[State], asked: Asked) -> list[float]:
         from selftrain.training.valuing import StepPath
@@ -106,11 +121,13 @@ class ByLikelihood:
 
     def __init__(self, model: Scorer, reference: Scorer, beta: float) -> None:
         self._model, self._reference, self._beta = model, reference, beta
+        self.tokens_read, self.whole = 0, None
 
     def values(self, states: Sequence[State], asked: Asked) -> list[float]:
         examples = [
             Example("", state.problem, "", asked[state.problem].prompt_ids, sum(state.steps, ())) for state in states
         ]
+        self.tokens_read += 2 * sum(len(one.prompt_ids) + len(one.response_ids) for one in examples)
         both = zip(self._model.logprobs(examples), self._reference.logprobs(examples), strict=True)
         return [_sigmoid(self._beta * float((own - other).sum(dtype="float64"))) for own, other in both]
 

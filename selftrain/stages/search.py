@@ -7,7 +7,7 @@ from its beginning and ends the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,17 +19,19 @@ from selftrain.errors import RunError, failing_as_run_error
 from selftrain.sampling.base import Request
 from selftrain.schema import Grow
 from selftrain.search.asks import Budget, Functions, State
-from selftrain.search.choose import How, choose
+from selftrain.search.choose import choose, way
 from selftrain.search.driver import advance
 from selftrain.search.tree import Tree
+from selftrain.search.whole import BestOfN
 from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
-from selftrain.stages.trees import Forest, answers, write_part
+from selftrain.stages.trees import Forest, Reading, answers, write_part
 from selftrain.stages.watch import Judging
 from selftrain.types import UNJUDGED, Problem, Verdict
 
 SAMPLES = 8
-"""What a tree counts as where problems are cut into parts of ``run.part_size`` samples."""
+"""What a tree counts as where problems are cut into parts of ``run.part_size`` samples; a part holds ``lanes`` trees at
+least. Trees of two parts never grow together: who shares a forward pass must not depend on what a kill left undone."""
 FEW = 16
 """Steps that are drawn before it is said that none of them ended as steps do."""
 
@@ -44,7 +46,7 @@ def search_parts(forest: Forest, judging: Judging) -> Iterator[Advance]:
     """
     session, folder = forest.session, forest.session.run.iteration(forest.iteration)
     stem = folder / "samples" / forest.step
-    size = max(1, session.config.run.part_size // SAMPLES)
+    size = max(session.config.grow[forest.step].lanes, session.config.run.part_size // SAMPLES)
     groups = planned(stem.with_name(f"{stem.name}.plan.json"), forest.work, size, forest.stage.label)
     paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
     for path, group in zip(paths, groups, strict=True):
@@ -69,11 +71,12 @@ def _search_part(
     engine = session.sampler(forest.writer.sampler, forest.writer.checkpoint)
     proposer = Proposer(engine, session.tokenizer, asked, chosen.separator)
     trees: dict[str, Tree] = {}
+    before = 0 if guided is None else guided.tokens_read
     for tree in advance(
         asked,
         instantiate("search", chosen.strategy),
         functions(forest, proposer, guided, asked),
-        budget=budget(chosen, asked.values()),
+        budget=lambda problem: budget(chosen, asked[problem].settings.max_tokens),
         lanes=chosen.lanes,
         seed=derive(session.config.run.seed, forest.iteration, forest.step),
     ):
@@ -85,8 +88,9 @@ def _search_part(
         if guided is not None:
             guided.forget(asked[tree.problem])
         yield Advance(tokens=tree.spent.policy_tokens, samples=1)
-    check_separated(forest.step, chosen.separator, proposer)
-    write_part(forest, asked, [trees[name] for name in sorted(trees)], path)
+    check_separated(forest.step, chosen, proposer.steps, proposer.separated)
+    reading = Reading() if guided is None else Reading(guided.tokens_read - before, guided.whole)
+    write_part(forest, asked, [trees[name] for name in sorted(trees)], reading, path)
     yield Advance(part=path)
 
 
@@ -118,10 +122,12 @@ def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
     """The response that the strategy chooses, where only that becomes a sample."""
     chosen, ends = forest.session.config.grow[forest.step], tree.ends()
     if chosen.keep == "chosen" and ends:
-        how: How = getattr(instantiate("search", chosen.strategy), "choose", "value")
-        told = verdicts(forest, [(problem, end.response) for end in ends]) if how != "value" else []
-        known = {end.id: verdict.answer for end, verdict in zip(ends, told, strict=False)}
-        tree.found = choose(tree, how, known)
+        how = way(instantiate("search", chosen.strategy))
+        if how == "value":
+            tree.found = choose(tree)
+            return
+        told = verdicts(forest, [(problem, end.response) for end in ends])
+        tree.found = choose(tree, how, {end.id: verdict.answer for end, verdict in zip(ends, told, strict=True)})
 
 
 def credit(verdict: Verdict) -> float | None:
@@ -131,9 +137,9 @@ def credit(verdict: Verdict) -> float | None:
     return float(verdict.status == "right") if verdict.value is None else verdict.value
 
 
-def budget(step: Grow, asked: Iterable[Request]) -> Budget:
-    """Of each tree; a response is as long as the task with the longest allows, and in the others as they do."""
-    own, longest = step.budget, max(request.settings.max_tokens for request in asked)
+def budget(step: Grow, longest: int) -> Budget:
+    """Of a tree whose responses have ``longest`` tokens at most."""
+    own = step.budget
     return Budget(
         tokens=own.tokens,
         proposals=own.proposals,
@@ -144,10 +150,11 @@ def budget(step: Grow, asked: Iterable[Request]) -> Budget:
     )
 
 
-def check_separated(step: str, separator: str, proposer: Proposer) -> None:
-    """Raises RunError where steps were drawn and nothing ended as they should."""
-    if proposer.steps >= FEW and not proposer.separated:
+def check_separated(step: str, chosen: Grow, steps: int, separated: int) -> None:
+    """Raises RunError where steps were drawn and nothing ended as they should; best-of-n does without steps."""
+    stepwise = not isinstance(instantiate("search", chosen.strategy), BestOfN)
+    if stepwise and steps >= FEW and not separated:
         raise RunError(
-            f"grow.{step}.separator: none of {proposer.steps} steps ended with {separator!r}, so trees have no steps; "
-            "set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
+            f"grow.{step}.separator: none of {steps} steps ended with {chosen.separator!r}, so trees have no "
+            "steps; set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
         )

@@ -18,8 +18,6 @@ from selftrain.training.keys import Row, check_growing, read_rows
 from selftrain.training.scoring import BATCH_TOKENS
 from selftrain.training.valuing import StepPath, Valuer, reload_value_model, verbatim
 
-CACHED_TOKENS = 2**17
-"""Whose keys and values are kept, unless told otherwise."""
 GATHERED = 8
 """Positions of a forward pass, with those that are only looked back at, per token of `BATCH_TOKENS`."""
 UNKNOWN = 0.5
@@ -75,7 +73,7 @@ class PathValues:
         checkpoint_path: Path | str,
         *,
         writer: Any = None,
-        max_cached_tokens: int = CACHED_TOKENS,
+        max_cached_tokens: int = 2**17,
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:

@@ -92,10 +92,17 @@ class Valuer:
         Raises:
             ValueError: a value is not a number.
         """
-        return self.laid([self.layout(path) for path in paths])
+        found = self.laid(laid := [self.layout(path) for path in paths])
+        read = (values[: len(_within(one, self.limit).places)] for one, values in zip(laid, found, strict=True))
+        if not all(np.isfinite(values).all() for values in read):
+            raise ValueError(
+                "the value model gives a step a value that is not a number; compute in float32, or look for weights "
+                "that are none"
+            )
+        return found
 
     def laid(self, laid: Sequence[Laid]) -> list[Scores]:
-        """As `along`, of paths that are laid out."""
+        """As `along`, of paths that are laid out; what is no number stays so."""
         found = [np.full(len(one.places), np.nan, np.float32) for one in laid]
         read = [_within(one, self.limit) for one in laid]
         asked = [place for place, one in enumerate(read) if one.places]
@@ -113,11 +120,6 @@ class Valuer:
         with torch.inference_mode():
             raw = self.model.raw(ids, None, torch.tensor(flat, device=ids.device))
             values = self.model.normalised(raw).cpu()
-        if not values.isfinite().all():
-            raise ValueError(
-                "the value model gives a step a value that is not a number; compute in float32, or look for weights "
-                "that are none"
-            )
         return [own.numpy() for own in values.split([len(row.places) for row in rows])]
 
 
