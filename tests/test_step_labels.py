@@ -92,8 +92,8 @@ def test_leaves_for_the_policy_are_right_and_valued() -> None:
 def test_pairs_of_steps_are_the_two_best_against_the_two_worst() -> None:
     visits = dict.fromkeys(range(1, 6), 2)
     nodes = tree(0, 0, 0, 0, 0, visits=visits, value_sum={1: 0.2, 2: 1.8, 3: 1.0, 4: 1.6, 5: 0.4})
-    assert step_pairs(nodes) == [(2, 5), (2, 1), (4, 5), (4, 1)]
-    assert step_pairs(nodes, margin=0.65) == [(2, 5), (2, 1), (4, 1)]
+    assert step_pairs(nodes) == [(2, 1), (4, 5), (2, 5), (4, 1)]
+    assert step_pairs(nodes, margin=0.65) == [(2, 1), (2, 5), (4, 1)]
     assert step_pairs(nodes, most=1) == [(2, 1)]
 
 
