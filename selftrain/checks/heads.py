@@ -145,7 +145,7 @@ def check_separators(session: Session) -> None:
     """Raises ConfigError where a warm-up's worked solutions have no steps by the learner's rule."""
     for name in sorted(valued(session.config) & session.config.warmup.keys()):
         form = form_of(session.config.learners[name])
-        prompters = session.prompters["train_prompt"]
+        prompters = session.prompters["prompt"]
         solutions = demonstrated(session, session.config.warmup[name].source)
         ids = (prompters[problem.task].solution(problem) for problem in solutions)
         if form.read == "step" and all(

@@ -152,9 +152,15 @@ def demonstrated(session: Session, source: str) -> list[Problem]:
     return session.problems.demonstrations("train" if source == "gold" else source)
 
 
-def demonstration_examples(session: Session, problems: list[Problem], name: str, weight: float) -> list[Example]:
-    """Worked solutions as examples, encoded here: nobody sampled them."""
-    prompters = session.prompters["train_prompt"]
+def demonstration_examples(
+    session: Session, problems: list[Problem], name: str, weight: float, prompt: str = "train_prompt"
+) -> list[Example]:
+    """Worked solutions as examples, encoded here: nobody sampled them.
+
+    Args:
+        prompt: which one of their task they stand behind.
+    """
+    prompters = session.prompters[prompt]
     return [
         Example(
             id=f"{name}/{problem.id}",
