@@ -19,6 +19,7 @@ from selftrain.labelling.trees import path
 from selftrain.session import Session
 from selftrain.stages.examples import chosen_examples
 from selftrain.stages.improve import warmup_examples
+from selftrain.stages.tree_examples import tree_examples
 from selftrain.stages.trees import Searched, searched
 from selftrain.types import Example
 
@@ -68,13 +69,27 @@ def test_pairs_of_steps_teach_a_preference_model(run: Path) -> None:
         assert chosen.value_sum / chosen.visits > rejected.value_sum / rejected.visits
         before = tuple(token for place in path(grown[tree], chosen.parent) for token in grown[tree][place].ids)
         for node, role, target in ((chosen, "chosen", 1.0), (rejected, "rejected", 0.0)):
-            assert both[role].response_ids == node.ids and both[role].prompt_ids[-len(before) or None :] == before
+            prompt = both[role].prompt_ids
+            assert both[role].response_ids == node.ids and prompt[len(prompt) - len(before) :] == before
             assert numbers(both[role]) == {len(node.ids) - 1: target}
     assert max(Counter(both["chosen"].problem_id for both in pairs.values()).values()) <= 6
     first = log(run, "preferred")[0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)  # All values of a fresh head are alike.
     told = json.loads((run / "iteration_0001/preferred/checkpoint/value_head.json").read_text())
     assert told["normaliser"] == "tanh"
+
+
+def test_pairs_of_a_problem_are_counted_over_all_iterations(run: Path) -> None:
+    reasons: Counter[str] = Counter()
+    with Session(load_config(str(CONFIG), [f"run.folder={run.parent}"]), RunDir(run)) as session:
+        made = list(tree_examples(session, [1, 1], "preferred", "steps", reasons))
+    once, twice = (
+        Counter(one.problem_id for one in examples if one.role == "chosen")
+        for examples in (taught(run, "preferred"), made)
+    )
+    assert twice == {problem: min(6, 2 * count) for problem, count in once.items()}
+    assert reasons["over the cap"] == sum(count == 6 for count in once.values()) > 0
+    assert reasons["kept"] == len(made)
 
 
 def test_the_same_pairs_teach_the_policy_by_dpo(run: Path) -> None:

@@ -121,7 +121,8 @@ class Selection:
     pairing: Literal["one_to_one", "cartesian"] = "one_to_one"
     """Of pairs: the first right one with the first wrong one and so on, or each with each."""
     max_per_problem: Count | None = None
-    """Pairs per problem at most; taken so that no sample comes again before each has come once."""
+    """Pairs per problem at most; taken so that no sample comes again before each has come once, and of step_pairs no
+    place of a tree before each."""
     labels: StepLabels | None = None
     """Of step_labels: what the steps are worth."""
     value_above: Finite | None = None

@@ -61,7 +61,7 @@ def tree_examples(
                 found = _pairs(tree, selection, end, is_valued, pairs)
             else:
                 found = list(value_examples(tree.nodes, targets(tree, selection.values), end))
-            reasons.update({KEPT: len(found)} if found else {_nothing(tree, selection): 1})
+            reasons.update({KEPT: len(found)} if found else {_nothing(tree, selection, pairs): 1})
             problem = session.problems.by_id[tree.nodes[0].problem_id]
             prompt = prompters[problem.task].ids(problem)
             for one in found:
@@ -102,9 +102,11 @@ def worthy(
             reasons["value too low" if value is not None else "without a value"] += 1
 
 
-def _nothing(tree: Searched, selection: Selection) -> str:
+def _nothing(tree: Searched, selection: Selection, taken: Counter[str]) -> str:
     """Why a tree gives no example."""
     if selection.kind == "step_pairs":
+        if taken[tree.nodes[0].problem_id] == selection.max_per_problem:
+            return "over the cap"
         return "tree without a better and a worse step"
     if selection.values in ("mcts_star", "simple"):
         return "tree without a right end"
