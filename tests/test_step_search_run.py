@@ -115,6 +115,18 @@ def test_shares_of_right_completions_are_taught_as_they_are_or_as_labels(run: Pa
         assert learner == "soft" or set(found) == {0.0, 1.0}
 
 
+def test_labels_are_taught_that_a_reward_source_agrees_with(run: Path) -> None:
+    """A fresh head gives every step 0.5, which is right here: agreement is on responses without a wrong step."""
+    expected = 0
+    for nodes, _ in trees(run, "shares"):
+        own = of_nodes(nodes, is_hard=True)
+        for leaf in (node for node in nodes if node.state == "end"):
+            labels = [own.get(place) for place in path(nodes, leaf.node_id)[1:]]
+            expected += len(labels) if set(labels) == {1.0} else 0
+    found = [target for one in taught(run, "agreed") for target in numbers(one).values()]
+    assert found == [1.0] * expected and 0 < expected < len(taught(run, "hard"))
+
+
 def test_progress_is_taught_from_step_to_step(run: Path) -> None:
     expected = []
     for nodes, _ in trees(run, "shares"):

@@ -77,6 +77,17 @@ OUTCOME = "learners.value.examples={steps: null, all: {from: draft, kind: outcom
         (["learners.value.examples.steps.labels=null"], "learners.value.examples.steps.labels: must be set"),
         (["learners.value.examples.steps.labels.from=pmr"], "no such reward source (did you mean 'prm'?)"),
         (["learners.value.examples.steps.labels.from=verdict"], "labels.from: outcome knows nothing of steps"),
+        (
+            ["learners.value.examples={steps: null, t: {from: draft, kind: tree_values, labels: {from: prm}}}"],
+            "examples.t.labels: agreement is on labels of 0 and 1; set values to monte_carlo_hard",
+        ),
+        (
+            [
+                "learners.value.examples={steps: null, t: {from: draft, kind: tree_values, values: monte_carlo_hard, "
+                "labels: {from: prm}}}"
+            ],
+            "examples.t.labels.threshold: must be set",
+        ),
         (["learners.value.examples.steps.balance=all"], "examples.steps.balance: has no effect on step_labels"),
         (["learners.value.when=before_score"], "reads rewards, but learners that train before_score"),
         (["learners.value.examples.steps.from=gold"], "mse learns from judged samples; name a step of grow"),

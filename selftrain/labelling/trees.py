@@ -1,4 +1,4 @@
-"""What is learnt from a finished search tree: targets of a value model, responses of a policy, pairs of steps.
+"""What is learnt from a finished search tree: targets of a value model, pairs of steps.
 
 `value_targets` is ReST-MCTS* (Zhang et al. 2024, arXiv:2406.03816): with ``m`` the reasoning distance of a node, the
 fewest steps from the one before it to a right end, its value is ``V = max(0, V_parent + (1 - V_parent) r / m)``, where
@@ -87,19 +87,6 @@ def path(tree: Sequence[TreeNode], node: int) -> list[int]:
         found.append(node)
         node = tree[node].parent
     return found[::-1]
-
-
-def policy_leaves(tree: Sequence[TreeNode], right: Mapping[int, bool], value_above: float | None = None) -> list[int]:
-    """Right ends that a policy is taught.
-
-    Args:
-        value_above: what the value function must have said of the end, more than this; one it was not asked about is
-            left out.
-    """
-    ends = [node for node in tree if right.get(node.node_id, False)]
-    return [
-        node.node_id for node in ends if value_above is None or (node.value is not None and node.value > value_above)
-    ]
 
 
 def step_pairs(

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
-from selftrain.labelling.monte_carlo import of_nodes, progress
+from selftrain.labelling.monte_carlo import agreed, of_nodes, progress
 from selftrain.labelling.trees import path, simple_targets, step_pairs, value_targets
 from selftrain.planning.values import valued
 from selftrain.schema import Selection
 from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.trees import Searched, searched
+from selftrain.stages.values import Steps, steps_of
 from selftrain.types import Example, TreeNode
 
 NAN = float("nan")
@@ -56,11 +57,14 @@ def tree_examples(
     end = EndToken(session.tokenizer.eos_token_id, frozenset(session.tokenizer.all_special_ids))
     pairs: Counter[str] = Counter()
     for iteration in iterations:
+        judge = _judged(session, iteration, selection)
         for tree in searched(session.run, iteration, selection.source):
             if selection.kind == "step_pairs":
                 found = _pairs(tree, selection, end, is_valued, pairs)
             else:
-                found = list(value_examples(tree.nodes, targets(tree, selection.values), end))
+                worth = targets(tree, selection.values)
+                worth = worth if judge is None else agreed(tree.nodes, worth, judge)
+                found = list(value_examples(tree.nodes, worth, end))
             reasons.update({KEPT: len(found)} if found else {_nothing(tree, selection, pairs): 1})
             problem = session.problems.by_id[tree.nodes[0].problem_id]
             prompt = prompters[problem.task].ids(problem)
@@ -69,6 +73,15 @@ def tree_examples(
                 pair = None if one.pair_id is None else f"{iteration}/{one.pair_id}"
                 ids = (*prompt, *one.prompt_ids)
                 yield replace(one, id=id, pair_id=pair, source=name, prompt_ids=ids, weight=selection.weight)
+
+
+def _judged(session: Session, iteration: int, selection: Selection) -> Steps | None:
+    """By sample, where a reward source says that its steps end and which are right; None where none is asked."""
+    labels = selection.labels
+    if labels is None or labels.threshold is None:
+        return None
+    found, bound = steps_of(session, iteration, selection.source, labels.source), labels.threshold
+    return {id: (ends, tuple(float(one >= bound) for one in rewards)) for id, (ends, rewards) in found.items()}
 
 
 def _pairs(tree: Searched, selection: Selection, end: EndToken, is_valued: bool, taken: Counter[str]) -> list[Example]:
@@ -110,7 +123,7 @@ def _nothing(tree: Searched, selection: Selection, taken: Counter[str]) -> str:
         return "tree without a better and a worse step"
     if selection.values in ("mcts_star", "simple"):
         return "tree without a right end"
-    return "tree without completions"
+    return "tree without completions" if selection.labels is None else "tree without a response labelled alike"
 
 
 def targets(tree: Searched, how: str) -> dict[int, float]:
