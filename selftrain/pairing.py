@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
 
+from selftrain.labelling.pairs import spread
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, cut_short
 from selftrain.types import Example
-
-Item = TypeVar("Item")
 
 RIGHT = 0.5
 """The label from which on an example counts as right."""
@@ -32,14 +29,6 @@ def paired(candidates: Iterable[Candidate], selection: Selection) -> Iterator[tu
     for right, wrong in sides.values():
         pairs = zip(right, wrong, strict=False) if selection.pairing == "one_to_one" else spread(right, wrong)
         yield from islice(pairs, selection.max_per_problem)
-
-
-def spread(first: Sequence[Item], second: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
-    """Each with each, in an order in which nobody comes again before all of their side have come."""
-    around = math.lcm(len(first), len(second))
-    for place in range(len(first) * len(second)):
-        # After so many pairs both sides stand at their beginning again: from there on the second is one ahead.
-        yield first[place % len(first)], second[(place + place // around) % len(second)]
 
 
 def as_pair(right: Example, wrong: Example) -> tuple[Example, Example]:

@@ -10,7 +10,8 @@ from itertools import islice, product
 import pytest
 import torch
 
-from selftrain.pairing import as_pair, balanced, paired, spread
+from selftrain.labelling.pairs import spread
+from selftrain.pairing import as_pair, balanced, paired
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, as_example
 from selftrain.training.data import micro_batches, units

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 from scored import nudged
+from small_values import value_model
 
 from selftrain.cli import main
 from selftrain.encoding import Encoder
 from selftrain.models.checkpoint import load_tokenizer
+from selftrain.models.heads import HeadForm, save_value_model
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.schema import Chat
 from selftrain.stages import labelled
 from selftrain.training.scoring import log_ratios
+from selftrain.training.valuing import Valuer
 from selftrain.types import Example
 
 
@@ -69,6 +72,43 @@ def test_scores_are_those_of_the_source_at_the_steps_given(
     shown = capsys.readouterr().out
     assert "3 solutions of" in shown and "left out" in shown
     assert "first wrong step (ProcessBench)" in shown and "place from the end" in shown
+
+
+def headed(base: Path, folder: Path, form: HeadForm) -> Path:
+    model = value_model(base, form)
+    save_value_model(model, load_tokenizer(base), folder)
+    return folder
+
+
+def test_a_value_head_is_read_where_the_given_steps_end(tiny: Path, tmp_path: Path) -> None:
+    """Its folder says what stands between two; a step that holds that inside is one step all the same."""
+    rows = write(tmp_path / "steps.jsonl", 4)
+    folder = headed(tiny, tmp_path / "prm", HeadForm(separator=" "))
+    given = ["--data", str(tmp_path / "steps.jsonl"), "--output", str(tmp_path / "out"), "--threshold", "0.5"]
+    assert main(["prm", str(folder), *given]) == 0
+    lines = told(tmp_path)[1]
+    encoder = Encoder(load_tokenizer(tiny), Chat(), None)
+    encoded = [encoder.steps(row["steps"], " ") for row in rows]
+    asked = [
+        Example("e", "p", "s", encoder.ids(row["problem"]), ids) for row, (ids, _) in zip(rows, encoded, strict=True)
+    ]
+    with Valuer(folder, device="cpu") as valuer:
+        expected = valuer.values(asked, [ends for _, ends in encoded])
+    for line, values in zip(lines, expected, strict=True):
+        assert len(line["scores"]) == 3 and line["scores"] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_a_value_head_is_asked_as_it_was_trained(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "steps.jsonl", 3)
+    given = ["--data", str(tmp_path / "steps.jsonl"), "--threshold", "0"]
+    folder = headed(tiny, tmp_path / "prm", HeadForm(separator=" "))
+    assert main(["prm", "value_head", f"model={folder}", *given]) == 2
+    assert f"separator: '\\n' is not what {folder} is trained with, ' '" in capsys.readouterr().err
+    outcome = headed(tiny, tmp_path / "orm", HeadForm(read="last"))
+    assert main(["prm", str(outcome), *given]) == 2
+    assert "read at the last token alone, and says nothing of steps" in capsys.readouterr().err
 
 
 def test_a_fifth_of_the_problems_chooses_where_nothing_else_does(tiny: Path, other: Path, tmp_path: Path) -> None:

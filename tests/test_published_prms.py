@@ -22,6 +22,7 @@ from transformers import (
     Qwen2Model,
 )
 
+from selftrain.cli import main
 from selftrain.models.published import Published, Words, read_published
 from selftrain.training.paths import PathValues
 from selftrain.training.valuing import StepPath, Valuer
@@ -194,6 +195,16 @@ def test_responses_are_cut_at_the_ends_given(qwen: Path) -> None:
     with Valuer(qwen, writer=WRITER, device="cpu") as valuer:
         found = valuer.values([example], [(first, len(response))], [QUESTION])[0]
     np.testing.assert_allclose(found, by_qwen(qwen, [STEPS[0] + "ки", STEPS[1]]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_the_command_prm_shows_it_the_steps(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder, data = request.getfixturevalue(name), tmp_path / "steps.jsonl"
+    data.write_text(json.dumps({"problem": QUESTION, "steps": STEPS, "label": -1}) + "\n")
+    given = ["--data", str(data), "--output", str(tmp_path / "out"), "--threshold", "0.5", "chat=none"]
+    assert main(["prm", str(folder), *given]) == 0
+    (line,) = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    assert json.loads(line)["scores"] == pytest.approx(DIRECT[name](folder, STEPS), abs=1e-5)
 
 
 def test_the_writer_is_needed(qwen: Path) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
 from selftrain.labelling.monte_carlo import (
     Labels,
+    agreed,
     consensus,
     first_wrong,
     hard,
     of_nodes,
     progress,
     relative_progress,
-    search_first_wrong,
     shares,
     soft,
     until_first_wrong,
 )
-from selftrain.labelling.trees import path, policy_leaves, simple_targets, step_pairs, value_targets
+from selftrain.labelling.trees import path, simple_targets, step_pairs, value_targets
 from selftrain.types import TreeNode
 
 
@@ -81,19 +81,11 @@ def test_paths_begin_at_the_root() -> None:
     assert path(GOLDEN, 0) == [0]
 
 
-def test_leaves_for_the_policy_are_right_and_valued() -> None:
-    nodes = tree(0, 0, 0, 0, value={1: 0.9, 2: 0.2, 3: 0.9})
-    right = {1: True, 2: True, 3: False, 4: True}
-    assert policy_leaves(nodes, right) == [1, 2, 4]
-    assert policy_leaves(nodes, right, value_above=0.2) == [1]
-    assert policy_leaves(nodes, right, value_above=0.1) == [1, 2]
-
-
 def test_pairs_of_steps_are_the_two_best_against_the_two_worst() -> None:
     visits = dict.fromkeys(range(1, 6), 2)
     nodes = tree(0, 0, 0, 0, 0, visits=visits, value_sum={1: 0.2, 2: 1.8, 3: 1.0, 4: 1.6, 5: 0.4})
-    assert step_pairs(nodes) == [(2, 5), (2, 1), (4, 5), (4, 1)]
-    assert step_pairs(nodes, margin=0.65) == [(2, 5), (2, 1), (4, 1)]
+    assert step_pairs(nodes) == [(2, 1), (4, 5), (2, 5), (4, 1)]
+    assert step_pairs(nodes, margin=0.65) == [(2, 1), (2, 5), (4, 1)]
     assert step_pairs(nodes, most=1) == [(2, 1)]
 
 
@@ -171,23 +163,20 @@ def test_consensus_is_about_one_solution() -> None:
         consensus([1.0, 1.0], [1.0])
 
 
-def asked(search: Generator[int, float, dict[int, float]], first: int) -> tuple[list[int], dict[int, float]]:
-    """Prefixes a search asks for where the step with this index is the first wrong one, and what it returns."""
-    order = [next(search)]
-    while True:
-        try:
-            order.append(search.send(0.0 if order[-1] > first else 0.5))
-        except StopIteration as done:
-            return order, done.value
-
-
-@pytest.mark.parametrize("first", range(9))
-def test_binary_search_finds_the_first_wrong_step(first: int) -> None:
-    """Of 8 steps; 8 stands for none."""
-    order, found = asked(search_first_wrong(8), first)
-    assert len(order) <= 4 and sorted(order) == sorted(found)
-    wrong = [length for length, share in found.items() if share == 0]
-    assert min(wrong, default=9) - 1 == first
+def test_agreement_is_found_by_the_steps_of_responses() -> None:
+    """Two responses behind a shared step; the judge reads an end token behind the second."""
+    nodes = [
+        TreeNode("t", "p", 0, -1, 0, (), ""),
+        TreeNode("t", "p", 1, 0, 1, (1, 2), "a "),
+        TreeNode("t", "p", 2, 1, 2, (3,), "b", state="end", sample_id="x"),
+        TreeNode("t", "p", 3, 1, 2, (4, 5), "c", state="end", sample_id="y"),
+    ]
+    own = {1: 1.0, 2: 0.0, 3: 1.0}
+    judge = {"x": ((2, 3), (1.0, 0.0)), "y": ((2, 5), (1.0, 1.0))}
+    assert agreed(nodes, own, judge) == own
+    assert agreed(nodes, own, judge | {"y": ((2, 5), (1.0, 0.0))}) == {1: 1.0, 2: 0.0}
+    assert agreed(nodes, own, {"x": ((2, 3), (0.0, 0.0))}) == {}
+    assert agreed(nodes, own, {"x": ((3,), (1.0,)), "y": ((1, 5), (1.0, 1.0))}) == {}  # Other steps.
 
 
 def test_labels_of_the_nodes_completions_were_drawn_from() -> None:

@@ -56,7 +56,10 @@ OUTCOME = "learners.value.examples={steps: null, all: {from: draft, kind: outcom
         (["learners.value.model.separator=''"], "learners.value.model.separator: is empty"),
         (["learners.value.lora={}"], "learners.value.lora: is not available with a value head"),
         (["warmup.value.lora={}"], "warmup.value.lora: is not available with a value head"),
-        (["learners.value.objective=nll"], "learners.value.examples.steps.kind: nll learns from samples; set it to"),
+        (
+            ["learners.value.objective=nll"],
+            "learners.value.examples.steps.kind: nll learns from samples or leaves; set it to samples or leaves",
+        ),
         (
             ["learners.value.objective=nll", "learners.value.examples={steps: null, own: {from: draft}}"],
             "learners.value.model: nll fits a language model, which has no head",
@@ -66,11 +69,25 @@ OUTCOME = "learners.value.examples={steps: null, all: {from: draft, kind: outcom
             ["learners.policy={objective: bce, examples: {own: {kind: outcome}}}"],
             "learners.policy.objective: bce fits a value head, and the policy writes",
         ),
-        (["learners.value.objective=step_preference"], "learns from pairs of steps, which no kind gives"),
-        (["learners.value.examples.steps.kind=samples"], "mse learns from outcome or step_labels; set it to"),
+        (["learners.value.objective=step_preference"], "step_preference learns from step_pairs; set it to step_pairs"),
+        (
+            ["learners.value.examples.steps.kind=samples"],
+            "mse learns from outcome or step_labels or tree_values; set it to",
+        ),
         (["learners.value.examples.steps.labels=null"], "learners.value.examples.steps.labels: must be set"),
         (["learners.value.examples.steps.labels.from=pmr"], "no such reward source (did you mean 'prm'?)"),
         (["learners.value.examples.steps.labels.from=verdict"], "labels.from: outcome knows nothing of steps"),
+        (
+            ["learners.value.examples={steps: null, t: {from: draft, kind: tree_values, labels: {from: prm}}}"],
+            "examples.t.labels: agreement is on labels of 0 and 1; set values to monte_carlo_hard",
+        ),
+        (
+            [
+                "learners.value.examples={steps: null, t: {from: draft, kind: tree_values, values: monte_carlo_hard, "
+                "labels: {from: prm}}}"
+            ],
+            "examples.t.labels.threshold: must be set",
+        ),
         (["learners.value.examples.steps.balance=all"], "examples.steps.balance: has no effect on step_labels"),
         (["learners.value.when=before_score"], "reads rewards, but learners that train before_score"),
         (["learners.value.examples.steps.from=gold"], "mse learns from judged samples; name a step of grow"),

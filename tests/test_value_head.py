@@ -84,6 +84,13 @@ def test_values_stand_at_the_ends_of_steps() -> None:
     assert {score.model for score in found.values()} == {"digest of learner:value"}
 
 
+def test_ends_that_are_given_are_taken() -> None:
+    """Of labelled steps, which may hold separators inside."""
+    sample = Sample("three", "p", 1, "draft", 0, (9,), RESPONSES["three"], "", "eos", "policy", "scripted")
+    (score,) = ValueHead().scores([Judged("three", Verdict("right"), sample, (4, 6))], "value", Scripted())
+    assert score.step_ends == (4, 6) and score.step_rewards == pytest.approx((0.5, 0.8))
+
+
 def test_an_outcome_model_reads_a_response_as_one_step() -> None:
     found = scored(ValueHead(read="last"))
     assert [found[name].step_ends for name in ("three", "stopped", "cut")] == [(6,), (4,), (3,)]

@@ -95,6 +95,15 @@ def test_hard_labels_are_1_from_the_threshold_on() -> None:
     assert float(soft) == pytest.approx(-(0.725 * math.log(0.75) + 2.275 * math.log(0.25)) / 3)
 
 
+def test_measures_of_hard_labels_are_of_what_is_learnt() -> None:
+    """Values of 0.75 beside targets of 0.2 to 0.4: all right by a threshold of 0.2, two of three by 0.3."""
+    seen = terms([math.log(3)] * 3, [0.2, 0.3, 0.4], [0, 0, 0], [1.0])
+    for threshold, right in ((0.2, 3), (0.3, 2), (0.5, 0)):
+        found = BCE(labels="hard", threshold=threshold).loss(seen, Totals(0, 1, values=3)).measures
+        assert float(found["value accuracy"].total) == right
+        assert float(found["value error"].total) == pytest.approx(0.25 * right + 0.75 * (3 - right))
+
+
 def test_a_preference_is_the_mean_over_pairs_by_the_weight_of_the_better_side() -> None:
     pairs = torch.tensor([[0, 1], [3, 2]])
     seen = terms([0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [0, 1, 2, 3], [3.0, 9.0, 9.0, 1.0], pairs=pairs)

@@ -96,9 +96,14 @@ def _check_start(config: RunConfig, name: str, learner: Learner) -> None:
 
 
 def _check_selection(config: RunConfig, where: str, selection: Selection) -> None:
-    if selection.kind != "step_labels":
-        return
     labels, sources = selection.labels, config.reward.sources
+    if selection.kind == "tree_values" and labels is not None:
+        if selection.values != "monte_carlo_hard":
+            raise ConfigError(f"{where}.labels: agreement is on labels of 0 and 1; set values to monte_carlo_hard")
+        if labels.threshold is None:
+            raise ConfigError(f"{where}.labels.threshold: must be set: a step reward from there on says right")
+    elif selection.kind != "step_labels":
+        return
     if labels is None:
         raise ConfigError(f"{where}.labels: must be set: from, the reward source whose step rewards are learnt")
     if labels.source not in sources:
@@ -145,7 +150,7 @@ def check_separators(session: Session) -> None:
     """Raises ConfigError where a warm-up's worked solutions have no steps by the learner's rule."""
     for name in sorted(valued(session.config) & session.config.warmup.keys()):
         form = form_of(session.config.learners[name])
-        prompters = session.prompters["train_prompt"]
+        prompters = session.prompters["prompt"]
         solutions = demonstrated(session, session.config.warmup[name].source)
         ids = (prompters[problem.task].solution(problem) for problem in solutions)
         if form.read == "step" and all(

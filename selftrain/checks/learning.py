@@ -27,7 +27,7 @@ PAIRS_ONLY = ("pairing", "max_per_problem")
 SAMPLES_ONLY = ("verdict", "balance", "cap")
 TREES_ONLY = ("value_above", "values", "rank", "margin")
 OTHERS = (*TREES_ONLY, "labels")
-CHOOSING = ("verdict", "reward_above", "cap", "dedupe", "truncated", "label", "balance", "pairing", "labels")
+CHOOSING = ("verdict", "reward_above", "cap", "dedupe", "truncated", "label", "balance", "pairing")
 """What chooses among samples."""
 USELESS = {
     "samples": (*PAIRS_ONLY, *OTHERS),
@@ -36,7 +36,7 @@ USELESS = {
     "step_labels": (*PAIRS_ONLY, *TREES_ONLY, "label", "balance"),
     "leaves": (*PAIRS_ONLY, "values", "rank", "margin", "labels"),
     "tree_values": (*CHOOSING, "max_per_problem", "value_above", "rank", "margin"),
-    "step_pairs": (*CHOOSING, "value_above", "values"),
+    "step_pairs": (*CHOOSING, "value_above", "values", "labels"),
 }
 """Options that have no effect, by kind of selection."""
 JUDGED = frozenset({"labels", "pairs", "advantages", "values"})

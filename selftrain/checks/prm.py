@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from selftrain.checks.check import context_length, load_tokenizer
 from selftrain.checks.models import check_scored_by
+from selftrain.checks.values import check_value_heads
 from selftrain.config import ConfigError, apply_overrides, check_tree
 from selftrain.labelling.files import LabelledSteps, Neutral, read_labelled
 from selftrain.labelling.monte_carlo import first_wrong
@@ -25,8 +26,6 @@ from selftrain.session import Session
 from selftrain.stages.given import check_readable
 from selftrain.stages.labelled import SOURCE, STAGE, as_judged, problems_of
 
-HEAD = "value_head.json"
-"""Lies beside the weights of a model with a value head."""
 PLACES = {f"tasks.{STAGE}.prompt": "prompt", f"reward.sources.{SOURCE}.": "", "model.chat": "chat"}
 """Where the keys of the command stand in a config."""
 VALIDATION = 5
@@ -59,6 +58,8 @@ def config_of(source: str, words: Sequence[str], folder: Path) -> tuple[RunConfi
     with as_asked():
         config = check_tree(apply_overrides(tree, moved))
         model = replace(config.model, path=_model(config))
+    if source_of(config).options.get("read") == "last":
+        raise ConfigError(f"{source}: it is an outcome model, read at the last token alone, and says nothing of steps")
     prompt = config.tasks[STAGE].prompt
     if prompt.few_shot.n:
         raise ConfigError("prompt.few_shot.n: there is no task here whose worked examples could be shown; leave it out")
@@ -72,15 +73,24 @@ def _placed(word: str) -> str:
 
 
 def _source(source: str) -> dict[str, Any]:
-    folder = Path(source)
-    if not folder.is_dir():
+    """A folder with a value head says itself what ends a step; a published model is shown each step's text."""
+    if not Path(source).is_dir():
         return {"kind": source}
-    if not (folder / HEAD).exists():
+    from selftrain.models.heads import has_value_head, read_form
+    from selftrain.models.published import read_published
+
+    try:
+        form = read_form(source) if has_value_head(source) else None
+        known = form is not None or read_published(source) is not None
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not known:
         raise ConfigError(
             f"{source} has no value head; of a language model that was trained as an implicit reward name the "
             f"reference too: selftrain prm implicit_prm model={source} reference=MODEL"
         )
-    return {"kind": "value_head", "model": source}
+    own = {} if form is None else {"separator": form.separator, "read": form.read}
+    return {"kind": "value_head", "model": source, **own}
 
 
 def _model(config: RunConfig) -> str:
@@ -173,6 +183,7 @@ def encoded(session: Session, rows: Sequence[LabelledSteps], prompt: Prompt) -> 
         check_tokenizer(session.tokenizer, str(config.model.path))
         context = context_length(config)
         check_scored_by(session)
+        check_value_heads(session)
         prompter = make_prompter(session.tokenizer, prompt, config.model.chat)
         session.problems = problems_of(rows)
         judged = as_judged(rows, session.problems, prompter, source_of(config).options.get("separator", "\n"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from selftrain.config import ConfigError
 from selftrain.planning.settings import POLICY
+from selftrain.planning.values import valued
 from selftrain.prompts import Prompter, check_marks, check_prompt, check_solution
 from selftrain.schema import RunConfig
 from selftrain.session import Session
@@ -22,15 +23,17 @@ def check_prompts(session: Session, learnt: list[Problem], context: int | None) 
     check_marks(session.tokenizer, marks(session.config))
     for (kind, task), prompter in different(session.prompters).items():
         _check_chat(session, f"tasks.{task}.{kind}", prompter)
-    taught = session.prompters["train_prompt"]
     for (_, task), prompter in different(session.prompters).items():
         for problem in session.problems.by_id.values():
             if problem.task == task:
                 check_prompt(prompter.ids(problem), problem, session.tokenizer, context)
-    for problem in learnt:
-        prompter = taught[problem.task]
-        ids = prompter.solution(problem)
-        check_solution(ids, len(prompter.ids(problem)), problem, session.tokenizer, context)
+    # Learners of values are warmed up behind the prompt they are asked with.
+    kinds = ("train_prompt", *(["prompt"] if valued(session.config) & session.config.warmup.keys() else []))
+    for prompters in (session.prompters[kind] for kind in kinds):
+        for problem in learnt:
+            prompter = prompters[problem.task]
+            ids = prompter.solution(problem)
+            check_solution(ids, len(prompter.ids(problem)), problem, session.tokenizer, context)
 
 
 def different(prompters: Mapping[str, Mapping[str, Prompter]]) -> dict[tuple[str, str], Prompter]:

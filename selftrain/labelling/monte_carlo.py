@@ -1,18 +1,19 @@
 """Labels of steps from completions: of each prefix of a solution, how many of the responses that go on from it are
 right.
 
-Sources: hard and soft labels are Math-Shepherd (Wang et al. 2024, arXiv:2312.08935); the binary search for the first
-wrong step is OmegaPRM (Luo et al. 2024, arXiv:2406.06592); relative progress is GenPRM (Zhao et al. 2025,
-arXiv:2504.00891); leaving out what follows the first wrong step, the threshold, and the consensus with a judge are
-Zhang et al. 2025, arXiv:2501.07301.
+Sources: hard and soft labels are Math-Shepherd (Wang et al. 2024, arXiv:2312.08935); relative progress is GenPRM (Zhao
+et al. 2025, arXiv:2504.00891); leaving out what follows the first wrong step, the threshold, and the consensus with a
+judge are Zhang et al. 2025, arXiv:2501.07301.
 
 A share or label of None: nothing is known of the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
+from selftrain.labelling.trees import path
 from selftrain.types import TreeNode
 
 Labels = list[float | None]
@@ -106,22 +107,27 @@ def consensus(own: Shares, judge: Shares) -> Labels | None:
     return until_first_wrong(own)
 
 
-def search_first_wrong(steps: int) -> Generator[int, float, dict[int, float]]:
-    """OmegaPRM's binary search: asks for the share of right completions of ever fewer prefixes.
+def agreed(
+    tree: Sequence[TreeNode], own: Mapping[int, float], judge: Mapping[str, tuple[Sequence[int], Sequence[float]]]
+) -> dict[int, float]:
+    """Labels by node id that `consensus` keeps of the complete responses of a tree.
 
-    Yields the number of steps of a prefix, is sent its share, and returns all shares by number of steps. The first
-    wrong step is the last of the shortest prefix without a right completion; it takes ``log2(steps)`` prefixes to find
-    it, where all of them take ``steps``. Sound only as far as no prefix that holds a wrong step has a right completion.
+    Args:
+        own: of completions, 0 or 1, by node id.
+        judge: by sample id, where the judge's steps end in the response and their labels, 0 or 1. A response that it
+            gave none, or cut into other steps, is no agreement.
     """
     found: dict[int, float] = {}
-    known_right, known_wrong = 0, steps + 1
-    while known_wrong - known_right > 1:
-        middle = (known_right + known_wrong) // 2
-        found[middle] = yield middle
-        if found[middle] > 0:
-            known_right = middle
-        else:
-            known_wrong = middle
+    for leaf in tree:
+        if leaf.state != "end" or (told := judge.get(leaf.sample_id or "")) is None:
+            continue
+        route = [tree[place] for place in path(tree, leaf.node_id) if tree[place].ids]
+        ends, labels = told
+        # The last end may be one further: the judge reads an end token behind responses that lack it.
+        if list(ends[:-1]) != [*accumulate(len(node.ids) for node in route)][:-1] or len(labels) != len(route):
+            continue
+        both = consensus([own.get(node.node_id) for node in route], labels) or []
+        found |= {node.node_id: label for node, label in zip(route, both, strict=False) if label is not None}
     return found
 
 

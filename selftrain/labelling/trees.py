@@ -1,4 +1,4 @@
-"""What is learnt from a finished search tree: targets of a value model, responses of a policy, pairs of steps.
+"""What is learnt from a finished search tree: targets of a value model, pairs of steps.
 
 `value_targets` is ReST-MCTS* (Zhang et al. 2024, arXiv:2406.03816): with ``m`` the reasoning distance of a node, the
 fewest steps from the one before it to a right end, its value is ``V = max(0, V_parent + (1 - V_parent) r / m)``, where
@@ -11,12 +11,14 @@ Ends are named by node id. An end that could not be judged is not among them and
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from selftrain.labelling.pairs import in_turn, spread
 from selftrain.types import TreeNode
 
+CUT = ("length", "context", "tool_limit")
+"""Why nodes are closed in the middle of a step."""
 Number = Literal["q", "mc", "value"]
 """What ranks steps: the mean over visits, the share of completions that are right, the value function's word."""
 
@@ -87,23 +89,13 @@ def path(tree: Sequence[TreeNode], node: int) -> list[int]:
     return found[::-1]
 
 
-def policy_leaves(tree: Sequence[TreeNode], right: Mapping[int, bool], value_above: float | None = None) -> list[int]:
-    """Right ends that a policy is taught.
-
-    Args:
-        value_above: what the value function must have said of the end, more than this; one it was not asked about is
-            left out.
-    """
-    ends = [node for node in tree if right.get(node.node_id, False)]
-    return [
-        node.node_id for node in ends if value_above is None or (node.value is not None and node.value > value_above)
-    ]
-
-
 def step_pairs(
     tree: Sequence[TreeNode], number: Number = "q", *, most: int = 2, margin: float = 0.0
 ) -> list[tuple[int, int]]:
     """Pairs ``(chosen, rejected)`` of node ids: steps that follow the same one, the best of them against the worst.
+    Steps that a limit cut short stand in no pair.
+
+    The first pair of every place in the tree comes before the second of any, so that the first few are of many places.
 
     Args:
         number: what they are compared by; children that have none stand in no pair.
@@ -112,17 +104,18 @@ def step_pairs(
     """
     children: defaultdict[int, list[tuple[float, TreeNode]]] = defaultdict(list)
     for node in tree[1:]:
-        if (known := _number(node, number)) is not None:
+        if (known := _number(node, number)) is not None and node.reason not in CUT:
             children[node.parent].append((known, node))
-    found = []
-    for own in children.values():
-        ranked = sorted(own, key=lambda one: -one[0])
-        count = min(most, len(ranked) // 2)
-        best, worst = ranked[:count], ranked[len(ranked) - count :]
-        for (high, chosen), (low, rejected) in product(best, worst):
-            if high - low > margin and chosen.ids != rejected.ids:
-                found.append((chosen.node_id, rejected.node_id))
-    return found
+    return list(in_turn(_best_and_worst(own, most, margin) for own in children.values()))
+
+
+def _best_and_worst(own: Sequence[tuple[float, TreeNode]], most: int, margin: float) -> Iterator[tuple[int, int]]:
+    """The best with the worst first."""
+    ranked = sorted(own, key=lambda one: -one[0])
+    count = min(most, len(ranked) // 2)
+    for (high, chosen), (low, rejected) in spread(ranked[:count], ranked[len(ranked) - count :][::-1]):
+        if high - low > margin and chosen.ids != rejected.ids:
+            yield chosen.node_id, rejected.node_id
 
 
 def _number(node: TreeNode, number: Number) -> float | None:

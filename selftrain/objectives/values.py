@@ -41,9 +41,13 @@ def step_preference_loss(better: Tensor, worse: Tensor) -> Tensor:
     return -logsigmoid(better.tanh() - worse.tanh())
 
 
-def over_targets(terms: Terms, totals: Totals, losses: Tensor) -> Loss:
-    """The mean over targets by the weights of their sequences, and what is told of them."""
-    raw, targets, sequences = of(terms)
+def over_targets(terms: Terms, totals: Totals, losses: Tensor, targets: Tensor) -> Loss:
+    """The mean over targets by the weights of their sequences, and what is told of them.
+
+    Args:
+        targets: ``[M]`` as they are learnt.
+    """
+    raw, _, sequences = of(terms)
     values, count = raw.detach().sigmoid(), float(len(losses))
     same = ((values >= 0.5) == (targets >= 0.5)).float()
     measures = {
@@ -69,7 +73,7 @@ class MSE:
 
     def loss(self, terms: Terms, totals: Totals) -> Loss:
         raw, targets, _ = of(terms)
-        return over_targets(terms, totals, mse_loss(raw, targets))
+        return over_targets(terms, totals, mse_loss(raw, targets), targets)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class BCE:
     def loss(self, terms: Terms, totals: Totals) -> Loss:
         raw, targets, _ = of(terms)
         wanted = (targets >= self.threshold).float() if self.labels == "hard" else targets
-        return over_targets(terms, totals, bce_loss(raw, wanted))
+        return over_targets(terms, totals, bce_loss(raw, wanted), wanted)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ class ValueHead:
         return self.separator if self.read == "step" else None
 
     def scores(self, judged: Sequence[Judged], source: str, models: Models) -> Iterator[Score]:
-        samples = [one.sample for one in judged if one.sample is not None]
-        ends = [self._ends(sample, models) for sample in samples]
+        given = [(one.sample, one.ends) for one in judged if one.sample is not None]
+        samples = [sample for sample, _ in given]
+        ends = [self._ends(sample, models) if known is None else known for sample, known in given]
         name = models.name(self.model)
         for sample, own, values in zip(samples, ends, models.step_values(self.model, samples, ends), strict=True):
             yield self._score(sample, source, own, values, name)

@@ -82,7 +82,8 @@ class Warmup:
 
 @dataclass(frozen=True)
 class StepLabels:
-    """Where a selection of kind ``step_labels`` finds what each step is worth."""
+    """Where a selection of kind ``step_labels`` finds what each step is worth, and one of ``tree_values`` who must find
+    the same first wrong step."""
 
     source: str = MISSING
     """Written ``from``: the reward source whose step rewards they are."""
@@ -121,9 +122,11 @@ class Selection:
     pairing: Literal["one_to_one", "cartesian"] = "one_to_one"
     """Of pairs: the first right one with the first wrong one and so on, or each with each."""
     max_per_problem: Count | None = None
-    """Pairs per problem at most; taken so that no sample comes again before each has come once."""
+    """Pairs per problem at most; taken so that no sample comes again before each has come once, and of step_pairs no
+    place of a tree before each."""
     labels: StepLabels | None = None
-    """Of step_labels: what the steps are worth."""
+    """Of step_labels: what the steps are worth. Of tree_values with monte_carlo_hard: only responses of which this
+    source and the completions find the same first wrong step are learnt, up to there."""
     value_above: Finite | None = None
     """Of leaves: those of which the value function says more."""
     values: Literal["mcts_star", "simple", "monte_carlo_hard", "monte_carlo_soft", "progress"] = "mcts_star"

@@ -13,6 +13,7 @@ from selftrain.drawing.accept import accepted
 from selftrain.files import replacing, write_json
 from selftrain.pairing import as_pair, balanced, paired
 from selftrain.planning.fingerprints import REPLAY
+from selftrain.planning.values import valued
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser, as_example
 from selftrain.session import Session
@@ -68,7 +69,7 @@ def chosen_examples(
     chooser = Chooser(selection)
     iterations = range(iteration, 0 if selection.history == "all" else iteration - 1, -1)
     if selection.kind in ("tree_values", "step_pairs"):
-        return tree_examples(session, iterations, name, selection, chooser.reasons), chooser.reasons
+        return tree_examples(session, iterations, learner, name, chooser.reasons), chooser.reasons
 
     def stream() -> Iterator[Candidate]:
         for number in iterations:
@@ -83,6 +84,8 @@ def chosen_examples(
     kept = chooser.choose(found)
     form, lacking = FORMS[selection.kind]
     made = used(form(session, kept, name, selection), chooser.reasons, lacking)
+    if learner in valued(session.config):
+        return made, chooser.reasons
     return (as_taught(session, example) for example in made), chooser.reasons
 
 
@@ -137,7 +140,8 @@ FORMS: dict[str, tuple[Form, str]] = {
 
 
 def as_taught(session: Session, example: Example) -> Example:
-    """With the prompt its task is taught under, where that is another than it was sampled with."""
+    """With the prompt its task is taught under, where that is another than it was sampled with. Not for learners of
+    values: what a response is worth is asked behind the prompt it was sampled with."""
     problem = session.problems.by_id[example.problem_id]
     if session.config.tasks[problem.task].train_prompt is None:
         return example
@@ -148,9 +152,15 @@ def demonstrated(session: Session, source: str) -> list[Problem]:
     return session.problems.demonstrations("train" if source == "gold" else source)
 
 
-def demonstration_examples(session: Session, problems: list[Problem], name: str, weight: float) -> list[Example]:
-    """Worked solutions as examples, encoded here: nobody sampled them."""
-    prompters = session.prompters["train_prompt"]
+def demonstration_examples(
+    session: Session, problems: list[Problem], name: str, weight: float, prompt: str = "train_prompt"
+) -> list[Example]:
+    """Worked solutions as examples, encoded here: nobody sampled them.
+
+    Args:
+        prompt: which one of their task they stand behind.
+    """
+    prompters = session.prompters[prompt]
     return [
         Example(
             id=f"{name}/{problem.id}",

@@ -79,12 +79,11 @@ def warmup(session: Session, learner: str) -> Iterator[Event]:
     folder = session.run.warmup / learner
     stage = f"warmup-{learner}"
     yield StageStarted(0, stage, None, "steps")
-    examples = demonstration_examples(session, demonstrated(session, chosen.source), "demonstrations", 1.0)
+    examples = warmup_examples(session, learner)
     if not examples:
         raise RunError(f"warmup.{learner}: there are no demonstrations in '{chosen.source}'")
     fitted: Learner | Warmup = chosen
     if learner in valued(session.config):
-        examples = worked_examples(session, learner, examples)
         fitted = replace(session.config.learners[learner], optim=chosen.optim)
     seed = derive(session.config.run.seed, 0, learner, "fit")
     target, source = folder / "checkpoint", session.stages.before_warmup(learner).checkpoint
@@ -96,6 +95,15 @@ def warmup(session: Session, learner: str) -> Iterator[Event]:
     counted = "demonstrations" if fitted is chosen else "examples of demonstrations"
     summary = f"{len(examples)} {counted}, {last.done if last else 0} steps{loss}"
     yield StageFinished(0, stage, time.monotonic() - started, summary, False)
+
+
+def warmup_examples(session: Session, learner: str) -> list[Example]:
+    """What a learner is warmed up with; one of values behind the prompt it is asked with."""
+    is_valued = learner in valued(session.config)
+    prompt = "prompt" if is_valued else "train_prompt"
+    source = session.config.warmup[learner].source
+    examples = demonstration_examples(session, demonstrated(session, source), "demonstrations", 1.0, prompt)
+    return worked_examples(session, learner, examples) if is_valued else examples
 
 
 def _own_kept(session: Session, iteration: int, learner: str) -> bool:

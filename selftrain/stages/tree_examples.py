@@ -7,41 +7,94 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
-from selftrain.labelling.monte_carlo import of_nodes, progress
+from selftrain.labelling.monte_carlo import agreed, of_nodes, progress
 from selftrain.labelling.trees import path, simple_targets, step_pairs, value_targets
+from selftrain.planning.values import valued
 from selftrain.schema import Selection
 from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.trees import Searched, searched
+from selftrain.stages.values import Steps, steps_of
 from selftrain.types import Example, TreeNode
 
 NAN = float("nan")
 KEPT = "kept"
 
 
+@dataclass(frozen=True)
+class EndToken:
+    """What ends a response. One that a stop string or id ended, or the policy's own word that it is solved, has none
+    and gets it here: reward sources read such responses so."""
+
+    id: int
+    special: frozenset[int]
+    """Ids that end a response, as it was sampled."""
+
+    def lacking(self, route: Sequence[TreeNode]) -> tuple[int, ...]:
+        """What a path lacks of it, from its first step on."""
+        last = next((node.ids[-1] for node in reversed(route) if node.ids), None)
+        return (self.id,) if route[-1].state == "end" and last not in self.special else ()
+
+
 def tree_examples(
-    session: Session, iterations: Sequence[int], name: str, selection: Selection, reasons: Counter[str]
+    session: Session, iterations: Sequence[int], learner: str, name: str, reasons: Counter[str]
 ) -> Iterator[Example]:
     """The examples of one selection.
 
     Args:
         iterations: whose trees are read, in this order.
+        name: of the selection.
         reasons: counts examples that are kept, and trees that give none.
     """
+    selection = session.config.learners[learner].examples[name]
+    is_valued = learner in valued(session.config)
+    # What a path is worth is asked behind the prompt it was grown under.
+    prompters = session.prompters["prompt" if is_valued else "train_prompt"]
+    end = EndToken(session.tokenizer.eos_token_id, frozenset(session.tokenizer.all_special_ids))
+    pairs: Counter[str] = Counter()
     for iteration in iterations:
+        judge = _judged(session, iteration, selection)
         for tree in searched(session.run, iteration, selection.source):
-            found = list(_pairs(tree, selection) if selection.kind == "step_pairs" else _values(tree, selection))
-            reasons.update({KEPT: len(found)} if found else {_nothing(tree, selection): 1})
+            if selection.kind == "step_pairs":
+                found = _pairs(tree, selection, end, is_valued, pairs)
+            else:
+                worth = targets(tree, selection.values)
+                worth = worth if judge is None else agreed(tree.nodes, worth, judge)
+                found = list(value_examples(tree.nodes, worth, end))
+            reasons.update({KEPT: len(found)} if found else {_nothing(tree, selection, pairs): 1})
             problem = session.problems.by_id[tree.nodes[0].problem_id]
-            prompt = session.prompters["train_prompt"][problem.task].ids(problem)
+            prompt = prompters[problem.task].ids(problem)
             for one in found:
                 id = f"{name}/{iteration}/{one.id}"
                 pair = None if one.pair_id is None else f"{iteration}/{one.pair_id}"
                 ids = (*prompt, *one.prompt_ids)
                 yield replace(one, id=id, pair_id=pair, source=name, prompt_ids=ids, weight=selection.weight)
+
+
+def _judged(session: Session, iteration: int, selection: Selection) -> Steps | None:
+    """By sample, where a reward source says that its steps end and which are right; None where none is asked."""
+    labels = selection.labels
+    if labels is None or labels.threshold is None:
+        return None
+    found, bound = steps_of(session, iteration, selection.source, labels.source), labels.threshold
+    return {id: (ends, tuple(float(one >= bound) for one in rewards)) for id, (ends, rewards) in found.items()}
+
+
+def _pairs(tree: Searched, selection: Selection, end: EndToken, is_valued: bool, taken: Counter[str]) -> list[Example]:
+    """Both sides of each pair of a tree.
+
+    Args:
+        taken: pairs of each problem so far; these are added.
+    """
+    problem, most = tree.nodes[0].problem_id, selection.max_per_problem
+    left = None if most is None else most - taken[problem]
+    ranked = list(islice(step_pairs(tree.nodes, selection.rank, margin=selection.margin), left))
+    taken[problem] += len(ranked)
+    return [side for pair in ranked for side in pair_examples(tree.nodes, pair, end, is_valued)]
 
 
 def worthy(
@@ -62,13 +115,15 @@ def worthy(
             reasons["value too low" if value is not None else "without a value"] += 1
 
 
-def _nothing(tree: Searched, selection: Selection) -> str:
+def _nothing(tree: Searched, selection: Selection, taken: Counter[str]) -> str:
     """Why a tree gives no example."""
     if selection.kind == "step_pairs":
+        if taken[tree.nodes[0].problem_id] == selection.max_per_problem:
+            return "over the cap"
         return "tree without a better and a worse step"
     if selection.values in ("mcts_star", "simple"):
         return "tree without a right end"
-    return "tree without completions"
+    return "tree without completions" if selection.labels is None else "tree without a response labelled alike"
 
 
 def targets(tree: Searched, how: str) -> dict[int, float]:
@@ -104,19 +159,18 @@ def leaves(nodes: Sequence[TreeNode]) -> Iterator[TreeNode]:
     return (node for node in nodes[1:] if node.node_id not in above)
 
 
-def _values(tree: Searched, selection: Selection) -> Iterator[Example]:
-    return value_examples(tree.nodes, targets(tree, selection.values))
-
-
-def value_examples(nodes: Sequence[TreeNode], worth: Mapping[int, float]) -> Iterator[Example]:
+def value_examples(nodes: Sequence[TreeNode], worth: Mapping[int, float], end: EndToken) -> Iterator[Example]:
     """An example for every path that brings a target: each stands in one example, at the last token of its step.
 
     Prompts are those of the problem, which is left out here. What follows the last target of a path is left out too.
+    Where a response lacks its end token, its target stands there and at the last token it has: a search asks for its
+    value there, before anything is appended.
     """
     told: set[int] = set()
     for leaf in leaves(nodes):
         route = [nodes[node] for node in path(nodes, leaf.node_id)[1:]]
-        new = {one.node_id for one in route if one.node_id in worth and one.ids} - told
+        lacking = end.lacking(route) if leaf.node_id in worth else ()
+        new = {one.node_id for one in route if one.node_id in worth and (one.ids or lacking)} - told
         if not new:
             continue
         told |= new
@@ -124,22 +178,50 @@ def value_examples(nodes: Sequence[TreeNode], worth: Mapping[int, float]) -> Ite
         at: dict[int, float] = {}
         for one in route:
             ids += one.ids
-            if one.node_id in new:
+            if one.node_id in new and one.ids:
                 at[len(ids) - 1] = worth[one.node_id]
+        if lacking:
+            ids += lacking
+            at[len(ids) - 1] = worth[leaf.node_id]
         size = max(at) + 1
-        numbers = tuple(at.get(place, NAN) for place in range(size))
-        name = f"{leaf.tree_id}/{leaf.node_id:05d}"
-        yield Example(name, leaf.problem_id, "", (), tuple(ids[:size]), sample_id=leaf.sample_id, targets=numbers)
+        yield Example(
+            id=f"{leaf.tree_id}/{leaf.node_id:05d}",
+            problem_id=leaf.problem_id,
+            source="",
+            prompt_ids=(),
+            response_ids=tuple(ids[:size]),
+            sample_id=leaf.sample_id,
+            eos_added=bool(lacking),
+            targets=tuple(at.get(place, NAN) for place in range(size)),
+        )
 
 
-def _pairs(tree: Searched, selection: Selection) -> Iterator[Example]:
-    """Steps behind the same path, which belongs to the prompt."""
-    nodes = tree.nodes
-    ranked = step_pairs(nodes, selection.rank, margin=selection.margin)
-    for chosen, rejected in islice(ranked, selection.max_per_problem):
-        before = tuple(token for node in path(nodes, nodes[chosen].parent) for token in nodes[node].ids)
-        pair = f"{nodes[0].tree_id}/{chosen:05d}>{rejected:05d}"
-        for place, role in ((chosen, "chosen"), (rejected, "rejected")):
-            node = nodes[place]
-            made = Example(f"{pair}/{role}", node.problem_id, "", before, node.ids, pair_id=pair)
-            yield replace(made, role=role)  # type: ignore[arg-type]
+def pair_examples(
+    nodes: Sequence[TreeNode], pair: tuple[int, int], end: EndToken, is_valued: bool
+) -> tuple[Example, Example]:
+    """Two steps behind the same path, which belongs to the prompt.
+
+    Args:
+        pair: node ids of the better and of the worse one.
+        is_valued: a value head is fitted; its values are read where the steps end, at the targets 1 and 0.
+    """
+    chosen, rejected = pair
+    name = f"{nodes[0].tree_id}/{chosen:05d}>{rejected:05d}"
+
+    def side(role: Literal["chosen", "rejected"], place: int, target: float) -> Example:
+        *before, node = (nodes[one] for one in path(nodes, place)[1:])
+        lacking = end.lacking([*before, node])
+        ids = (*node.ids, *lacking)
+        return Example(
+            id=f"{name}/{role}",
+            problem_id=node.problem_id,
+            source="",
+            prompt_ids=tuple(token for one in before for token in one.ids),
+            response_ids=ids,
+            eos_added=bool(lacking),
+            targets=(*[NAN] * (len(ids) - 1), target) if is_valued else None,
+            pair_id=name,
+            role=role,
+        )
+
+    return side("chosen", chosen, 1.0), side("rejected", rejected, 0.0)

@@ -83,7 +83,7 @@ def with_step_labels(session: Session, made: Iterable[tuple[Sample, Example]], l
 
     @cache
     def given(iteration: int, step: str) -> Steps:
-        return _steps_of(session, iteration, step, labels.source)
+        return steps_of(session, iteration, step, labels.source)
 
     for sample, example in made:
         ends, rewards = given(sample.iteration, sample.step).get(sample.id, ((), ()))
@@ -94,7 +94,8 @@ def with_step_labels(session: Session, made: Iterable[tuple[Sample, Example]], l
             yield replace(example, targets=tuple(targets))
 
 
-def _steps_of(session: Session, iteration: int, step: str, source: str) -> Steps:
+def steps_of(session: Session, iteration: int, step: str, source: str) -> Steps:
+    """What a reward source gave the samples of a step of Grow."""
     columns = ("sample_id", "source", "valid", "step_ends", "step_rewards")
     return {
         sample: (tuple(ends), tuple(rewards))
