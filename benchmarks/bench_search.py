@@ -31,7 +31,7 @@ from selftrain.cli import main as cli
 from selftrain.config import instantiate, load_config
 from selftrain.drawing.proposing import Proposer
 from selftrain.drawing.sampled import request
-from selftrain.sampling.base import Completion, Request
+from selftrain.sampling.base import ALL, Answers, Completion, Request
 from selftrain.search.asks import Functions, Proposal, State, Wanted
 from selftrain.search.driver import advance
 from selftrain.search.tree import Tree
@@ -52,21 +52,21 @@ Shape = list[tuple[int, int]]
 
 @dataclass
 class Recorder:
-    """What a search asked its models, in order."""
+    """What a search asked its models, in order: an engine like any other."""
 
     engine: Any
-    calls: list[list[Request] | Shape] = field(default_factory=list)
-    asked: list[bool] = field(default_factory=list)
-    """Whether each call is one of the engine."""
+    requests: list[list[Request]] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
 
-    def sample(self, work: Sequence[Request]) -> Iterator[list[Completion]]:
-        self.calls.append(list(work))
-        self.asked.append(True)
-        return self.engine.sample(work)  # type: ignore[no-any-return]
+    def close(self) -> None:
+        """The engine stays open."""
+
+    def sample(self, work: Sequence[Request], answers: Answers = ALL) -> Iterator[list[Completion]]:
+        self.requests.append(list(work))
+        yield from self.engine.sample(work, answers)
 
     def read(self, model: Any, rows: Sequence[Row]) -> list[list[float]]:
-        self.calls.append([(row.back, row.tokens) for row in rows])
-        self.asked.append(False)
+        self.shapes.append([(row.back, row.tokens) for row in rows])
         return read_rows(model, rows)
 
 
@@ -86,7 +86,7 @@ class Bench:
         with PathValues(self.value_model, writer=self.session.tokenizer) as values:
             functions = Functions(propose, lambda states: values.values(paths(states, asked)))
             began, trees, cached = time.perf_counter(), [], 0
-            strategy, limits = instantiate("search", chosen.strategy), budget(chosen, asked.values())
+            strategy, limits = instantiate("search", chosen.strategy), budget(chosen, chosen.max_tokens)
             for tree in advance(
                 asked, strategy, one_by_one(functions) if singly else functions, budget=limits, lanes=lanes
             ):
@@ -106,15 +106,16 @@ class Bench:
         """Seconds of the recorded calls, with nothing around them."""
         with PathValues(self.value_model, writer=self.session.tokenizer) as values:
             backbone, seconds = values._valuer.model.backbone, 0.0
-            for call, of_engine in zip(recorder.calls, recorder.asked, strict=True):
-                given = call if of_engine else tensors(backbone, call)  # type: ignore[arg-type]
+            for work in recorder.requests:
                 began = time.perf_counter()
-                if of_engine:
-                    for _ in self.engine.sample(given):
-                        pass
-                else:
-                    with torch.inference_mode():
-                        backbone(**given)
+                for _ in self.engine.sample(work):
+                    pass
+                seconds += time.perf_counter() - began
+            for shape in recorder.shapes:
+                given = tensors(backbone, shape)
+                began = time.perf_counter()
+                with torch.inference_mode():
+                    backbone(**given)
                 seconds += time.perf_counter() - began
         return seconds
 
@@ -150,7 +151,8 @@ def tensors(backbone: Any, shape: Shape) -> dict[str, Any]:
         mask[at, :old] = mask[at, back : back + new] = 1
     config, cache = backbone.config, DynamicCache(config=backbone.config)
     size = (len(shape), config.num_key_value_heads, back, config.head_dim)
-    for layer in cache.layers if back else ():
+    layers: list[Any] = cache.layers if back else []
+    for layer in layers:
         layer.lazy_initialization(torch.zeros(size), torch.zeros(size))
         layer.keys, layer.values = torch.randn(size), torch.randn(size)
     positions = torch.tensor([[old + place for place in range(width)] for old, _ in shape])
@@ -185,9 +187,9 @@ def measure(bench: Bench) -> dict[str, Any]:
     rates: dict[str, list[float]] = {"64 at once": [], "one at a time": [], "one proposal a call": []}
     for _ in range(RUNS):
         recorder = Recorder(bench.engine)
-        value_paths.read_rows = recorder.read  # type: ignore[assignment]
+        setattr(value_paths, "read_rows", recorder.read)  # noqa: B010
         whole = bench.search(PROBLEMS, PROBLEMS, recorder=recorder)
-        value_paths.read_rows = read_rows
+        setattr(value_paths, "read_rows", read_rows)  # noqa: B010
         ratios.append(whole["seconds"] / bench.alone(recorder))
         one, single = bench.search(ALONE, 1), bench.search(SINGLY, 1, singly=True)
         for name, side in zip(rates, (whole, one, single), strict=True):
@@ -206,11 +208,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 def costs(whole: dict[str, Any], recorder: Recorder, bench: Bench) -> dict[str, Any]:
     """Per node: what the models read and drew; memory of a thousand nodes."""
     trees: list[Tree] = whole["trees"]
-    prompts = sum(
-        sum(map(len, {one.prompt_ids for one in call}))  # type: ignore[union-attr]
-        for call, of_engine in zip(recorder.calls, recorder.asked, strict=True)
-        if of_engine
-    )
+    prompts = sum(len(ids) for work in recorder.requests for ids in {one.prompt_ids for one in work})
     drawn = sum(tree.spent.policy_tokens for tree in trees)
     proposals = sum(tree.spent.proposals for tree in trees)
     tracemalloc.start()
@@ -226,8 +224,8 @@ def costs(whole: dict[str, Any], recorder: Recorder, bench: Bench) -> dict[str, 
     return {
         "nodes": whole["nodes"],
         "proposals": proposals,
-        "calls of the engine": sum(recorder.asked),
-        "forward passes of the value model": len(recorder.asked) - sum(recorder.asked),
+        "calls of the engine": len(recorder.requests),
+        "forward passes of the value model": len(recorder.shapes),
         "tokens by node": {
             "drawn": round(drawn / whole["nodes"], 2),
             "read by the policy": round(prompts / whole["nodes"], 2),
