@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scored import nudged
+from scored import log_ratios, nudged
 
 from selftrain.cli import main
 from selftrain.encoding import Encoder
@@ -17,7 +17,6 @@ from selftrain.models.checkpoint import load_tokenizer
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.schema import Chat
 from selftrain.stages import labelled
-from selftrain.training.scoring import log_ratios
 from selftrain.types import Example
 
 

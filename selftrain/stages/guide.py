@@ -62,7 +62,7 @@ def guide(session: Session, iteration: int, step: str) -> Iterator[Guide | None]
 
 
 def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> Guide:
-    source = value_source(session.config, session.config.grow[step])
+    source, dtype = value_source(session.config, session.config.grow[step]), session.config.reward.dtype
     models = {
         place.rpartition(".")[2]: session.stages.model(text, iteration, "grow", place).checkpoint
         for place, text in guiding(session.config, step).items()
@@ -71,10 +71,10 @@ def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> G
         from selftrain.training.paths import PathValues
 
         (checkpoint,) = models.values()
-        return ByHead(opened.enter_context(PathValues(checkpoint, writer=session.tokenizer)))
+        return ByHead(opened.enter_context(PathValues(checkpoint, writer=session.tokenizer, dtype=dtype)))
     from selftrain.training.scoring import Scorer
 
-    own, reference = (opened.enter_context(Scorer(models[option])) for option in ("model", "reference"))
+    own, reference = (opened.enter_context(Scorer(models[option], dtype=dtype)) for option in ("model", "reference"))
     return ByLikelihood(own, reference, source.options["beta"])
 
 
