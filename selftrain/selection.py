@@ -32,6 +32,9 @@ class Candidate(NamedTuple):
     """The total; None where it is not valid, or nothing is scored yet."""
 
 
+NO_REWARD = "no valid reward"
+
+
 def cut_short(candidate: Candidate) -> bool:
     return candidate.sample.finish_reason not in ENDED
 
@@ -68,6 +71,8 @@ class Chooser:
             return "right"
         if rule.reward_above is not None and (reward is None or reward <= rule.reward_above):
             return "reward too low"
+        if rule.weigh != "none" and reward is None:
+            return NO_REWARD
         if self._duplicate(candidate):
             return "duplicate"
         if rule.cap is not None and self._kept[sample.problem_id] >= rule.cap:
@@ -105,18 +110,19 @@ def as_scored(sample: Sample, end_token: int) -> Example:
     )
 
 
-def as_example(name: str, selection: Selection, candidate: Candidate, end_token: int) -> Example:
+def as_example(name: str, selection: Selection, candidate: Candidate, end_token: int, factor: float = 1.0) -> Example:
     """A chosen candidate as what a learner is fitted to. One that was cut short is labelled wrong, also where it names
     the right answer.
 
     Args:
         name: of the selection.
+        factor: what it counts for beside the selection's weight.
     """
     value = 0.0 if cut_short(candidate) else candidate.value
     return replace(
         as_scored(candidate.sample, end_token),
         id=f"{name}/{candidate.sample.id}",
         source=name,
-        weight=selection.weight,
+        weight=selection.weight * factor,
         label=candidate.reward if selection.label == "reward" else value,
     )

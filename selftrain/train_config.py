@@ -100,7 +100,8 @@ def as_run(config: TrainConfig) -> RunConfig:
     return RunConfig(
         run=Run(own.name, own.folder, own.seed, reuse=False),
         model=config.model,
-        reward=Reward(sources={}),
+        # The reference is read in the type the learner computes in.
+        reward=Reward(sources={}, dtype=learner.optim.dtype),
         learners={POLICY: learner},
         loop=Loop(0),
         track=config.track,

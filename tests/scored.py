@@ -59,6 +59,15 @@ def adapter_of(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def log_ratios(policy: Path, reference: Path, examples: Sequence[Example]) -> list[Any]:
+    """log p of every token under one checkpoint, minus that under another, in fp32."""
+    from selftrain.training.scoring import Scorer
+
+    with Scorer(policy, dtype="float32") as own, Scorer(reference, dtype="float32") as other:
+        pairs = zip(own.logprobs(examples), other.logprobs(examples), strict=True)
+        return [mine - theirs for mine, theirs in pairs]
+
+
 def assert_equal(found: Sequence[Any], expected: Sequence[Any]) -> None:
     """Bit for bit."""
     assert [own.tobytes() for own in found] == [wanted.tobytes() for wanted in expected]

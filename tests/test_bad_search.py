@@ -22,6 +22,10 @@ BAD = [
     ("grow.tree.value=learner:valve", "did you mean 'value'?"),
     ("grow.tree.value=reward:valeu", "grow.tree.value: 'reward:valeu' names no reward source (did you mean 'value'?)"),
     ("grow.tree.value=reward:verdict", "says nothing of unfinished responses"),
+    (
+        "grow.tree.value=reward:prm & reward.sources.prm={kind: implicit_prm, model: base, aggregation: min}",
+        "grow.tree.value: a search reads the sum of reward:prm, and its aggregation is min",
+    ),
     ("grow.tree.value=nowhere/at-all", "grow.tree.value: nowhere/at-all is no value model"),
     ("grow.tree.separator=;", "grow.tree.separator: no text of a response holds ';'"),
     ("grow.tree.separator=0=", "grow.tree.separator: '0=' stands in none of the 40 demonstrations"),

@@ -90,8 +90,10 @@ def test_before_any_training_all_rewards_are_equal_and_choosing_is_chance(rows: 
 
 
 def test_the_sampled_responses_are_scored_by_the_learner_of_the_iteration(runs: Runs) -> None:
+    from scored import log_ratios
+
     from selftrain.selection import as_scored
-    from selftrain.training.scoring import Scorer, log_ratios
+    from selftrain.training.scoring import Scorer
 
     run = runs.folder / "whole"
     samples = [s for s in records.rows(run / f"{TEST}.parquet", Sample) if s.step == "sampled"]

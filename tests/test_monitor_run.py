@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scored import log_ratios
 
 from selftrain import records
 from selftrain.artifacts import RunDir
@@ -18,7 +19,6 @@ from selftrain.selection import as_scored
 from selftrain.session import Session
 from selftrain.stages.distance import distances
 from selftrain.stages.logprobs import Logprobs
-from selftrain.training.scoring import log_ratios
 from selftrain.types import Sample, Score, Verdict
 
 CONFIG = Path(__file__).parent / "online.yaml"

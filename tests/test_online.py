@@ -12,9 +12,9 @@ import pytest
 
 from selftrain import records
 from selftrain.cli import main
-from selftrain.drawing.accept import within
+from selftrain.drawing.accept import shared_out, within
 from selftrain.schema import Accept
-from selftrain.types import Example, Sample, Score, Verdict
+from selftrain.types import Example, Problem, Sample, Score, Verdict
 
 CONFIG = Path(__file__).parent / "online.yaml"
 Run = Callable[..., Path]
@@ -72,6 +72,7 @@ def test_trainers_that_stay_and_trainers_that_load_make_the_same(run: Path, star
 def test_older_checkpoints_leave_the_disk_and_the_run_is_still_whole(run: Path, start: Run) -> None:
     there = [(run / f"iteration_{number:04d}" / "policy" / "checkpoint").exists() for number in (1, 3, 4)]
     assert there == [False, True, True]
+    assert [(run / f"iteration_{number:04d}" / "logprobs").exists() for number in (1, 3, 4)] == there
     marks = sorted(run.rglob("*.done"))
     times = [mark.stat().st_mtime_ns for mark in marks]
     start("whole")
@@ -109,6 +110,35 @@ def test_process_rewards_begin_at_zero_and_add_up_to_the_outcome_reward(run: Pat
     assert any(abs(score.reward) > 1e-6 for score in later)
 
 
+def test_a_run_scores_what_plain_log_softmax_says_times_beta(run: Path) -> None:
+    """Beta is applied once, to raw log-ratios: the whole way from checkpoints to the scores on disk."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    found = next(score for score in of(run, Score, 4, "scores") if score.source == "prm" and score.valid)
+    (sample,) = (sample for sample in of(run, Sample, 4, "samples") if sample.id == found.sample_id)
+    assert sample.finish_reason != "stop"
+    ids = torch.tensor([[*sample.prompt_ids, *sample.response_ids]])
+    sides = []
+    for place in ("iteration_0003/prm", "warmup/policy"):
+        model = AutoModelForCausalLM.from_pretrained(run / place / "checkpoint", dtype=torch.float32)
+        with torch.no_grad():
+            every = model(ids).logits[0, :-1].log_softmax(dim=1).gather(1, ids[0, 1:, None])[:, 0]
+        sides.append(every[len(sample.prompt_ids) - 1 :])
+    assert list(found.token_rewards) == pytest.approx((0.05 * (sides[0] - sides[1])).tolist(), abs=1e-6)
+
+
+def test_advantages_do_not_depend_on_how_the_batch_is_cut(run: Path, start: Run) -> None:
+    """A normaliser of each part would make them do so."""
+    cut = start("cut", "run.part_size=4", "--until", "2/improve-policy")
+    assert len(records.parts(cut / "iteration_0002" / "scores")) > len(records.parts(run / "iteration_0002" / "scores"))
+    ours, theirs = (
+        {one.id: one.advantages for one in of(at, Example, 2, "examples", "policy")} for at in (run, cut)
+    )  # fmt: skip
+    assert ours.keys() == theirs.keys() and len(ours) > 8
+    assert all(theirs[name] == pytest.approx(own, abs=1e-4) for name, own in ours.items())
+
+
 def test_every_sampled_token_has_an_advantage_and_no_other(run: Path) -> None:
     samples = {sample.id: sample for sample in of(run, Sample, 2, "samples")}
     taught = of(run, Example, 2, "examples", "policy")
@@ -141,6 +171,14 @@ def test_an_iteration_whose_fit_lost_its_mark_is_done_again(run: Path, start: Ru
 )
 def test_the_range_of_accuracies_includes_its_ends(n: int, expected: list[int]) -> None:
     assert [right for right in range(n + 1) if within(Accept(), right, n, 0)] == expected
+
+
+def test_accepted_problems_keep_to_the_shares_of_their_tasks() -> None:
+    """Tasks are asked one behind the other: the first ones of all would be of the first task alone."""
+    asked = [Problem(f"{task}{i}", task, "train", "?") for task in "ab" for i in range(6)]
+    assert shared_out(asked, {"a": 3, "b": 1}) == {"a0", "a1", "a2", "b0"}
+    assert shared_out(asked[:7], {"a": 1, "b": 3}) == {"a0", "a1", "a2", "b0"}
+    assert shared_out(asked[:2], {"a": 3, "b": 3}) == {"a0", "a1"}
 
 
 def test_one_sample_alone_is_never_accepted_and_truncated_ones_as_asked() -> None:

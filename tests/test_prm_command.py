@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scored import nudged
+from scored import log_ratios, nudged
 from small_values import value_model
 
 from selftrain.cli import main
@@ -19,7 +19,6 @@ from selftrain.models.heads import HeadForm, save_value_model
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.schema import Chat
 from selftrain.stages import labelled
-from selftrain.training.scoring import log_ratios
 from selftrain.training.valuing import Valuer
 from selftrain.types import Example
 

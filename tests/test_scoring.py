@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scored import ANSWERS, END, adapter_of, answer, assert_equal, nudged
+from scored import ANSWERS, END, answer, assert_equal, log_ratios, nudged
 
 from selftrain.models.checkpoint import load_model
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.training import scoring
 from selftrain.training.data import padded
-from selftrain.training.scoring import Scorer, alone, batches, log_ratios
+from selftrain.training.scoring import Scorer, alone, batches
 from selftrain.types import Example
 
 BF16_TOLERANCE = 0.03
@@ -29,11 +29,6 @@ BF16_TOLERANCE = 0.03
 @pytest.fixture(scope="module")
 def other(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nudged(tiny, tmp_path_factory.mktemp("other"))
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return adapter_of(tiny, tmp_path_factory.mktemp("adapter") / "checkpoint")
 
 
 @pytest.fixture(scope="module")
@@ -138,37 +133,11 @@ def test_weights_that_are_not_numbers_are_an_error(tiny: Path) -> None:
         scoring.score(model, ANSWERS[:3])
 
 
-def test_an_adapter_and_its_base_in_one_load_equal_two(
-    tiny: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads: list[str] = []
-
-    def counting(path: Path | str, **options: Any) -> Any:
-        loads.append(str(path))
-        return load_model(path, **options)
-
-    monkeypatch.setattr("selftrain.models.checkpoint.load_model", counting)
-    together = log_ratios(adapter, tiny, ANSWERS, dtype="float32")
-    assert loads == [str(adapter), str(tiny)]  # The second is the base that the adapter is put on.
-    with Scorer(adapter, dtype="float32") as own, Scorer(tiny, dtype="float32") as base:
-        apart = [mine - theirs for mine, theirs in zip(own.logprobs(ANSWERS), base.logprobs(ANSWERS), strict=True)]
-        own.base_logprobs(ANSWERS)
-        assert_equal(own.logprobs(ANSWERS), own.logprobs(ANSWERS))  # The adapter is on again.
-    assert_equal(together, apart)
-    assert np.abs(np.concatenate(together)).max() > 0.1
-
-
-def test_a_checkpoint_against_itself_is_zero_and_not_loaded(tmp_path: Path) -> None:
-    found = log_ratios(tmp_path / "nowhere", tmp_path / "nowhere", ANSWERS)
-    assert [own.shape for own in found] == [(len(one.response_ids),) for one in ANSWERS]
-    assert not np.concatenate(found).any()
-
-
 def test_token_step_and_whole_rewards_sum_to_the_same_and_need_the_end_token(tiny: Path, other: Path) -> None:
     """Telescoping, and a planted bug: without the end token the sum is another."""
     complete = [one for one in ANSWERS if len(one.response_ids) > 3]
     complete = [replace(one, response_ids=(*one.response_ids[:-1], END)) for one in complete]
-    ratios = log_ratios(tiny, other, complete, dtype="float32")
+    ratios = log_ratios(tiny, other, complete)
     cut = log_ratios(tiny, other, [replace(one, response_ids=one.response_ids[:-1]) for one in complete])
     for own, short in zip(ratios, cut, strict=True):
         tokens = token_rewards(own, 0.05)

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scored import ANSWERS, END, adapter_of, answer, assert_equal, nudged
+from scored import ANSWERS, END, adapter_of, answer, assert_equal, log_ratios, nudged
 
 from selftrain.artifacts import RunDir
 from selftrain.config import check_tree
 from selftrain.errors import RunError
+from selftrain.models.checkpoint import load_model
 from selftrain.models.logprobs import batch_logprobs
 from selftrain.planning.plan import Model
 from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.session import Session
-from selftrain.stages.logprobs import Logprobs
+from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.stages.scorers import Scorers
 from selftrain.training import scoring
 from selftrain.training.ranks import Ranks, device_of
 from selftrain.training.scoring import Scorer
-from selftrain.types import Example
+from selftrain.types import Example, Sample
 
 VLLM_TOLERANCE = 1e-5
 """In fp32 without a GPU: 1.2e-6 was the most that was seen over 15,000 tokens."""
@@ -97,12 +98,13 @@ def test_vllm_refuses_what_it_cannot_read_whole(engine: VLLMSampler) -> None:
         engine.logprobs([answer((3,) * 40, (4,) * 25)])
 
 
-def opened(folder: Path, tiny: Path, **launch: Any) -> Session:
+def opened(folder: Path, tiny: Path, dtype: str = "auto", **launch: Any) -> Session:
     tree = {
         "model": {"path": str(tiny)},
         "tasks": {"arithmetic": {}},
         "grow": {"draft": {}},
         "learners": {"policy": {"examples": {"own": {"from": "draft"}}}},
+        "reward": {"dtype": dtype},
         "launch": launch,
     }
     (folder / "run").mkdir(exist_ok=True)
@@ -143,6 +145,59 @@ def test_what_was_scored_is_not_scored_again(tiny: Path, other: Path, tmp_path: 
     cooler = ask(tmp_path, tiny, one, ANSWERS[:10], 0.5)
     assert sum(passes) == 33 and np.abs(np.concatenate(cooler) - np.concatenate(first)).max() > 0.1
     assert_equal(ask(tmp_path, tiny, one, ANSWERS[:10]), first)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The checkpoints that were loaded."""
+    seen: list[str] = []
+
+    def counting(path: Path | str, **options: Any) -> Any:
+        seen.append(str(path))
+        return load_model(path, **options)
+
+    monkeypatch.setattr("selftrain.models.checkpoint.load_model", counting)
+    return seen
+
+
+def test_an_adapter_and_its_base_are_loaded_once(tiny: Path, tmp_path: Path, loads: list[str]) -> None:
+    adapter = adapter_of(tiny, tmp_path / "adapter")
+    expected = log_ratios(adapter, tiny, ANSWERS)
+    loads.clear()
+    with opened(tmp_path, tiny) as session, Logprobs(session, 1) as logprobs:
+        own, base = logprobs.of(Model(adapter, "aaaa"), ANSWERS), logprobs.of(Model(tiny, "bbbb"), ANSWERS)
+        again = logprobs.of(Model(adapter, "cccc"), ANSWERS)
+    assert loads == [str(adapter), str(tiny)]  # The second is the base that the adapter is put on.
+    assert_equal([mine - theirs for mine, theirs in zip(own, base, strict=True)], expected)
+    assert_equal(again, own)  # The adapter is on again.
+    assert np.abs(np.concatenate(expected)).max() > 0.1
+
+
+def test_a_checkpoint_against_itself_is_zero_and_not_loaded(
+    tiny: Path, other: Path, tmp_path: Path, loads: list[str]
+) -> None:
+    samples = [
+        Sample(str(i), "p", 1, "draft", i, one.prompt_ids, one.response_ids, "", "eos", "policy", "scripted")
+        for i, one in enumerate(ANSWERS)
+    ]
+    with opened(tmp_path, tiny) as session, Logprobs(session, 1) as logprobs:
+        models = RunModels(session, 1, "score", logprobs)
+        found = models.log_ratios(str(tiny), str(tiny), samples)
+        assert [own.shape for own in found] == [(len(one.response_ids),) for one in ANSWERS]
+        assert loads == [] and not np.concatenate(found).any()
+        found = models.log_ratios(str(other), str(tiny), samples)
+    assert loads == [str(other), str(tiny)]
+    assert_equal(found, log_ratios(other, tiny, ANSWERS))
+
+
+def test_what_computes_in_another_type_is_kept_apart(tiny: Path, tmp_path: Path) -> None:
+    model, found = Model(tiny, "aaaa"), {}
+    for dtype in ("float32", "bfloat16", "auto"):
+        with opened(tmp_path, tiny, dtype) as session, Logprobs(session, 1) as logprobs:
+            found[dtype] = logprobs.of(model, ANSWERS[:9])
+    folders = (tmp_path / "run" / "iteration_0001" / "logprobs").iterdir()
+    assert sorted(folder.name for folder in folders) == ["aaaa", "aaaa-bfloat16"]
+    assert 1e-4 < np.abs(np.concatenate(found["bfloat16"]) - np.concatenate(found["float32"])).max() < 0.1
 
 
 def test_a_kill_while_writing_leaves_what_was_there(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scored import log_ratios
 
 from selftrain import records
 from selftrain.artifacts import RunDir
@@ -21,7 +22,6 @@ from selftrain.planning import fingerprints
 from selftrain.search.tree import Tree
 from selftrain.stages.search import check_separated
 from selftrain.stages.trees import Reading, Searched, cost, right_and_wrong, searched
-from selftrain.training.scoring import log_ratios
 from selftrain.types import Example, Sample, TreeNode, Verdict
 
 CONFIG = Path(__file__).parent / "searches.yaml"

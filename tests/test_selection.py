@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from selftrain.schema import Selection
 from selftrain.selection import Candidate, Chooser, as_example
+from selftrain.stages.examples import by_reward
 from selftrain.types import Example, FinishReason, Sample, Status
 
 END = 99
@@ -85,6 +87,20 @@ def test_one_that_was_cut_short_is_labelled_wrong_whatever_it_says() -> None:
     assert [example.label for example in examples] == [1.0, 0.0]
     examples, _ = choose(replace(rule, label="reward"), [candidate(finish="length", reward=0.3)])
     assert [example.label for example in examples] == [0.3]
+
+
+def test_examples_weigh_by_their_reward_and_one_on_the_mean() -> None:
+    given = [candidate(index=i, reward=reward) for i, reward in enumerate([-700.0, 2.0, 2.0 + math.log(3.0), None])]
+    for weigh, expected in (("exp", [0.0, 0.75, 2.25]), ("none", [1.0, 1.0, 1.0])):
+        rule = Selection("draft", weigh=weigh, weight=0.5)  # type: ignore[arg-type]
+        chooser = Chooser(rule)
+        counts = [factor for _, factor in by_reward(chooser.choose(given), rule)][:3]
+        assert counts == pytest.approx(expected)
+        assert chooser.reasons.get("no valid reward", 0) == (weigh == "exp")
+    rule = Selection("draft", weigh="sigmoid")
+    odds = [factor for _, factor in by_reward([candidate(reward=0.0), candidate(reward=math.log(3.0))], rule)]
+    assert odds == pytest.approx([0.8, 1.2])
+    assert as_example("own", Selection("draft", weight=0.5), given[0], END, 3.0).weight == 1.5
 
 
 def test_a_reward_at_the_threshold_is_not_above_it() -> None:

@@ -185,6 +185,12 @@ def test_kto_takes_bools_and_the_fields_of_trl(tiny: Path, tmp_path: Path) -> No
     assert lines[-1]["right reward"] > lines[-1]["wrong reward"] + 0.1
 
 
+def test_a_divergence_needs_rows_of_two_prompts(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "1+1=", "response": f"#{n}", "label": n == 2} for n in range(4)]
+    assert main(["train", str(config(tmp_path, tiny, rows, "kto"))]) == 1
+    assert "all examples are of one; let data.path hold rows of two prompts at least" in capsys.readouterr().err
+
+
 def test_an_adapter_is_fitted(tiny: Path, tmp_path: Path) -> None:
     path = config(tmp_path, tiny, PAIRS, "simpo", lora={"r": 4})
     assert main(["train", str(path)]) == 0

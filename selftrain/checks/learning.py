@@ -24,16 +24,16 @@ GIVES: dict[str, tuple[frozenset[str], ...]] = {
 }
 """By kind of selection: what it can give of what objectives read, of pairs and values."""
 PAIRS_ONLY = ("pairing", "max_per_problem")
-SAMPLES_ONLY = ("verdict", "balance", "cap")
+SAMPLES_ONLY = ("verdict", "balance", "cap", "weigh")
 TREES_ONLY = ("value_above", "values", "rank", "margin")
 OTHERS = (*TREES_ONLY, "labels")
-CHOOSING = ("verdict", "reward_above", "cap", "dedupe", "truncated", "label", "balance", "pairing")
-"""What chooses among samples."""
+CHOOSING = ("verdict", "reward_above", "cap", "dedupe", "truncated", "label", "balance", "pairing", "weigh")
+"""What chooses among samples, and weighs them."""
 USELESS = {
     "samples": (*PAIRS_ONLY, *OTHERS),
     "pairs": (*SAMPLES_ONLY, *OTHERS),
     "outcome": (*PAIRS_ONLY, *OTHERS),
-    "step_labels": (*PAIRS_ONLY, *TREES_ONLY, "label", "balance"),
+    "step_labels": (*PAIRS_ONLY, *TREES_ONLY, "label", "balance", "weigh"),
     "leaves": (*PAIRS_ONLY, "values", "rank", "margin", "labels"),
     "tree_values": (*CHOOSING, "max_per_problem", "value_above", "rank", "margin"),
     "step_pairs": (*CHOOSING, "value_above", "values", "labels"),
@@ -75,7 +75,12 @@ def _check_selection(where: str, selection: Selection, learner: Learner, needs: 
     for option in fields(Selection):
         if option.name in USELESS[selection.kind] and getattr(selection, option.name) != option.default:
             raise ConfigError(f"{where}.{option.name}: has no effect on {selection.kind}; remove it")
-    scored = selection.reward_above is not None or selection.label == "reward" or selection.labels is not None
+    weighs = selection.weigh != "none"
+    if weighs and unsampled:
+        raise ConfigError(
+            f"{where}.weigh: {selection.source} has no rewards; remove it, or name a step of grow in from"
+        )
+    scored = weighs or selection.reward_above is not None or selection.label == "reward" or selection.labels is not None
     if learner.when == "before_score" and scored:
         raise ConfigError(
             f"{where}: reads rewards, but learners that train before_score are trained before there are any"

@@ -11,7 +11,7 @@ from selftrain.planning.settings import POLICY
 from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_marks
 from selftrain.registry import TABLES, nearest
-from selftrain.schema import Grow, RunConfig, Selection
+from selftrain.schema import Component, Grow, RunConfig, Selection
 from selftrain.search.choose import way
 from selftrain.session import Session
 from selftrain.stages.guide import IMPLICIT, VALUE_HEAD
@@ -101,6 +101,7 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
                 f"{where}: {step.value} is of kind {source.kind}, which says nothing of unfinished responses; name one "
                 f"of kind {VALUE_HEAD} or {IMPLICIT}"
             )
+        _check_sum(where, step.value, source)
     for place, text in guiding(config, name).items():
         found = read_reference(text, config, place)
         if found.learner and not _by_likelihood(config, step) and found.name not in valued(config):
@@ -121,6 +122,18 @@ def _check_chosen(where: str, step: Grow) -> None:
             f"{where}: keep: chosen takes the response by values ({how}), and nobody gives any; name who does, or set "
             "strategy.choose to vote"
         )
+
+
+def _check_sum(where: str, value: str, source: Component) -> None:
+    """A path is worth the sum of its log-ratios, whatever makes a response's reward of them."""
+    if source.kind == IMPLICIT:
+        chosen, plain = (instantiate("reward", one) for one in (source, Component(IMPLICIT)))
+        for option in ("aggregation", "accumulate"):
+            if getattr(chosen, option) != getattr(plain, option):
+                raise ConfigError(
+                    f"{where}: a search reads the sum of {value}, and its {option} is {getattr(chosen, option)}; leave "
+                    f"reward.sources.{value.removeprefix(REWARD)}.{option} at {getattr(plain, option)}"
+                )
 
 
 def _by_likelihood(config: RunConfig, step: Grow) -> bool:

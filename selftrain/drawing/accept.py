@@ -8,10 +8,11 @@ stage that asks, and after a kill.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from selftrain import records
-from selftrain.drawing.allocate import problems_of
+from selftrain.drawing.allocate import problems_of, shares_of
 from selftrain.schema import Accept, Grow
 from selftrain.selection import ENDED
 from selftrain.session import Session
@@ -37,16 +38,37 @@ def rounds(session: Session, iteration: int, step: Grow) -> list[list[Problem]]:
 def accepted(session: Session, iteration: int, name: str) -> set[str] | None:
     """Ids of the problems of a step that are learnt from, ``prompts`` at most; None where all are."""
     step = session.config.grow[name]
-    if step.accept is None:
+    if step.accept is None or step.prompts is None:
         return None
+    fit = fitting(session, iteration, name, step.accept)
+    return shared_out(fit, shares_of(session, step.prompts))
+
+
+def shared_out(fit: Sequence[Problem], parts: Mapping[str, int]) -> set[str]:
+    """Ids of the first problems of each task, up to its part; of the first others, where a task has too few."""
+    chosen = {one.id for task, part in parts.items() for one in islice((p for p in fit if p.task == task), part)}
+    others = (problem.id for problem in fit if problem.id not in chosen)
+    return chosen | set(islice(others, sum(parts.values()) - len(chosen)))
+
+
+def enough_accepted(session: Session, iteration: int, name: str) -> bool:
+    """Whether every task has its share of the problems that are learnt from."""
+    step = session.config.grow[name]
+    if step.accept is None or step.prompts is None:
+        return True
+    found = Counter(problem.task for problem in fitting(session, iteration, name, step.accept))
+    return all(found[task] >= part for task, part in shares_of(session, step.prompts).items())
+
+
+def fitting(session: Session, iteration: int, name: str, rule: Accept) -> list[Problem]:
+    """All problems asked so far that the rule lets in, in the order in which they were asked."""
     right, judged, cut = tallies(session, iteration, name)
-    fit = (
-        problem.id
-        for problems in rounds(session, iteration, step)
+    return [
+        problem
+        for problems in rounds(session, iteration, session.config.grow[name])
         for problem in problems
-        if within(step.accept, right[problem.id], judged[problem.id], cut[problem.id])
-    )
-    return set(islice(fit, step.prompts))
+        if within(rule, right[problem.id], judged[problem.id], cut[problem.id])
+    ]
 
 
 def tallies(session: Session, iteration: int, name: str) -> tuple[Counter[str], Counter[str], Counter[str]]:

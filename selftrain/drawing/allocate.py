@@ -17,16 +17,22 @@ from selftrain.types import Problem
 
 def problems_of(session: Session, iteration: int, prompts: int | None) -> list[Problem]:
     """The train problems asked in an iteration, counted from 1."""
-    weights = {name: task.weight for name, task in session.config.tasks.items()}
-    pools = {name: session.problems.of(name, "train") for name in weights if name not in session.problems.watched}
+    tasks = (name for name in session.config.tasks if name not in session.problems.watched)
+    pools = {name: session.problems.of(name, "train") for name in tasks}
     if prompts is None:
         return [problem for pool in pools.values() for problem in pool]
-    seed, parts = session.config.run.seed, shares({name: weights[name] for name in pools}, prompts)
+    seed, parts = session.config.run.seed, shares_of(session, prompts)
     return [
         problem
         for name, pool in pools.items()
         for problem in stretch(pool, (iteration - 1) * parts[name], iteration * parts[name], f"{seed}/{name}")
     ]
+
+
+def shares_of(session: Session, prompts: int) -> dict[str, int]:
+    """How many of so many problems are of each task that is learnt from."""
+    tasks, watched = session.config.tasks.items(), session.problems.watched
+    return shares({name: task.weight for name, task in tasks if name not in watched}, prompts)
 
 
 def shares(weights: Mapping[str, float], total: int) -> dict[str, int]:

@@ -7,7 +7,7 @@ iterations, what a sampler calls its speed options, and where files lie: their c
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
 from selftrain.nested import changed
 from selftrain.planning.references import source_models, value_source
-from selftrain.planning.settings import counts_texts, sampler_of, sampling_of
+from selftrain.planning.settings import counts_texts, objective_needs, sampler_of, sampling_of
 from selftrain.schema import Component, Grow, RunConfig, Task
 from selftrain.search.choose import way
 
@@ -29,6 +29,9 @@ ELSEWHERE = ("verifier", "train_prompt", "sampling", "weight")
 
 BEST_OF = "best_of"
 """Key of what an evaluation depends on by what chooses among its samples."""
+
+AUTO_GPU = "auto (gpu)"
+"""Where ``auto`` means bfloat16."""
 
 FIT_SPEED = ("micro_tokens", "gradient_checkpointing")
 SEARCH_SPEED = ("lanes", "cached_tokens")
@@ -155,7 +158,8 @@ def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
         return {}
     source = value_source(config, step)
     value = by_contents(step.value, [step.value] if step.value else []) if source is None else reward(source)
-    return {"strategy": component("search", step.strategy), "value": value}
+    computed = {} if step.value is None else {"value dtype": scored_in(config)}
+    return {"strategy": component("search", step.strategy), "value": value, **computed}
 
 
 def judges(step: Grow) -> bool:
@@ -168,7 +172,17 @@ def judges(step: Grow) -> bool:
 
 def score(config: RunConfig) -> dict[str, Any]:
     sources = {name: reward(source) for name, source in config.reward.sources.items()}
-    return {"reward": {"sources": sources, "total": to_tree(config.reward.total)}}
+    computed = asked_in(config, config.reward.sources.values())
+    return {"reward": {"sources": sources, "total": to_tree(config.reward.total), **computed}}
+
+
+def asked_in(config: RunConfig, sources: Iterable[Component]) -> dict[str, str]:
+    """The type that scores are computed in, where these sources ask a model."""
+    return {"dtype": scored_in(config)} if any(source_models(source, "") for source in sources) else {}
+
+
+def scored_in(config: RunConfig) -> str:
+    return dtype(config.reward.dtype, "auto")
 
 
 def reward(source: Component) -> dict[str, Any]:
@@ -187,7 +201,13 @@ def improve(config: RunConfig, learner: str) -> dict[str, Any]:
         tree["schedule over"] = config.loop.iterations
     if chosen.advantage is not None:
         tree |= {"advantage": component("advantage", chosen.advantage)}
-    return {"run.seed": config.run.seed, "learners": {learner: tree}, **per_task(config, "train_prompt")}
+    compared = "reference" in objective_needs(chosen.objective)
+    return {
+        "run.seed": config.run.seed,
+        "learners": {learner: tree},
+        **per_task(config, "train_prompt"),
+        **({"reward.dtype": scored_in(config)} if compared else {}),
+    }
 
 
 def evaluate(config: RunConfig) -> dict[str, Any]:
@@ -196,11 +216,12 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     own_kinds = {"sampler": sampler(sampler_of(config)), "protocol": protocols}
     tree = by_contents(to_tree(chosen), [kept.path for kept in chosen.kept.values()]) | own_kinds
     sources = {name: reward(source) for name, source in chosen.best_of.items()}
+    computed = asked_in(config, chosen.best_of.values())
     # Apart from the rest: the answers do not depend on who chooses among them.
     tree, vote = {key: value for key, value in tree.items() if key not in ("best_of", "vote")}, tree["vote"]
     return {
         **judged(config),
-        **({BEST_OF: {"sources": sources, "vote": vote}} if sources else {}),
+        **({BEST_OF: {"sources": sources, "vote": vote, **computed}} if sources else {}),
         "evaluate": tree,
         "sampling": to_tree(sampling_of(config)),
         **({"kept.dtype": dtype("auto", "auto")} if chosen.kept else {}),
@@ -237,4 +258,4 @@ def dtype(chosen: str, device: str) -> str:
     if chosen != "auto":
         return chosen
     on_gpu = device.startswith("cuda") or (device == "auto" and Path("/proc/driver/nvidia/version").exists())
-    return "auto (gpu)" if on_gpu else "auto (cpu)"
+    return AUTO_GPU if on_gpu else "auto (cpu)"

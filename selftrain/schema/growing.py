@@ -88,4 +88,6 @@ class Reward:
     sources: dict[str, Any] = field(default_factory=lambda: {"verdict": "outcome"})
     total: dict[str, Finite] | None = None
     """Weight of each source in the total; 1 each where none are given."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type in which models that score responses compute, references of learners and guides of searches too."""
     verify: Verify = field(default_factory=Verify)

@@ -109,6 +109,8 @@ class Selection:
     dedupe: Literal["none", "text", "answer"] = "none"
     weight: NotNegative = 1.0
     """Multiplies the loss of every example."""
+    weigh: Literal["none", "exp", "sigmoid"] = "none"
+    """exp, sigmoid: of the total reward; examples weigh as much more, and 1 on the mean of the selection."""
     history: Literal["this", "all"] = "this"
     """all: samples of earlier iterations too, newest first."""
     truncated: Literal["out", "in"] = "out"

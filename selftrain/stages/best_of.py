@@ -117,7 +117,8 @@ def _stamp(session: Session, iteration: int, path: Path, name: str) -> str:
     chosen, stage = session.config.evaluate.best_of[name], session.stages.evaluate(iteration)
     inputs = [stage.inputs[place] for place in source_models(chosen, f"evaluate.best_of.{name}")]
     judges = sorted(set(records.column(path, "verifier")))
-    return value_digest([fingerprints.reward(chosen), inputs, stage.inputs["policy"], judges])
+    computed = fingerprints.asked_in(session.config, [chosen])
+    return value_digest([fingerprints.reward(chosen), inputs, stage.inputs["policy"], judges, computed])
 
 
 def _batches(path: Path, step: str, size: int) -> Iterator[list[Judged]]:

@@ -14,13 +14,23 @@ from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs
 from selftrain.types import Example
 
+SELECTIONS = "let its selections keep samples of two problems at least"
+
 
 def with_reference(
-    session: Session, iteration: int, learner: str, examples: list[Example], temperature: float
+    session: Session,
+    iteration: int,
+    learner: str,
+    examples: list[Example],
+    temperature: float,
+    alone: str = SELECTIONS,
 ) -> list[Example]:
     """Examples with what the reference gives their tokens, where the objective reads it; once per iteration.
 
     With their partners behind them, where it reads a divergence.
+
+    Args:
+        alone: what to do where all examples are of one problem.
 
     Raises:
         RunError: there is nothing to estimate a divergence on.
@@ -36,7 +46,7 @@ def with_reference(
             examples = with_partners(examples)
         except ValueError as error:
             where = f"iteration {iteration}, stage 'improve-{learner}'"
-            raise RunError(f"{where}: {error}; let its selections keep samples of two problems at least") from error
+            raise RunError(f"{where}: {error}; {alone}") from error
     place = f"learners.{learner}.reference"
     model = session.stages.model(chosen.reference, iteration, f"improve-{learner}", place)
     with Logprobs(session, iteration) as logprobs:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from selftrain import records
+from selftrain.best_of import weights
 from selftrain.drawing.accept import accepted
 from selftrain.files import replacing, write_json
+from selftrain.intervals import mean
 from selftrain.pairing import as_pair, balanced, paired
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.planning.values import valued
 from selftrain.schema import Selection
-from selftrain.selection import Candidate, Chooser, as_example
+from selftrain.selection import NO_REWARD, Candidate, Chooser, as_example
 from selftrain.session import Session
 from selftrain.stages.advantages import token_advantages, with_advantages
 from selftrain.stages.replay import replayed
@@ -43,7 +46,7 @@ def select(session: Session, iteration: int, learner: str) -> Counter[str]:
         for name in session.config.learners[learner].examples:
             examples, reasons = chosen_examples(session, iteration, learner, name)
             if advantages is not None and reasons is not None:
-                examples = used(with_advantages(examples, advantages), reasons, "no valid reward")
+                examples = used(with_advantages(examples, advantages), reasons, NO_REWARD)
             else:  # What was recorded at sampling has no one to read it, and may lack an end token that was added.
                 examples = (replace(example, old_logprobs=None) for example in examples)
             kept = records.write_parts(target, name, Example, examples, EXAMPLES_PER_PART)
@@ -107,8 +110,20 @@ def used(examples: Iterator[Example], reasons: Counter[str], lacking: str) -> It
 
 def _singles(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:
     end = session.tokenizer.eos_token_id
-    examples = (as_example(name, selection, candidate, end) for candidate in kept)
+    weighed = by_reward(kept, selection)
+    examples = (as_example(name, selection, candidate, end, factor) for candidate, factor in weighed)
     return examples if selection.balance == "none" else iter(balanced(list(examples), selection.balance == "problem"))
+
+
+def by_reward(kept: Iterable[Candidate], selection: Selection) -> Iterator[tuple[Candidate, float]]:
+    """Each with what it counts for by its reward, 1 on the mean of them all."""
+    if selection.weigh == "none":
+        yield from zip(kept, repeat(1.0), strict=False)
+        return
+    chosen = list(kept)
+    counts = weights([one.reward or 0.0 for one in chosen], selection.weigh)
+    average = mean(counts) if any(counts) else 1.0
+    yield from zip(chosen, (count / average for count in counts), strict=True)
 
 
 def _pairs(session: Session, kept: Iterator[Candidate], name: str, selection: Selection) -> Iterator[Example]:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from selftrain.budget import ErrorBudget
-from selftrain.drawing.accept import accepted, rounds, tallies
+from selftrain.drawing.accept import accepted, enough_accepted, rounds, tallies
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.drawing.store import shared_samples, shared_verdicts
@@ -127,11 +127,6 @@ class Tally:
         share = 100 * right / judged if judged else 0.0
         saved = f"; stopping early saved about {self.saved:,} tokens" if self.saved > 0 and judged < self._total else ""
         return f"{judged} samples, {share:.1f} % right" + (f" ({others})" if others else "") + saved
-
-
-def enough_accepted(session: Session, iteration: int, step: str) -> bool:
-    found = accepted(session, iteration, step)
-    return found is None or len(found) >= (session.config.grow[step].prompts or 0)
 
 
 def told_accepted(session: Session, iteration: int) -> Iterator[Event]:

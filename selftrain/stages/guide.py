@@ -70,7 +70,7 @@ def guide(session: Session, iteration: int, step: str) -> Iterator[Guide | None]
 
 
 def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> Guide:
-    source = value_source(session.config, session.config.grow[step])
+    source, dtype = value_source(session.config, session.config.grow[step]), session.config.reward.dtype
     models = {
         place.rpartition(".")[2]: session.stages.model(text, iteration, "grow", place).checkpoint
         for place, text in guiding(session.config, step).items()
@@ -80,11 +80,11 @@ def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> G
 
         (checkpoint,) = models.values()
         room = session.config.grow[step].cached_tokens
-        paths = PathValues(checkpoint, writer=session.tokenizer, max_cached_tokens=room)
+        paths = PathValues(checkpoint, writer=session.tokenizer, max_cached_tokens=room, dtype=dtype)
         return ByHead(opened.enter_context(paths))
     from selftrain.training.scoring import Scorer
 
-    own, reference = (opened.enter_context(Scorer(models[option])) for option in ("model", "reference"))
+    own, reference = (opened.enter_context(Scorer(models[option], dtype=dtype)) for option in ("model", "reference"))
     return ByLikelihood(own, reference, source.options["beta"])
 
 

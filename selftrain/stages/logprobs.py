@@ -1,7 +1,7 @@
 """Log-probabilities of an iteration's responses under the models of the run, and their values, each computed once.
 
-They lie beside the iteration, a folder for each checkpoint by its digest: what a reward source asked of a reference is
-there when a learner asks for the same, and after a kill.
+They lie beside the iteration, a folder for each checkpoint, by its digest and the type it computed in: what a reward
+source asked of a reference is there when a learner asks for the same, and after a kill.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain import records
 from selftrain.errors import RunError
+from selftrain.planning.fingerprints import AUTO_GPU, scored_in
 from selftrain.planning.plan import Model
 from selftrain.selection import as_scored
 from selftrain.session import Session
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
     Vector = NDArray[float32]
 
 
+LOGPROBS = "logprobs"
+"""Their folder in that of an iteration."""
+
+
 class Logprobs:
     """A context manager: models stay loaded until it is left, or longer (`selftrain.stages.scorers`)."""
 
     def __init__(self, session: Session, iteration: int) -> None:
         self._session, self._iteration = session, iteration
-        self._folder = session.run.iteration(iteration) / "logprobs"
+        self._folder = session.run.iteration(iteration) / LOGPROBS
         self._known: dict[str, dict[str, Vector]] = {}
         self._scorers = Scorers(session)
 
@@ -50,7 +55,7 @@ class Logprobs:
         Raises:
             RunError: the model could not be loaded or run.
         """
-        name = model.digest if temperature == 1.0 else f"{model.digest}-T{temperature:g}"
+        name = self._name(model) if temperature == 1.0 else f"{self._name(model)}-T{temperature:g}"
         keys = [_key(one) for one in examples]
         asked = dict(zip(keys, examples, strict=True))
 
@@ -79,7 +84,12 @@ class Logprobs:
             return valuer.values([one for one, _, _ in own], [cut for _, cut, _ in own], [text for _, _, text in own])
 
         keys = [_key(one, own) for one, own in zip(examples, ends, strict=True)]
-        return self._each(f"{model.digest}-values", model, keys, value)
+        return self._each(f"{self._name(model)}-values", model, keys, value)
+
+    def _name(self, model: Model) -> str:
+        """Of a folder: numbers in bf16 and in fp32 are not mixed, wherever a run goes on."""
+        halved = scored_in(self._session.config) in ("bfloat16", AUTO_GPU)
+        return f"{model.digest}-bfloat16" if halved else model.digest
 
     def _each(
         self, name: str, model: Model, keys: Sequence[str], compute: Callable[[Sequence[str]], list[Vector]]

@@ -39,9 +39,11 @@ class Scorers:
         from selftrain.training.ranks import Ranks
         from selftrain.training.scoring import Scorer
 
-        count = self._session.config.launch.score_processes
+        count, dtype = self._session.config.launch.score_processes, self._session.config.reward.dtype
         scorer: Scorer | Ranks = self._kept(
-            LANGUAGE, checkpoint, lambda: Scorer(checkpoint) if count == 1 else Ranks(checkpoint, count)
+            LANGUAGE,
+            checkpoint,
+            lambda: Scorer(checkpoint, dtype=dtype) if count == 1 else Ranks(checkpoint, count, dtype=dtype),
         )
         return scorer
 
@@ -49,7 +51,8 @@ class Scorers:
         """The same of a value model, which one process asks."""
         from selftrain.training.valuing import Valuer
 
-        valuer: Valuer = self._kept(VALUE, checkpoint, lambda: Valuer(checkpoint, writer=self._session.tokenizer))
+        writer, dtype = self._session.tokenizer, self._session.config.reward.dtype
+        valuer: Valuer = self._kept(VALUE, checkpoint, lambda: Valuer(checkpoint, writer=writer, dtype=dtype))
         return valuer
 
     def _kept(self, kind: str, checkpoint: Path, load: Callable[[], Any]) -> Any:

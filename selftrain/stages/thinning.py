@@ -1,4 +1,4 @@
-"""``loop.keep``: the checkpoints of older iterations leave the disk."""
+"""``loop.keep``: checkpoints of older iterations, and what they were scored by, leave the disk."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from selftrain.planning.best import best_iteration
 from selftrain.planning.settings import evaluated
 from selftrain.session import Session
 from selftrain.stages.evaluate import metrics_of
+from selftrain.stages.logprobs import LOGPROBS
 from selftrain.stages.resident import STATE, last_saved
 
 
 def thin_out(session: Session, iteration: int) -> None:
-    """Remove checkpoints and optimizer states but those of the newest iterations, of the best one, and of the one a
-    killed run would go on from."""
+    """Remove checkpoints, optimizer states and log-probabilities but those of the newest iterations, of the best one,
+    and of the one a killed run would go on from."""
     keep = session.config.loop.keep
     if keep is None:
         return
@@ -27,6 +28,7 @@ def thin_out(session: Session, iteration: int) -> None:
 def _remove(session: Session, iteration: int) -> None:
     folder = session.run.iteration(iteration)
     places = [f"{name}/{what}" for name in session.config.learners for what in ("checkpoint", STATE)]
+    places.append(LOGPROBS)
     if sorted(removed(folder)) == sorted(places):
         return
     write_json(folder / REMOVED, places)  # First: what is half removed is not missed.

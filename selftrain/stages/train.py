@@ -75,8 +75,9 @@ def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> I
             yield from work()
     for note in given.notes:
         yield Notice(note, "warning")
-    training = yield from _compared(session, [*given.training])
-    held_out = yield from _compared(session, [*given.held_out])
+    training = yield from _compared(session, [*given.training], "data.path")
+    beside = "data.validation" if config.data.validation else "data.path"
+    held_out = yield from _compared(session, [*given.held_out], beside)
     started = time.monotonic()
     run = session.run
     target = run.root / CHECKPOINT
@@ -93,14 +94,18 @@ def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> I
     yield StageFinished(0, "train", time.monotonic() - started, summary, False)
 
 
-def _compared(session: Session, examples: list[Example]) -> Generator[Event, None, list[Example]]:
-    """Examples with what the reference gives their tokens, where the objective reads it."""
+def _compared(session: Session, examples: list[Example], place: str) -> Generator[Event, None, list[Example]]:
+    """Examples with what the reference gives their tokens, where the objective reads it.
+
+    Args:
+        place: where the config says what file they are from.
+    """
     learner = session.config.learners[POLICY]
     if "reference" not in objective_needs(learner.objective) or not examples:
         return examples
     started = time.monotonic()
     yield StageStarted(0, "reference", len(examples), "examples")
-    found = with_reference(session, 0, POLICY, examples, 1.0)
+    found = with_reference(session, 0, POLICY, examples, 1.0, f"let {place} hold rows of two prompts at least")
     yield StageFinished(
         0, "reference", time.monotonic() - started, f"log-probabilities under {learner.reference}", False
     )

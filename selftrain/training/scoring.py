@@ -5,7 +5,7 @@ The same chunked function as the loss reads them, so that a number scored here i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -84,27 +84,6 @@ class Scorer:
             return score_batches(self._model, examples, batches(examples)[rank::ranks], temperature)
 
 
-def log_ratios(
-    policy: Path | str, reference: Path | str, examples: Sequence[Example], *, dtype: str = "auto", device: str = "auto"
-) -> list[Scores]:
-    """d_t = log pi(y_t | .) - log pi_ref(y_t | .) of every response token: ``[L]`` each, raw: no beta is in it.
-
-    An adapter and its base are loaded once; a checkpoint against itself not at all.
-    """
-    if str(policy) == str(reference):
-        return [np.zeros(len(one.response_ids), np.float32) for one in examples]
-    with Scorer(policy, dtype=dtype, device=device) as scorer:
-        own = scorer.logprobs(examples)
-        if adapters.belongs_to(policy, reference):
-            return _minus(own, scorer.base_logprobs(examples))
-    with Scorer(reference, dtype=dtype, device=device) as scorer:
-        return _minus(own, scorer.logprobs(examples))
-
-
-def _minus(own: Iterable[Scores], others: Iterable[Scores]) -> list[Scores]:
-    return [mine - other for mine, other in zip(own, others, strict=True)]
-
-
 def score(
     model: Any,
     examples: Sequence[Example],
@@ -151,8 +130,8 @@ def whole(examples: Sequence[Example], found: Mapping[int, Scores]) -> list[Scor
     for place, own in found.items():
         if not np.isfinite(own).all():
             raise ValueError(
-                "the model gives a response a log-probability that is not a number; compute in float32, or look for "
-                "weights that are none"
+                "the model gives a response a log-probability that is not a number; compute in float32 (reward.dtype, "
+                "or of a learner itself optim.dtype), or look for weights that are none"
             )
         every[place][learnt(examples[place])] = own
     return every
