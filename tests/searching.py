@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from selftrain.registry import TABLES, build
 from selftrain.search.asks import Budget, Functions, Proposal, State, Step, Strategy, Wanted
 from selftrain.search.driver import advance
-from selftrain.search.tree import Tree
+from selftrain.search.tree import Node, Tree
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "best_of_n": {"n": 100},
@@ -102,3 +103,38 @@ def search(
     """The tree of one problem."""
     [tree] = advance([problem], strategy, functions, budget=budget, seed=seed)
     return tree
+
+
+@dataclass
+class Script:
+    """Gives what is written for a response, in order; ``!`` ends one. Its values and verdicts are written too."""
+
+    steps: dict[str, list[str]]
+    values: dict[str, float] = field(default_factory=dict)
+    right: frozenset[str] = frozenset()
+    calls: list[list[Wanted]] = field(default_factory=list)
+    given: Counter[str] = field(default_factory=Counter)
+
+    def propose(self, wanted: Sequence[Wanted]) -> list[list[Proposal]]:
+        self.calls.append([*wanted])
+        return [[self.proposal(one) for _ in range(one.n)] for one in wanted]
+
+    def proposal(self, wanted: Wanted) -> Proposal:
+        text = wanted.state.text
+        step = self.steps[text][self.given[text]]
+        self.given[text] += 1
+        return [Step((len(step),), step, ended=step.endswith("!"))]
+
+    def functions(self) -> Functions:
+        def value(states: Sequence[State]) -> list[float]:
+            return [self.values[state.text] for state in states]
+
+        def judge(states: Sequence[State]) -> list[float]:
+            return [float(state.text in self.right) for state in states]
+
+        return Functions(self.propose, value, judge)
+
+
+def node(tree: Tree, response: str) -> Node:
+    [found] = [one for one in tree.nodes if one.response == response]
+    return found
