@@ -40,7 +40,7 @@ def prepared(folder: Path) -> None:
     tiny_model(folder / "model", [*texts, "numbers target <answer>(1+2)*3</answer>"])
 
 
-def command(folder: Path, name: str, *more: str) -> list[str]:
+def command(folder: Path, *more: str) -> list[str]:
     """The job's own config; the model is warmed up on solutions of the problems it then samples."""
     sizes = {"gsm8k": "{train: 16, val: 2, test: 4}", "aqua": "{train: 8, val: 2, test: 4}"}
     sizes["countdown"] = "{train: 8, val: 2, test: 4}"
@@ -49,7 +49,7 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
         str(CONFIG),
         f"model.path={folder / 'model'}",
         f"run.folder={folder}",
-        f"run.name={name}",
+        "run.name=run",
         "run.reuse=false",
         *(f"tasks.{task}.data_dir={place}" for task, place in (("gsm8k", DATA / "gsm8k"), ("aqua", folder / "aqua"))),
         f"tasks.countdown.data_dir={DATA / 'countdown'}",
@@ -67,6 +67,7 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
         "evaluate={n: 0, splits: [test]}",
         "loop={iterations: 1, stop: null}",
         "launch.keep=run",
+        "run.part_size=8",  # Two problems, so that the kill finds some written, some half full and some not begun.
         "track.live=plain",
         *more,
     ]
@@ -74,45 +75,23 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds two runs that are warmed up and have evaluated their start."""
+    """Holds a run that was killed while it sampled, and what lay there then."""
     made = tmp_path_factory.mktemp("mixed")
     prepared(made)
-    assert main(command(made, "whole", "--until", "0/evaluate")) == 0
-    shutil.copytree(made / "whole", made / "killed")
+    assert main(command(made, "--until", "0/evaluate")) == 0
+    samples = made / "run" / "iteration_0001" / "samples"
+    kill_at(made / "count", command(made), lambda: len(list(samples.glob("*.parquet"))) >= 4)
+    shutil.copytree(samples, made / "before")
+    assert main(command(made)) == 0
     return made
 
 
-def test_three_tasks_and_replay_in_one_run(folder: Path) -> None:
-    assert main(command(folder, "whole")) == 0
-    run = folder / "whole" / "iteration_0001"
-    samples = [s for part in records.parts(run / "samples") for s in records.read(part, Sample)]
-    verdicts = [v for part in records.parts(run / "verdicts") for v in records.read(part, Verdict)]
-    asked = Counter(problem.split("/")[0] for problem in {sample.problem_id for sample in samples})
-    assert asked == {"gsm8k": 16, "aqua": 8, "countdown": 8}
-    judges = {
-        sample.problem_id.split("/")[0]: v.verifier.split("@")[0] for sample, v in zip(samples, verdicts, strict=True)
-    }
-    assert judges == {"gsm8k": "numeric_answer", "aqua": "choice_answer", "countdown": "countdown"}
-    assert len(samples) < PROMPTS * N  # Stopped early where enough were right.
-    taught = [e for part in records.parts(run / "examples" / "policy") for e in records.read(part, Example)]
-    kept = Counter(example.problem_id.split("/")[0] for example in taught)
-    assert kept["replay"] == 4
-    assert kept["gsm8k"] and kept["aqua"] and kept["countdown"]
-    assert sum(kept.values()) - 4 >= 20
-    lines = [json.loads(line) for line in (folder / "whole" / "metrics.jsonl").read_text().splitlines()]
-    assert {(row["iteration"], row["task"]) for row in lines} == {(i, task) for i in (0, 1) for task in asked}
-
-
 def test_killed_while_it_samples_no_sample_is_lost_or_doubled(folder: Path) -> None:
-    samples, verdicts = (folder / "killed" / "iteration_0001" / name for name in ("samples", "verdicts"))
-    # Parts of two problems, so that the kill finds some written, some half full and some not begun.
-    arguments = command(folder, "killed", "run.part_size=8", "--until", "1/verify")
-    kill_at(folder / "count", arguments, lambda: len(list(samples.glob("*.parquet"))) >= 4)
-    before = Journal(samples / "draft.journal")
+    samples, verdicts = (folder / "run" / "iteration_0001" / name for name in ("samples", "verdicts"))
+    before = Journal(folder / "before" / "draft.journal")
     before.close()
-    written = {part: part.read_bytes() for part in records.parts(samples)}
+    written = {samples / part.name: part.read_bytes() for part in records.parts(folder / "before")}
     assert before.finished and 4 <= len(written) < PROMPTS * N // 8
-    assert main(arguments) == 0
     assert all(part.read_bytes() == content for part, content in written.items())
     assert not (samples / "draft.journal").exists()
     drawn = [s for part in records.parts(samples) for s in records.read(part, Sample)]
@@ -136,8 +115,29 @@ def test_killed_while_it_samples_no_sample_is_lost_or_doubled(folder: Path) -> N
         texts = {found[index].text.strip(): index for index in sorted(found, reverse=True) if teaches(found[index])}
         right = sorted(texts.values())
         assert len(found) == (right[ENOUGH - 1] + 1 if len(right) >= ENOUGH else N)
-    with Session(load_config(arguments[1], [w for w in arguments[2:] if "=" in w]), RunDir(folder / "killed")) as run:
+    arguments = command(folder)
+    with Session(load_config(arguments[1], [w for w in arguments[2:] if "=" in w]), RunDir(folder / "run")) as run:
         asked = [request.problem.id for request in work_list(run, 1, "draft")]
     kept = [(done, by_problem[asked[done.request]].get(done.index)) for done in before.finished]
     assert all(sample is None or sample.response_ids == done.ids for done, sample in kept)
     assert sum(sample is not None for _, sample in kept) > 20
+
+
+def test_three_tasks_and_replay_in_one_run(folder: Path) -> None:
+    run = folder / "run" / "iteration_0001"
+    samples = [s for part in records.parts(run / "samples") for s in records.read(part, Sample)]
+    verdicts = [v for part in records.parts(run / "verdicts") for v in records.read(part, Verdict)]
+    asked = Counter(problem.split("/")[0] for problem in {sample.problem_id for sample in samples})
+    assert asked == {"gsm8k": 16, "aqua": 8, "countdown": 8}
+    judges = {
+        sample.problem_id.split("/")[0]: v.verifier.split("@")[0] for sample, v in zip(samples, verdicts, strict=True)
+    }
+    assert judges == {"gsm8k": "numeric_answer", "aqua": "choice_answer", "countdown": "countdown"}
+    assert len(samples) < PROMPTS * N  # Stopped early where enough were right.
+    taught = [e for part in records.parts(run / "examples" / "policy") for e in records.read(part, Example)]
+    kept = Counter(example.problem_id.split("/")[0] for example in taught)
+    assert kept["replay"] == 4
+    assert kept["gsm8k"] and kept["aqua"] and kept["countdown"]
+    assert sum(kept.values()) - 4 >= 20
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {(row["iteration"], row["task"]) for row in lines} == {(i, task) for i in (0, 1) for task in asked}

@@ -1,4 +1,4 @@
-"""Real GSM8K problems through the real vLLM: one whole iteration, and one that is killed while it samples."""
+"""Real GSM8K problems through the real vLLM: one iteration that is killed while it samples, and goes on to its end."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 SEQUENCES, PROBLEMS, N = 32, 64, 8
 
 
-def command(folder: Path, name: str, *more: str) -> list[str]:
+def command(folder: Path, *more: str) -> list[str]:
     """The GPU job's own config, with a tiny model warmed up on the solutions of the problems it then samples."""
     return [
         "run",
         str(CONFIGS / "rest_em_gsm8k.yaml"),
         f"model.path={folder / 'model'}",
         f"run.folder={folder}",
-        f"run.name={name}",
+        "run.name=run",
         "run.reuse=false",
         f"tasks.gsm8k.data_dir={DATA / 'gsm8k'}",
         "tasks.gsm8k.prompt.few_shot.n=0",  # It is too small to learn from examples, and knows the bare prompt.
@@ -53,11 +53,15 @@ def command(folder: Path, name: str, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds the model and a run that is warmed up and has evaluated its start."""
+    """Holds the model and a run whose Grow was killed once."""
     made = tmp_path_factory.mktemp("gsm8k")
     tiny_model(made / "model", [row["question"] + row["answer"] for row in rows("gsm8k/train.jsonl")[:400]])
-    assert main(command(made, "whole", "--until", "0/evaluate")) == 0
-    shutil.copytree(made / "whole", made / "killed")
+    assert main(command(made, "--until", "0/evaluate")) == 0
+    grow, journal = command(made, "--until", "1/grow"), made / "run" / "iteration_0001" / "samples" / "draft.journal"
+    kill_at(made / "first.count", grow, lambda: journal.exists() and journal.stat().st_size > 80_000)
+    shutil.copy(journal, made / "journal")
+    assert start(made / "second.count", grow).wait() == 0
+    assert not journal.exists()
     return made
 
 
@@ -65,9 +69,34 @@ def samples_of(run: Path) -> list[Sample]:
     return [row for part in records.parts(run / "iteration_0001" / "samples") for row in records.read(part, Sample)]
 
 
+def test_killed_while_it_samples_it_loses_no_finished_sample_and_few_tokens(folder: Path) -> None:
+    before = Journal(folder / "journal")
+    before.close()
+    assert before.finished and before.begun
+    samples = samples_of(folder / "run")
+    of_place = {(sample.problem_id, sample.index): sample for sample in samples}
+    assert len(of_place) == len(samples) == PROBLEMS * N
+    asked = asked_problems(command(folder), folder / "run")
+    for done in before.finished:
+        assert of_place[asked[done.request], done.index].response_ids == done.ids
+    # Every response that was begun goes on where it was left, and no other does.
+    for (request, index), begun in before.begun.items():
+        sample = of_place[asked[request], index]
+        assert sample.response_ids[: len(begun.ids)] == begun.ids
+        assert sample.segments == (len(begun.ids),)
+    assert sum(sample.segments is not None for sample in samples) == len(before.begun)
+    # What was finished is not asked again, and of all that both processes drew hardly anything was drawn twice.
+    needed = sum(len(sample.response_ids) for sample in samples)
+    told = sum(len(done.ids) for done in before.finished) + sum(len(begun.ids) for begun in before.begun.values())
+    first, second = (tokens(folder / name) for name in ("first.count", "second.count"))
+    assert first >= told > 0.1 * needed
+    assert second == needed - told
+    assert first + second <= 1.02 * needed
+
+
 def test_a_whole_iteration_learns_from_its_own_right_answers(folder: Path) -> None:
-    assert main(command(folder, "whole", "launch.keep=run")) == 0
-    run = folder / "whole"
+    assert main(command(folder, "launch.keep=run")) == 0
+    run = folder / "run"
     samples = samples_of(run)
     verdicts = [v for p in records.parts(run / "iteration_0001" / "verdicts") for v in records.read(p, Verdict)]
     assert len(samples) == PROBLEMS * N
@@ -80,37 +109,6 @@ def test_a_whole_iteration_learns_from_its_own_right_answers(folder: Path) -> No
     assert all(by_id[str(example.sample_id)].response_ids == example.response_ids for example in taught)
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [(row["iteration"], row["split"], row["n_problems"]) for row in metrics] == [(0, "test", 8), (1, "test", 8)]
-
-
-def test_killed_while_it_samples_it_loses_no_finished_sample_and_few_tokens(folder: Path) -> None:
-    run, drawn = folder / "killed", [folder / "first.count", folder / "second.count"]
-    journal = run / "iteration_0001" / "samples" / "draft.journal"
-    arguments = command(folder, "killed", "--until", "1/grow")
-    kill_at(drawn[0], arguments, lambda: journal.exists() and journal.stat().st_size > 80_000)
-    before = Journal(journal)
-    before.close()
-    assert before.finished and before.begun
-    assert start(drawn[1], arguments).wait() == 0
-    assert not journal.exists()
-    samples = samples_of(run)
-    of_place = {(sample.problem_id, sample.index): sample for sample in samples}
-    assert len(of_place) == len(samples) == PROBLEMS * N
-    asked = asked_problems(arguments, run)
-    for done in before.finished:
-        assert of_place[asked[done.request], done.index].response_ids == done.ids
-    # Every response that was begun goes on where it was left, and no other does.
-    for (request, index), begun in before.begun.items():
-        sample = of_place[asked[request], index]
-        assert sample.response_ids[: len(begun.ids)] == begun.ids
-        assert sample.segments == (len(begun.ids),)
-    assert sum(sample.segments is not None for sample in samples) == len(before.begun)
-    # What was finished is not asked again, and of all that both processes drew hardly anything was drawn twice.
-    needed = sum(len(sample.response_ids) for sample in samples)
-    told = sum(len(done.ids) for done in before.finished) + sum(len(begun.ids) for begun in before.begun.values())
-    first, second = map(tokens, drawn)
-    assert first >= told > 0.1 * needed
-    assert second == needed - told
-    assert first + second <= 1.02 * needed
 
 
 def asked_problems(arguments: list[str], run: Path) -> list[str]:
