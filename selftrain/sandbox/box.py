@@ -142,12 +142,13 @@ class Program:
         self._lifeline, self.status = lifeline, status
         """``status`` can be read, and polled, as soon as the program has ended."""
         self._process: int | None = None
-        self._waited = 0.0
+        self._alone, self._ready, self._waited = True, 0.0, 0.0
 
     def waited(self) -> float:
         """Seconds it has been ready to run while others had the processors; 0 where the kernel does not say.
 
-        Nothing is added while it has threads or children: it may be those that it waits for.
+        Nothing is added of the time from one look to the next where it has threads or children at either: it may be
+        those that it waits for.
         """
         with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
             if self._process is None:
@@ -156,8 +157,11 @@ class Program:
                 line.split(":\t") for line in Path(f"/proc/self/fdinfo/{self._process}").read_text().splitlines()
             )
             threads = Path(f"/proc/{int(told['Pid'])}/task")
-            if os.listdir(threads) == [told["Pid"]] and not (threads / told["Pid"] / "children").read_text():
-                self._waited = int((threads.parent / "schedstat").read_text().split()[1]) / 1e9
+            alone = os.listdir(threads) == [told["Pid"]] and not (threads / told["Pid"] / "children").read_text()
+            ready = int((threads.parent / "schedstat").read_text().split()[1]) / 1e9
+            if alone and self._alone:
+                self._waited += ready - self._ready
+            self._alone, self._ready = alone, ready
         return self._waited
 
     def _received(self) -> int:
