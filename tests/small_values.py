@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from selftrain.models.heads import HeadForm, ValueModel, load_value_model, save_value_model
+from selftrain.models.head_form import HeadForm
+from selftrain.models.heads import ValueModel, load_value_model, save_value_model
 from selftrain.models.small import character_tokenizer, random_model
 
 ALPHABET = "0123456789+-= .abcdefghijk\n"

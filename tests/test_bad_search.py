@@ -86,7 +86,8 @@ def test_a_value_model_of_other_tokens_is_refused(
     tmp_path: Path, chat_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from selftrain.models.checkpoint import load_tokenizer
-    from selftrain.models.heads import HeadForm, load_value_model, save_value_model
+    from selftrain.models.head_form import HeadForm
+    from selftrain.models.heads import load_value_model, save_value_model
 
     model = load_value_model(chat_model, HeadForm(separator=" "), dtype="float32", device="cpu")
     save_value_model(model, load_tokenizer(chat_model), tmp_path / "theirs")

@@ -12,14 +12,8 @@ from small_values import QWEN, causal, last_layer, saved, value_model
 from transformers import AutoModelForCausalLM
 
 from selftrain.models import checkpoint
-from selftrain.models.heads import (
-    Head,
-    HeadForm,
-    has_value_head,
-    load_value_model,
-    read_form,
-    save_value_model,
-)
+from selftrain.models.head_form import Head, HeadForm, has_value_head, read_form
+from selftrain.models.heads import load_value_model, save_value_model
 
 HEADS: tuple[Head, ...] = ("linear", "mlp")
 IDS = [5, 9, 11, 3, 4, 8]

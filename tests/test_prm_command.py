@@ -15,7 +15,8 @@ from small_values import value_model
 from selftrain.cli import main
 from selftrain.encoding import Encoder
 from selftrain.models.checkpoint import load_tokenizer
-from selftrain.models.heads import HeadForm, save_value_model
+from selftrain.models.head_form import HeadForm
+from selftrain.models.heads import save_value_model
 from selftrain.rewards.process import step_rewards, token_rewards
 from selftrain.schema import Chat
 from selftrain.stages import labelled

@@ -10,7 +10,8 @@ import pytest
 from selftrain.checks.heads import check_heads
 from selftrain.checks.learning import check_learning
 from selftrain.config import ConfigError, apply_overrides, check_tree, to_tree
-from selftrain.models.heads import HeadForm, load_value_model, save_value_model
+from selftrain.models.head_form import HeadForm
+from selftrain.models.heads import load_value_model, save_value_model
 from selftrain.planning.values import form_of, valued
 
 VALUE: dict[str, Any] = {

@@ -16,7 +16,8 @@ from small_values import QWEN, causal, saved, value_model
 
 from selftrain import records
 from selftrain.cli import main
-from selftrain.models.heads import HeadForm, save_value_model
+from selftrain.models.head_form import HeadForm
+from selftrain.models.heads import save_value_model
 from selftrain.models.small import character_tokenizer, random_model
 from selftrain.registry import TABLES
 from selftrain.rewards.base import Judged

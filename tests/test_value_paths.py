@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_values import QWEN, causal, saved
 
-from selftrain.models.heads import HeadForm
+from selftrain.models.head_form import HeadForm
 from selftrain.models.published import Laid
 from selftrain.training.paths import PathValues
 from selftrain.training.valuing import StepPath, Valuer

@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from selftrain.cli import main
-from selftrain.models.heads import WEIGHTS, HeadForm, has_value_head, load_value_model, read_form
+from selftrain.models.head_form import HeadForm, has_value_head, read_form
+from selftrain.models.heads import load_value_model
 from selftrain.monitors.scores import auc
-from selftrain.planning import values
 from selftrain.records import columns, parts
 from selftrain.stages.given import read_examples
 from selftrain.tasks.arithmetic import Arithmetic, apply, first_wrong_step
@@ -244,7 +244,3 @@ def test_targets_are_step_rewards_and_verdicts(run: Path) -> None:
     assert {one.targets[-1] for one in whole if one.targets} == {0.0, 1.0}
     assert all(math.isnan(target) for one in whole for target in (one.targets or ())[:-1])
     assert all(one.targets[-1] == one.label for one in whole if one.targets)
-
-
-def test_the_name_of_the_weights_is_the_one_that_heads_are_saved_under() -> None:
-    assert values.WEIGHTS == WEIGHTS

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from selftrain.models.checkpoint import load_model
-from selftrain.models.heads import HeadForm, ValueModel, load_value_model
+from selftrain.models.head_form import WEIGHTS, HeadForm
+from selftrain.models.heads import ValueModel, load_value_model
 from selftrain.objectives.terms import Terms, Totals
 from selftrain.objectives.values import BCE, MSE, StepPreference, bce_loss, mse_loss, step_preference_loss
-from selftrain.planning.values import WEIGHTS
 from selftrain.schema import Optim, Validation
 from selftrain.training.data import Batching, MicroBatch, micro_batches, totals
 from selftrain.training.engine import Objective, TorchEngine

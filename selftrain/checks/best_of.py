@@ -10,6 +10,7 @@ from typing import Any
 from selftrain.config import ConfigError
 from selftrain.nested import parts
 from selftrain.registry import options_class, resolve
+from selftrain.rewards.base import verdict_only
 from selftrain.schema import RunConfig
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -39,5 +40,5 @@ def check_best_of(config: RunConfig) -> None:
 
 def knows_verdict(source: Mapping[str, Any]) -> bool:
     """Whether a reward source, as a tree, is made of nothing but the verdict, or one inside it is."""
-    own = bool(getattr(resolve("reward", source["kind"]), "verdict_only", False))
+    own = verdict_only(resolve("reward", source["kind"]))
     return own or any(map(knows_verdict, parts("reward", options_class("reward", source["kind"]), source)))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selftrain.checks.best_of import check_best_of
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
@@ -24,6 +24,7 @@ from selftrain.config import ConfigError, to_tree
 from selftrain.drawing.allocate import problems_of
 from selftrain.judging import VerifierError, resolve_now
 from selftrain.models.adapters import adapter_base
+from selftrain.models.head_form import HeadForm
 from selftrain.nested import in_words
 from selftrain.planning.settings import sampler_of, sampling_of
 from selftrain.planning.values import form_of, valued
@@ -38,9 +39,6 @@ from selftrain.stages.protocol import check_protocols
 from selftrain.stages.replay import check_replay
 from selftrain.stages.start import described_tokenizer
 from selftrain.types import Problem
-
-if TYPE_CHECKING:
-    from selftrain.models.heads import HeadForm
 
 
 def check(session: Session) -> None:

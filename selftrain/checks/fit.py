@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config, on_head
 from selftrain.checks.heads import check_head, check_headless, check_language_model
@@ -16,6 +15,7 @@ from selftrain.checks.models import check_scored_by
 from selftrain.checks.preview import indented, marked, with_values
 from selftrain.config import ConfigError
 from selftrain.encoding import make_encoder
+from selftrain.models.head_form import HeadForm
 from selftrain.objectives.paired import PAIRS
 from selftrain.objectives.values import VALUES
 from selftrain.planning.settings import POLICY, objective_needs
@@ -35,9 +35,6 @@ from selftrain.stages.given import (
 from selftrain.stages.rows import Entry, check_fields, read_entries
 from selftrain.train_config import TrainConfig, TrainLearner, as_run
 from selftrain.types import Example
-
-if TYPE_CHECKING:
-    from selftrain.models.heads import HeadForm
 
 Read = list[Entry] | list[Example]
 

@@ -3,11 +3,13 @@ language models."""
 
 from __future__ import annotations
 
-from selftrain.config import ConfigError, instantiate
+from selftrain.config import ConfigError
+from selftrain.models.head_form import has_value_head
 from selftrain.planning.references import Reference, read_reference, scoring_sources
 from selftrain.planning.settings import POLICY, objective_needs
-from selftrain.planning.values import form_of, has_head, normaliser, valued
+from selftrain.planning.values import form_of, normaliser, valued
 from selftrain.registry import nearest, resolve
+from selftrain.rewards.base import verdict_only
 from selftrain.rewards.value_head import ValueHead
 from selftrain.schema import Learner, LearnerModel, RunConfig, Selection
 from selftrain.session import Session
@@ -56,7 +58,7 @@ def check_head(learner: Learner, where: str, path: str | None, option: str) -> N
         option: what the config calls that.
     """
     model, kind = learner.model, learner.objective.kind
-    its_own = path is not None and has_head(path)
+    its_own = path is not None and has_value_head(path)
     if learner.lora is not None:
         raise ConfigError(f"{where.removesuffix('.model')}.lora: is not available with a value head; remove it")
     if not its_own and model.head is None:
@@ -108,7 +110,7 @@ def _check_selection(config: RunConfig, where: str, selection: Selection) -> Non
         raise ConfigError(f"{where}.labels: must be set: from, the reward source whose step rewards are learnt")
     if labels.source not in sources:
         raise ConfigError(f"{where}.labels.from: no such reward source ({nearest(labels.source, sources)})")
-    if getattr(instantiate("reward", sources[labels.source]), "verdict_only", False):
+    if verdict_only(resolve("reward", sources[labels.source].kind)):
         raise ConfigError(f"{where}.labels.from: {sources[labels.source].kind} knows nothing of steps; name another")
 
 
@@ -143,7 +145,7 @@ def _check_asked(config: RunConfig, own: frozenset[str]) -> None:
 
 def values_at(found: Reference, own: frozenset[str]) -> bool:
     """Whether a reference leads to a value model."""
-    return found.name in own if found.learner else has_head(found.name)
+    return found.name in own if found.learner else has_value_head(found.name)
 
 
 def check_separators(session: Session) -> None:
@@ -163,7 +165,7 @@ def check_separators(session: Session) -> None:
 
 def check_language_model(path: str | None) -> None:
     """Raises ConfigError where a run would start from a value model."""
-    if path is not None and has_head(path):
+    if path is not None and has_value_head(path):
         raise ConfigError(
             f"model.path: '{path}' is a value model, which writes nothing; name a language model, or the learner's own "
             "start by learners.NAME.model.path"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from selftrain.config import ConfigError, instantiate
+from selftrain.config import ConfigError
 from selftrain.monitors.known import KL, KNOWN
 from selftrain.planning.settings import of_the_policy
-from selftrain.registry import nearest
+from selftrain.registry import nearest, resolve
+from selftrain.rewards.base import verdict_only
 from selftrain.schema import RunConfig, Threshold
 
 
@@ -17,7 +18,7 @@ def check_monitors(config: RunConfig) -> None:
             "estimate it on; set it to false"
         )
     sources = config.reward.sources.values()
-    learnt = any(not getattr(instantiate("reward", one), "verdict_only", False) for one in sources)
+    learnt = any(not verdict_only(resolve("reward", one.kind)) for one in sources)
     for name, threshold in config.monitor.thresholds.items():
         where = f"monitor.thresholds.{name}"
         if name not in KNOWN:

@@ -16,6 +16,7 @@ from selftrain.checks.values import check_value_heads
 from selftrain.config import ConfigError, apply_overrides, check_tree
 from selftrain.labelling.files import LabelledSteps, Neutral, read_labelled
 from selftrain.labelling.monte_carlo import first_wrong
+from selftrain.models.head_form import has_value_head, read_form
 from selftrain.planning.references import BASE, LEARNER, score_references
 from selftrain.planning.settings import POLICY
 from selftrain.prompts import check_tokenizer, make_prompter
@@ -76,7 +77,6 @@ def _source(source: str) -> dict[str, Any]:
     """A folder with a value head says itself what ends a step; a published model is shown each step's text."""
     if not Path(source).is_dir():
         return {"kind": source}
-    from selftrain.models.heads import has_value_head, read_form
     from selftrain.models.published import read_published
 
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from selftrain.config import ConfigError, instantiate
+from selftrain.models.head_form import has_value_head, read_form
 from selftrain.planning.references import REWARD, guiding, read_reference, value_source
 from selftrain.planning.settings import POLICY
 from selftrain.planning.values import form_of, valued
@@ -185,7 +186,6 @@ def _check_worked(session: Session, where: str, separator: str, taught: Sequence
 
 def _check_head(session: Session, place: str, text: str, where: str, separator: str) -> None:
     """A value model: that it is one, of the policy's tokens, and of the same steps."""
-    from selftrain.models.heads import has_value_head, read_form
     from selftrain.models.published import read_published
 
     found = read_reference(text, session.config, place)

@@ -7,6 +7,7 @@ from typing import Any
 
 from selftrain.checks.models import had
 from selftrain.config import ConfigError, instantiate
+from selftrain.models.head_form import has_value_head, read_form
 from selftrain.planning.references import read_reference, scoring_sources
 from selftrain.planning.values import valued
 from selftrain.rewards.value_head import ValueHead
@@ -48,7 +49,6 @@ def _check_learner(config: RunConfig, where: str, source: ValueHead, name: str) 
 
 
 def _check_folder(session: Session, where: str, source: ValueHead, name: str) -> None:
-    from selftrain.models.heads import has_value_head
 
     if not has_value_head(name):
         _check_published(where, name)
@@ -81,7 +81,6 @@ def _check_published(where: str, name: str) -> None:
 
 
 def _check_form(where: str, source: ValueHead, folder: str) -> None:
-    from selftrain.models.heads import has_value_head, read_form
 
     if not has_value_head(folder):
         return

@@ -11,7 +11,7 @@ from selftrain.commands.opening import check_sort, config_arguments, prepare_lib
 from selftrain.config import to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
-from selftrain.planning.values import has_head
+from selftrain.models.head_form import has_value_head
 from selftrain.train_config import TrainConfig, as_run, load_train
 
 EXAMPLES = """rows, by what the objective learns from:
@@ -73,7 +73,7 @@ def _begin(folder: RunDir, config: TrainConfig) -> None:
 def _closing(folder: RunDir) -> list[str]:
     checkpoint = folder.root / "checkpoint"
     made = [f"checkpoint  {checkpoint}", f"log         {folder.root / 'log.jsonl'}", ""]
-    if has_head(checkpoint):
+    if has_value_head(checkpoint):
         asked = f"reward.sources.value={{kind: value_head, model: {checkpoint}}}"
         return [
             *made,

@@ -9,37 +9,19 @@ hidden states, positions are given, and no logits are computed.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from selftrain.files import replacing
 from selftrain.models import adapters, checkpoint, export
+from selftrain.models.head_form import SETTINGS, WEIGHTS, Head, HeadForm, has_value_head, read_form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-WEIGHTS, SETTINGS = "value_head.safetensors", "value_head.json"
-Head = Literal["linear", "mlp"]
-Normaliser = Literal["sigmoid", "tanh"]
-Read = Literal["step", "last"]
-
-
-@dataclass(frozen=True)
-class HeadForm:
-    """What a head is, and where it is read."""
-
-    head: Head = "linear"
-    """mlp: two layers with a ReLU between them, as Qwen2.5-Math-PRM has."""
-    normaliser: Normaliser = "sigmoid"
-    """From the head's output to a value."""
-    read: Read = "step"
-    """step: at the last token of every step; last: at the last token of the response."""
-    separator: str = "\n"
-    """What ends a step."""
 
 
 class ValueModel(nn.Module):
@@ -90,25 +72,6 @@ class ValueModel(nn.Module):
     def normalised(self, raw: Tensor) -> Tensor:
         """Values in [0, 1]: sigmoid(raw), or (tanh(raw) + 1) / 2."""
         return raw.sigmoid() if self.form.normaliser == "sigmoid" else (raw.tanh() + 1) / 2
-
-
-def has_value_head(path: Path | str) -> bool:
-    """Whether a folder holds a value model saved here."""
-    return (Path(path) / WEIGHTS).exists()
-
-
-def read_form(path: Path | str) -> HeadForm:
-    """The form of the value model in a folder.
-
-    Raises:
-        ValueError: its settings are not those of a value head.
-    """
-    file = Path(path) / SETTINGS
-    try:
-        told = json.loads(file.read_text())
-        return HeadForm(**{field.name: told[field.name] for field in fields(HeadForm)})
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{file}: these are no settings of a value head: {type(error).__name__}: {error}") from error
 
 
 def load_value_model(

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.models import checkpoint
-from selftrain.models.heads import SETTINGS, HeadForm, ValueModel, fresh_head, has_value_head
+from selftrain.models.head_form import SETTINGS, HeadForm, has_value_head
+from selftrain.models.heads import ValueModel, fresh_head
 from selftrain.models.logprobs import check_head
 
 if TYPE_CHECKING:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from selftrain.config import instantiate
+from selftrain.models.head_form import HeadForm, read_form
 from selftrain.objectives.values import VALUES
 from selftrain.planning.settings import objective_needs
 from selftrain.schema import Learner, RunConfig
-
-if TYPE_CHECKING:
-    from selftrain.models.heads import HeadForm
-
-WEIGHTS = "value_head.safetensors"
-"""File of a head, in the folder of its checkpoint."""
 
 
 def valued(config: RunConfig) -> frozenset[str]:
     """Names of the learners whose objective reads values: their checkpoints hold a head, and are no language models."""
     return frozenset(name for name, own in config.learners.items() if VALUES in objective_needs(own.objective))
-
-
-def has_head(path: str | Path) -> bool:
-    """Whether a folder holds a value model; as `selftrain.models.heads.has_value_head`, whose import takes seconds."""
-    return (Path(path) / WEIGHTS).exists()
 
 
 def normaliser(learner: Learner) -> str:
@@ -38,7 +25,6 @@ def form_of(learner: Learner) -> HeadForm:
     Raises:
         ValueError: the checkpoint's settings cannot be read.
     """
-    from selftrain.models.heads import HeadForm, read_form
 
     model = learner.model
     if model.head is None and model.path is not None:

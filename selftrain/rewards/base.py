@@ -55,6 +55,11 @@ class Models(Protocol):
         """Stands for the weights behind a reference, as scores record them."""
 
 
+def verdict_only(source: object) -> bool:
+    """Whether a source, or its class, says that it reads verdicts and nothing else."""
+    return bool(getattr(source, "verdict_only", False))
+
+
 class RewardSource(Protocol):
     """Numbers for judged samples."""
 

@@ -13,8 +13,9 @@ from selftrain.errors import failing_as_run_error
 from selftrain.events import Progress
 from selftrain.files import replacing
 from selftrain.models.adapters import adapter_base, set_base
+from selftrain.models.head_form import has_value_head
 from selftrain.objectives.values import VALUES
-from selftrain.planning.values import form_of, has_head
+from selftrain.planning.values import form_of
 from selftrain.schema import Component, Learner, Warmup
 from selftrain.session import Session
 from selftrain.stages.resident import going_on, kept_states, saved, state_file
@@ -61,7 +62,7 @@ def run_fit(
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
         if isinstance(fitted, Learner) and VALUES in chosen.needs:
-            asked = replace(asked, head=None if has_head(source) else form_of(fitted))
+            asked = replace(asked, head=None if has_value_head(source) else form_of(fitted))
         if stage.startswith(IMPROVE):
             learner = stage.removeprefix(IMPROVE)
             asked = going_on(session, iteration, learner, asked)

@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selftrain import records
 from selftrain.config import ConfigError
 from selftrain.encoding import Encoder
+from selftrain.models.head_form import HeadForm
 from selftrain.objectives.labelled import LABELS
 from selftrain.objectives.paired import PAIRS
 from selftrain.objectives.values import VALUES
@@ -20,9 +21,6 @@ from selftrain.session import Session
 from selftrain.stages.replay import check_closed
 from selftrain.stages.rows import Entry
 from selftrain.types import Example
-
-if TYPE_CHECKING:
-    from selftrain.models.heads import HeadForm
 
 NEEDED = sorted({field.name for field in fields(Example)} - records.ADDED)
 

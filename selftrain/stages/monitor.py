@@ -18,6 +18,7 @@ from selftrain.monitors.responses import Distance, Response, Values, divergence,
 from selftrain.monitors.scores import Scored, scores
 from selftrain.monitors.thresholds import Row, crossings, first_values, with_drift
 from selftrain.registry import resolve
+from selftrain.rewards.base import verdict_only
 from selftrain.selection import ENDED
 from selftrain.session import Session
 from selftrain.stages.distance import OWN, distances
@@ -87,7 +88,7 @@ def _scored(session: Session, part: Path) -> Iterator[tuple[int, str, Scored]]:
 def watched_sources(session: Session) -> list[str]:
     """Names of the reward sources that have numbers of their own, beside the verdict."""
     sources = session.config.reward.sources.items()
-    return [name for name, one in sources if not getattr(resolve("reward", one.kind), "verdict_only", False)]
+    return [name for name, one in sources if not verdict_only(resolve("reward", one.kind))]
 
 
 def _beside(part: Path, folder: str) -> Path:

@@ -11,7 +11,7 @@ from selftrain import records
 from selftrain.config import instantiate
 from selftrain.drawing.accept import accepted
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
-from selftrain.rewards.base import Judged, Models, RewardSource, asked
+from selftrain.rewards.base import Judged, Models, RewardSource, asked, verdict_only
 from selftrain.selection import Candidate
 from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
@@ -59,7 +59,7 @@ def read_judged(session: Session, iteration: int, part: str, sources: Mapping[st
     """The judged samples of a part; the samples themselves only where a source looks at them."""
     folder = session.run.iteration(iteration)
     verdicts = records.rows(folder / "verdicts" / part, Verdict)
-    if all(getattr(source, "verdict_only", False) for source in sources.values()):
+    if all(map(verdict_only, sources.values())):
         return list(map(Judged, records.column(folder / "verdicts" / part, "sample_id"), verdicts))
     samples = records.rows(folder / "samples" / part, Sample)
     return [Judged(sample.id, verdict, sample) for sample, verdict in zip(samples, verdicts, strict=True)]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from selftrain.models import checkpoint
-from selftrain.models.heads import HeadForm
+from selftrain.models.head_form import HeadForm
 from selftrain.objectives.terms import Loss, Tally, Terms, Totals
 from selftrain.objectives.values import VALUES
 from selftrain.schema import Lora, Optim

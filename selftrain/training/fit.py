@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from selftrain.models.heads import HeadForm
+from selftrain.models.head_form import HeadForm
 from selftrain.schema import Gap, Lora, Optim
 from selftrain.training.data import MicroBatch, length, micro_batches, units
 from selftrain.training.divergence import apart, divergence

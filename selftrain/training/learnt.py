@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from selftrain.models import adapters, checkpoint, export, heads
+from selftrain.models.head_form import HeadForm
 from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
 from selftrain.objectives.terms import Terms
 from selftrain.schema import Lora
@@ -77,7 +78,7 @@ class ValueLearner:
         seed: of a fresh head.
     """
 
-    def __init__(self, source: Path, head: heads.HeadForm | None, device: str, seed: int = 0) -> None:
+    def __init__(self, source: Path, head: HeadForm | None, device: str, seed: int = 0) -> None:
         self.model: Any = heads.load_value_model(source, head, dtype="float32", device=device, seed=seed)
         self.backbone = self.model.backbone
 

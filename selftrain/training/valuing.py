@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from selftrain.models import checkpoint
-from selftrain.models.heads import ValueModel, has_value_head, load_value_model, read_form, saved_head
+from selftrain.models.head_form import has_value_head, read_form
+from selftrain.models.heads import ValueModel, load_value_model, saved_head
 from selftrain.models.published import Laid, Words, load_published, read_published
 from selftrain.training.data import cut
 from selftrain.training.scoring import BATCH_TOKENS, Scores
