@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from selftrain.report.chart import picture
+
 RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 
 
 def save(name: str, result: dict[str, Any]) -> None:
@@ -20,6 +23,12 @@ def save(name: str, result: dict[str, Any]) -> None:
     text = json.dumps({"benchmark": name, "on": machine, **result}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def draw(name: str, chart: str) -> None:
+    """Keep a chart where the pages of the documentation show it."""
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / f"{name}.svg").write_text(picture(chart))
 
 
 def fresh(script: str, *arguments: object) -> dict[str, Any]:

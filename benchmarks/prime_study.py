@@ -22,15 +22,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import save
+from common import draw, save
 
 from selftrain import records
 from selftrain.cli import main as cli
 from selftrain.intervals import mean_interval, paired_test
+from selftrain.report.chart import Series, line_chart
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 ARMS = {"prime": "prime_arithmetic", "outcomes alone": "rloo_arithmetic"}
-CURVES = ("avg@4", "pass@1")
+CURVES = {"avg@4": "sampled", "pass@1": "greedy"}
+"""Metrics, and what their pictures are called by."""
 TOLD = ("auc", "pair_accuracy", "last_least")
 
 
@@ -45,6 +47,9 @@ def main() -> None:
         folder = asked.folder or Path(name)
         rows = [study(folder, seed, seed in asked.frozen, asked.overrides) for seed in asked.seeds]
     save("prime", {"overrides": asked.overrides, "seeds": rows, "together": together(rows)})
+    if len(rows) > 1:
+        for name, told in CURVES.items():
+            draw(f"prime_{told}", line_chart([series(rows, arm, name) for arm in ARMS], f"{name} on the test problems"))
 
 
 def numbers(text: str) -> list[int]:
@@ -94,6 +99,16 @@ def drawn(run: Path) -> dict[str, int]:
         learnt = [set(records.column(part, "problem_id")) for part in folder.glob("examples/*/*.parquet")]
         accepted += len(set().union(*learnt))
     return {"samples": samples, "problems learnt from": accepted}
+
+
+def series(rows: Sequence[dict[str, Any]], arm: str, name: str) -> Series:
+    """A metric by iteration: its mean over seeds, with the interval of the seeds."""
+    by_iteration: dict[int, list[float]] = {}
+    for row in rows:
+        for iteration, value in row[arm][name]:
+            by_iteration.setdefault(iteration, []).append(value)
+    points = tuple((number, *mean_interval(values)) for number, values in sorted(by_iteration.items()))
+    return Series(arm, points)
 
 
 def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import pytest
 
 from selftrain.events import Evaluated, Event, Finished, Notice, Plan, Progress, StageFinished, StageStarted
-from selftrain.report.chart import Series, line_chart
+from selftrain.report.chart import Series, line_chart, picture
 from selftrain.report.html import write_report
 from selftrain.report.live import LiveView, duration
 from selftrain.report.tables import compare_table, iterations_table, status_table
@@ -463,6 +463,16 @@ def test_the_chart_places_values_between_its_grid_lines() -> None:
     assert len(band) == 6
     assert band[0][1] < line[0][1] < band[-1][1]
     assert "pass@1, iteration 1: 50.0 % [45.0, 55.0]" in svg
+
+
+def test_a_chart_as_a_file_of_its_own_brings_its_style() -> None:
+    chart = line_chart([Series("pass@1", ((0, 0.4, 0.35, 0.45), (1, 0.5, 0.45, 0.55)))], "pass@1")
+    (root,) = xml.dom.minidom.parseString(picture(chart)).getElementsByTagName("svg")
+    (style,), (paper, *_) = root.getElementsByTagName("style"), root.getElementsByTagName("rect")
+    assert root.getAttribute("xmlns") == "http://www.w3.org/2000/svg"
+    assert ".band.a" in style.firstChild.data  # type: ignore[union-attr]
+    assert paper.getAttribute("width") == root.getAttribute("width") == "720"
+    assert len(root.getElementsByTagName("polyline")) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -11,6 +11,22 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 312, 48, 16, 34, 36
 KINDS = "abcd"
 """Style classes of the lines, in order."""
 
+COLOURS = """
+:root { color-scheme: light dark; --text: #1c2330; --soft: #5b6575; --line: #d9dee6; --page: #fff; --panel: #f5f7fa;
+  --a: #2563c9; --b: #c2570c; --c: #17803d; --d: #8a3ab9; --good: #17803d; --bad: #b42318; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --soft: #9aa4b5; --line: #333b48; --page: #14181f;
+  --panel: #1c222c; --a: #7aa7ff; --b: #ffa561; --c: #5fd38a; --d: #d6a2f5; --good: #5fd38a; --bad: #ff8a80; } }
+"""
+STYLE = """
+svg { width: 100%; max-width: 720px; height: auto; font: 12px system-ui, sans-serif; }
+svg text { fill: var(--soft); } .grid { stroke: var(--line); } .line { fill: none; stroke-width: 2.5; }
+.a { stroke: var(--a); } .b { stroke: var(--b); stroke-dasharray: 6 4; } .whisker { stroke-dasharray: none; }
+.c { stroke: var(--c); } .d { stroke: var(--d); stroke-dasharray: 2 4; }
+.band { opacity: .16; } .band.a, circle.a { fill: var(--a); } .band.b, circle.b { fill: var(--b); }
+.band.c, circle.c { fill: var(--c); } .band.d, circle.d { fill: var(--d); }
+.band, circle.a, circle.b, circle.c, circle.d { stroke: none; }
+"""
+
 Point = tuple[int, float, float, float]
 """Where it stands on the horizontal axis, value, low, high."""
 
@@ -59,6 +75,14 @@ def line_chart(series: Sequence[Series], label: str, axis: str = "iteration", *,
         parts.append(f'<line class="line {kind}" x1="{at}" x2="{at + 28}" y1="12" y2="12"/>')
         parts.append(f'<text x="{at + 34}" y="16">{escape(one.name)}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def picture(chart: str) -> str:
+    """A chart as a file of its own, which a page shows as an image."""
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+    paper = f'<style>{COLOURS}{STYLE}</style><rect width="{WIDTH}" height="{HEIGHT}" fill="var(--page)"/>'
+    opening, _, rest = chart.partition(">")
+    return f"{frame}{opening.removeprefix('<svg ')}>{paper}{rest}\n"
 
 
 def _axes(

@@ -12,7 +12,8 @@ from typing import Any
 
 from selftrain.files import replacing
 from selftrain.report.best_of import best_of_legend, best_of_series, best_of_tables, best_of_tests
-from selftrain.report.chart import Series, line_chart
+from selftrain.report.chart import COLOURS, Series, line_chart
+from selftrain.report.chart import STYLE as CHART
 from selftrain.report.forgetting import LEGEND, OVERVIEW, TITLE, advice, forgetting_table, overview_table
 from selftrain.report.monitors import monitor_legend, monitor_series, monitor_tables
 from selftrain.report.protocols import MEANING, protocol_tables
@@ -20,10 +21,6 @@ from selftrain.report.tables import Row, by_split, change, columns_of, metric_na
 from selftrain.types import STATUSES
 
 STYLE = """
-:root { color-scheme: light dark; --text: #1c2330; --soft: #5b6575; --line: #d9dee6; --page: #fff; --panel: #f5f7fa;
-  --a: #2563c9; --b: #c2570c; --c: #17803d; --d: #8a3ab9; --good: #17803d; --bad: #b42318; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --soft: #9aa4b5; --line: #333b48; --page: #14181f;
-  --panel: #1c222c; --a: #7aa7ff; --b: #ffa561; --c: #5fd38a; --d: #d6a2f5; --good: #5fd38a; --bad: #ff8a80; } }
 body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; color: var(--text); background: var(--page);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { margin: 0 0 1rem; font-size: 1.7rem; } h2 { margin: 2.5rem 0 .5rem; font-size: 1.2rem; }
@@ -36,13 +33,6 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; ma
 pre { margin: 0; padding: .6rem; max-height: 24rem; overflow: auto; background: var(--panel); border-radius: 6px;
   white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.45 ui-monospace, monospace; }
 article { border-top: 1px solid var(--line); } .right { color: var(--good); } .wrong, .error { color: var(--bad); }
-svg { width: 100%; max-width: 720px; height: auto; font: 12px system-ui, sans-serif; }
-svg text { fill: var(--soft); } .grid { stroke: var(--line); } .line { fill: none; stroke-width: 2.5; }
-.a { stroke: var(--a); } .b { stroke: var(--b); stroke-dasharray: 6 4; } .whisker { stroke-dasharray: none; }
-.c { stroke: var(--c); } .d { stroke: var(--d); stroke-dasharray: 2 4; }
-.band { opacity: .16; } .band.a, circle.a { fill: var(--a); } .band.b, circle.b { fill: var(--b); }
-.band.c, circle.c { fill: var(--c); } .band.d, circle.d { fill: var(--d); }
-.band, circle.a, circle.b, circle.c, circle.d { stroke: none; }
 """
 
 
@@ -111,7 +101,7 @@ def page(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{name}</title>\n<style>{COLOURS}{STYLE}{CHART}</style>\n</head>\n<body>\n"
         + "\n".join(sections)
         + "\n</body>\n</html>\n"
     )
