@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import Run, of, runs
 from scored import log_ratios
 
 from selftrain import records
@@ -25,19 +25,11 @@ CONFIG = Path(__file__).parent / "online.yaml"
 SHORT = ("loop.iterations=2", "loop.save_every=1", "track.live=plain")
 WARN = "monitor.thresholds.tokens.warn_above=1"
 STOP = "monitor.thresholds.tokens_drift={stop_above: 0.01, after: 2}"
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("monitors")
-
-    def run(name: str, *arguments: str, status: int = 0) -> Path:
-        given = [f"run.folder={folder}", f"run.name={name}", *SHORT, *arguments]
-        assert main(["run", str(CONFIG), *given]) == status
-        return folder / name
-
-    return run
+    return runs(CONFIG, tmp_path_factory.mktemp("monitors"), *SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +41,6 @@ def watched(start: Run) -> Path:
 def monitors(run: Path, iteration: int) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / f"iteration_{iteration:04d}" / "monitors.json").read_text())
     return found
-
-
-def of(run: Path, kind: type, folder: str) -> Iterator[Any]:
-    return (row for part in records.parts(run / "iteration_0002" / folder) for row in records.rows(part, kind))
 
 
 def test_a_warning_is_shown_and_a_stop_ends_the_run_until_its_threshold_is_lifted(
@@ -91,17 +79,17 @@ def kl_of(run: Path) -> dict[str, Any]:
 
 
 def test_what_is_measured_is_what_the_files_say(watched: Path) -> None:
-    row, samples = monitors(watched, 2), list(of(watched, Sample, "samples"))
+    row, samples = monitors(watched, 2), of(watched, Sample, 2, "samples")
     status = {
         sample.id: verdict.status
-        for sample, verdict in zip(samples, of(watched, Verdict, "verdicts"), strict=True)
+        for sample, verdict in zip(samples, of(watched, Verdict, 2, "verdicts"), strict=True)
     }  # fmt: skip
     assert row["samples"] == len(samples)
     assert row["tokens"] == pytest.approx(sum(len(one.response_ids) for one in samples) / len(samples), rel=1e-5)
     assert row["tokens_drift"] == pytest.approx(row["tokens"] / monitors(watched, 1)["tokens"], rel=1e-5)
     rights = [one == "right" for one in status.values() if one not in ("error", "timeout")]
     assert row["right"] == pytest.approx(sum(rights) / len(rights), rel=1e-5)
-    scores = [one for one in of(watched, Score, "scores") if one.source == "prm" and one.valid]
+    scores = [one for one in of(watched, Score, 2, "scores") if one.source == "prm" and one.valid]
     assert row["sources"]["prm"]["scored"] == len(scores) < len(samples)  # Those of accepted problems.
     assert row["sources"]["prm"]["pair_accuracy"] == pytest.approx(pair_accuracy(samples, status, scores), rel=1e-5)
     assert row["sources"].keys() == {"prm"}
@@ -125,7 +113,7 @@ def pair_accuracy(samples: list[Sample], status: dict[str, str], scores: list[Sc
 
 def test_the_divergence_is_that_of_the_checkpoint_that_drew_from_the_first(watched: Path) -> None:
     assert [monitors(watched, 1)[name] for name in ("kl", "kl_k3", "kl_response")] == [0, 0, 0]
-    samples = list(of(watched, Sample, "samples"))
+    samples = of(watched, Sample, 2, "samples")
     own, base = (watched / place / "checkpoint" for place in ("iteration_0001/policy", "warmup/policy"))
     ratios = log_ratios(own, base, [as_scored(sample, 0) for sample in samples])
     row, every = monitors(watched, 2), sum(float(one.sum()) for one in ratios)

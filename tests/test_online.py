@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import Run, of, runs
 
 from selftrain import records
-from selftrain.cli import main
 from selftrain.drawing.accept import shared_out, within
 from selftrain.schema import Accept
 from selftrain.types import Example, Problem, Sample, Score, Verdict
 
 CONFIG = Path(__file__).parent / "online.yaml"
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs of the config in a folder they share."""
-    folder = tmp_path_factory.mktemp("online")
-
-    def run(name: str, *arguments: str, status: int = 0) -> Path:
-        assert main(["run", str(CONFIG), f"run.folder={folder}", f"run.name={name}", *arguments]) == status
-        return folder / name
-
-    return run
+    return runs(CONFIG, tmp_path_factory.mktemp("online"))
 
 
 @pytest.fixture(scope="module")
 def run(start: Run) -> Path:
     return start("whole")
-
-
-def of(run: Path, kind: type, iteration: int, *folders: str) -> list[Any]:
-    folder = run.joinpath(f"iteration_{iteration:04d}", *folders)
-    return [row for part in records.parts(folder) for row in records.rows(part, kind)]
 
 
 def log(run: Path, iteration: int, learner: str) -> list[dict[str, Any]]:

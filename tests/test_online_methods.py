@@ -5,40 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from runs import Run, of, runs
 
-from selftrain import records
-from selftrain.cli import main
 from selftrain.types import Example, Sample, Score
 
 CONFIG = Path(__file__).parent / "online.yaml"
 SHORT = ("loop.iterations=2", "loop.evaluate_every=2", "evaluate.n=1")
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def begin(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs that go on from a warm-up they share."""
     folder = tmp_path_factory.mktemp("methods")
-    start = ["run", str(CONFIG), f"run.folder={folder}", *SHORT]
-    assert main([*start, "run.name=begun", "--until", "0/evaluate"]) == 0
+    start = runs(CONFIG, folder, *SHORT)
+    begun = start("begun", "--until", "0/evaluate")
 
-    def run(name: str, *arguments: str) -> Path:
-        shutil.copytree(folder / "begun", folder / name)
-        assert main([*start, f"run.name={name}", *arguments]) == 0
-        return folder / name
+    def go_on(name: str, *arguments: str) -> Path:
+        shutil.copytree(begun, folder / name)
+        return start(name, *arguments)
 
-    return run
-
-
-def of(run: Path, kind: type, iteration: int, *folders: str) -> list[Any]:
-    folder = run.joinpath(f"iteration_{iteration:04d}", *folders)
-    return [row for part in records.parts(folder) for row in records.rows(part, kind)]
+    return go_on
 
 
 def taught(run: Path, iteration: int) -> dict[str, Example]:

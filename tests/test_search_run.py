@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kill_driver import Driver, Trap
+from runs import Run, of, runs
 
 from selftrain import records
 from selftrain.artifacts import RunDir
@@ -19,29 +18,16 @@ from selftrain.stages.trees import searched
 from selftrain.types import Example, Sample, TreeNode, Verdict
 
 CONFIG = Path(__file__).parent / "search.yaml"
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs of the config in a folder they share."""
-    folder = tmp_path_factory.mktemp("search")
-
-    def run(name: str, *arguments: str, status: int = 0) -> Path:
-        assert main(["run", str(CONFIG), f"run.folder={folder}", f"run.name={name}", *arguments]) == status
-        return folder / name
-
-    return run
+    return runs(CONFIG, tmp_path_factory.mktemp("search"))
 
 
 @pytest.fixture(scope="module")
 def run(start: Run) -> Path:
     return start("whole")
-
-
-def of(run: Path, kind: type, iteration: int, *folders: str) -> list[Any]:
-    folder = run.joinpath(f"iteration_{iteration:04d}", *folders)
-    return [row for part in records.parts(folder) for row in records.rows(part, kind)]
 
 
 def trees(run: Path, iteration: int, step: str = "") -> list[list[TreeNode]]:
