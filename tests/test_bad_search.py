@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from selftrain.checks.searching import check_searching
 from selftrain.cli import main
+from selftrain.config import check_tree, read_tree
 
 CONFIG = Path(__file__).parent / "search.yaml"
 
@@ -127,6 +130,13 @@ def test_a_dry_run_counts_trees(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (
         "  and by the search mcts: 8 trees, mcts_star by the values of learner:value, each of at most 240 tok" in told
     )
+
+
+def test_the_page_on_searches_of_an_evaluation_shows_a_config_that_is_read() -> None:
+    page = (CONFIG.parent.parent / "docs" / "search_evaluation.md").read_text()
+    config = check_tree(read_tree(CONFIG) | yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0]))
+    assert list(config.evaluate.search) == ["mcts", "beam", "votes"]
+    check_searching(config)
 
 
 def test_a_config_shows_what_its_kind_of_step_reads(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ from selftrain.labelling.trees import path
 from selftrain.planning import fingerprints
 from selftrain.search.tree import Tree
 from selftrain.stages.search import check_separated
-from selftrain.stages.trees import Reading, Searched, cost, grown_parts, right_and_wrong, searched
+from selftrain.stages.tree_costs import Reading, cost
+from selftrain.stages.trees import Searched, grown_parts, right_and_wrong, searched
 from selftrain.types import Example, Sample, TreeNode, Verdict
 
 CONFIG = Path(__file__).parent / "searches.yaml"

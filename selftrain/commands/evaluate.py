@@ -110,7 +110,11 @@ def _with_paths(config: RunConfig, run: Path, model: Path) -> RunConfig:
     search = {name: replace(own, value=valued(name, own.value)) for name, own in evaluate.search.items()}
     best_of = {name: with_models(own, f"evaluate.best_of.{name}", path) for name, own in evaluate.best_of.items()}
     asked = {str(own.value).removeprefix(REWARD) for own in search.values()}
-    sources = {name: with_models(own, name, path) for name, own in config.reward.sources.items() if name in asked}
+    sources = {
+        name: with_models(own, f"reward.sources.{name}", path)
+        for name, own in config.reward.sources.items()
+        if name in asked
+    }
     grow = {
         name: Grow(**vars(step.sampling()), n=step.n, model=step.model, sampler=step.sampler)
         for name, step in config.grow.items()

@@ -25,7 +25,8 @@ from selftrain.search.tree import Tree
 from selftrain.search.whole import BestOfN
 from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
-from selftrain.stages.trees import Forest, Reading, answers, write_part
+from selftrain.stages.tree_costs import Reading
+from selftrain.stages.trees import Forest, answers, write_part
 from selftrain.types import UNJUDGED, Problem, Verdict
 
 SAMPLES = 8

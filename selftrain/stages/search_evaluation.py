@@ -24,7 +24,8 @@ from selftrain.planning.settings import sampler_of, sampling_of
 from selftrain.session import Session
 from selftrain.stages.judged import UNJUDGED, is_judged, judge_split
 from selftrain.stages.search import search_parts
-from selftrain.stages.trees import Forest, TreePart, counted, stem, told
+from selftrain.stages.tree_costs import counted
+from selftrain.stages.trees import Forest, TreePart, stem, told
 
 FOLDER, TREES = "search", "trees"
 

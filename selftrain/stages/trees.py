@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from selftrain import records
 from selftrain.artifacts import RunDir, Stage
 from selftrain.drawing.sampled import finish_reason
 from selftrain.events import Event, Notice
-from selftrain.files import read_json, write_json
+from selftrain.files import write_json
 from selftrain.planning.writers import Writer
 from selftrain.prompts import Prompter
 from selftrain.sampling.base import Completion, Request
@@ -28,12 +28,11 @@ from selftrain.search.health import reversed_told
 from selftrain.search.tree import Node, Tree, records_of
 from selftrain.seeds import sample_id
 from selftrain.session import Session
+from selftrain.stages.tree_costs import Reading, cost, counted
 from selftrain.types import FinishReason, Sample, TreeNode
 
 JUDGED = {"right": True, "wrong": False, "unparsed": False}
 """Verdicts that say whether an end is right; the others say nothing."""
-COUNTED = ("spent", "ended", "closed", "dropped", "warnings")
-"""What is counted of the trees of a part."""
 
 
 class Searched(NamedTuple):
@@ -92,15 +91,6 @@ def _judged(part: TreePart) -> dict[str | None, bool]:
         return {}
     rows = zip(*records.columns(part.verdicts, part.key, "status"), strict=True)
     return {sample: JUDGED[status] for sample, status in rows if status in JUDGED}
-
-
-class Reading(NamedTuple):
-    """What a value model did for the trees of a part, beside what their budgets count."""
-
-    tokens: int = 0
-    """That it read: prompts, and what it read again, too."""
-    whole: str | None = None
-    """Why it read every path from its beginning, where it had to."""
 
 
 @dataclass(frozen=True)
@@ -187,31 +177,6 @@ def _sample(forest: Forest, request: Request, id: str, answer: Completion) -> Sa
         sampler=forest.writer.sampler.kind,
         seed=request.seeds[0],
     )
-
-
-def cost(trees: Sequence[Tree], reading: Reading) -> dict[str, Any]:
-    """What the trees of a part cost, and what became of them: counts alone, so that parts can be added up."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
-    found["spent"]["tokens_read"] = reading.tokens
-    if reading.whole is not None:
-        found["warnings"][f"the value model reads every path from its beginning ({reading.whole})"] = len(trees)
-    for tree in trees:
-        found["spent"].update(trees=1, nodes=len(tree.nodes), ends=len(tree.ends()), **asdict(tree.spent))
-        found["ended"][tree.ended or "done"] += 1
-        found["closed"].update(node.reason or "" for node in tree.nodes if node.state == "closed")
-        found["dropped"].update(tree.dropped)
-        found["warnings"].update(set(tree.warnings))
-    return {name: dict(counts) for name, counts in found.items()}
-
-
-def counted(parts: Iterable[Path]) -> dict[str, Counter[str]]:
-    """The same over parts of trees on disk."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
-    for file in parts:
-        part = read_json(file.with_suffix(".json"))
-        for name, counts in found.items():
-            counts.update(part[name])
-    return found
 
 
 def told(forest: Forest, parts: Sequence[TreePart]) -> Iterator[Event]:
