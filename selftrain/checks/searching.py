@@ -18,6 +18,7 @@ from selftrain.schema import Component, Grow, RunConfig, Searching, Selection
 from selftrain.search.choose import way
 from selftrain.session import Session
 from selftrain.stages.guide import IMPLICIT, VALUE_HEAD
+from selftrain.stages.search import is_stepwise
 from selftrain.types import Problem
 
 OF_TREES = ("leaves", "tree_values", "step_pairs")
@@ -189,8 +190,9 @@ def check_steps(session: Session, taught: Sequence[Problem]) -> None:
     """
     for where, _, search, _, _ in every_search(session.config):
         place = f"{where}.separator"
-        check_marks(session.tokenizer, {place: (search.separator,)})
-        _check_worked(session, place, search.separator, taught)
+        if is_stepwise(search):
+            check_marks(session.tokenizer, {place: (search.separator,)})
+            _check_worked(session, place, search.separator, taught)
         if not _by_likelihood(session.config, search):
             for asked, text in guiding(session.config, where, search).items():
                 _check_head(session, asked, text, place, search.separator)

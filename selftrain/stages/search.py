@@ -151,10 +151,14 @@ def budget(search: Searching, longest: int) -> Budget:
     )
 
 
+def is_stepwise(search: Searching) -> bool:
+    """Whether it needs steps; best-of-n does without them."""
+    return not isinstance(instantiate("search", search.strategy), BestOfN)
+
+
 def check_separated(where: str, search: Searching, steps: int, separated: int) -> None:
-    """Raises RunError where steps were drawn and nothing ended as they should; best-of-n does without steps."""
-    stepwise = not isinstance(instantiate("search", search.strategy), BestOfN)
-    if stepwise and steps >= FEW and not separated:
+    """Raises RunError where steps were drawn and nothing ended as they should."""
+    if is_stepwise(search) and steps >= FEW and not separated:
         raise RunError(
             f"{where}.separator: none of {steps} steps ended with {search.separator!r}, so trees have no "
             "steps; set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
