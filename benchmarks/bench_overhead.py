@@ -47,12 +47,12 @@ def measure(overrides: list[str]) -> dict[str, Any]:
 
     after_cli = time.time()
     from selftrain.sampling.transformers import TransformersSampler
-    from selftrain.stages import evaluate
+    from selftrain.stages import evaluate, judged
 
     for name in ("_grow", "_completions"):
         setattr(TransformersSampler, name, timed(spent, "sampling", getattr(TransformersSampler, name)))
     # In Grow it runs beside sampling, in another thread, and costs nothing; of an evaluation it is all that is counted.
-    evaluate.verdicts_of = timed(spent, "verifying", evaluate.verdicts_of)
+    judged.verdicts_of = timed(spent, "verifying", judged.verdicts_of)
     for name in ("summarise", "compare"):
         setattr(evaluate, name, timed(spent, "evaluating", getattr(evaluate, name)))
     _time_training(spent)

@@ -31,6 +31,7 @@ from selftrain.schema import (
     Optim,
     Reward,
     RunConfig,
+    Searching,
     Task,
     Warmup,
 )
@@ -286,9 +287,13 @@ def _task(name: str, entry: Any) -> Task:
 
 def _grow_step(where: str, raw: dict[str, Any]) -> dict[str, Any]:
     own = {"sampler": component("sampler", raw.get("sampler"), f"{where}.sampler", Grow.sampler)}
-    if raw.get("strategy") is not None:
-        own["strategy"] = component("search", raw["strategy"], f"{where}.strategy")
-    return {**raw, **own}
+    return {**_searching(where, raw), **own}
+
+
+def _searching(where: str, raw: dict[str, Any]) -> dict[str, Any]:
+    if raw.get("strategy") is None:
+        return raw
+    return {**raw, "strategy": component("search", raw["strategy"], f"{where}.strategy")}
 
 
 def _learner(where: str, raw: dict[str, Any]) -> dict[str, Any]:
@@ -331,6 +336,12 @@ def _evaluate(raw: dict[str, Any]) -> dict[str, Any]:
     protocols = {task: component("protocol", one, f"{where}.{task}") for task, one in given if one}
     chosen = _mapping(raw.get("best_of") or {}, where := "evaluate.best_of").items()
     best_of = {name: component("reward", one, f"{where}.{name}") for name, one in chosen if one is not None}
+    searched = _mapping(raw.get("search") or {}, where := "evaluate.search").items()
+    search = {
+        name: _searching(f"{where}.{name}", _section(Searching, one, f"{where}.{name}"))
+        for name, one in searched
+        if one is not None
+    }
     sampler = raw.get("sampler")
     own = {} if sampler is None else {"sampler": component("sampler", sampler, "evaluate.sampler")}
-    return {**raw, **own, "protocol": protocols, "best_of": best_of}
+    return {**raw, **own, "protocol": protocols, "best_of": best_of, "search": search}

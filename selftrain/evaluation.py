@@ -177,15 +177,23 @@ def _majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
     )
 
 
+def majorities(groups: Mapping[str, Sequence[Outcome]], k: int) -> dict[str, float]:
+    """maj@k by problem; empty where no response has an answer to vote with."""
+    if not any(outcome.answer is not None for group in groups.values() for outcome in group):
+        return {}
+    return {
+        key: majority_at_k([o.answer for o in group], [o.status == "right" for o in group], k)
+        for key, group in groups.items()
+    }
+
+
 def _at_k(groups: Mapping[str, Sequence[Outcome]], ks: Sequence[int]) -> dict[str, Any]:
     right = {key: [o.status == "right" for o in group] for key, group in groups.items()}
-    votes = any(outcome.answer is not None for group in groups.values() for outcome in group)
     metrics: dict[str, Any] = {}
     for k in ks:
         metrics |= named(f"pass@{k}", [pass_at_k(len(flags), sum(flags), k) for flags in right.values()])
-        if votes:
-            answers = {key: [o.answer for o in group] for key, group in groups.items()}
-            metrics |= named(f"maj@{k}", [majority_at_k(answers[key], right[key], k) for key in groups])
+        if votes := majorities(groups, k):
+            metrics |= named(f"maj@{k}", list(votes.values()))
     return metrics
 
 

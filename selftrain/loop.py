@@ -16,7 +16,7 @@ from selftrain.files import write_text
 from selftrain.planning.settings import evaluated
 from selftrain.registry import nearest
 from selftrain.session import Session
-from selftrain.stages.evaluate import answers_fit, metrics_of, rejudged
+from selftrain.stages.evaluate import answers_fit, metrics_of, rejudged, searched_otherwise
 from selftrain.stages.monitor import watch
 from selftrain.stages.order import Work, iteration_stages, preparation
 from selftrain.stages.place import in_place
@@ -152,6 +152,8 @@ def _kept(every: Sequence[Stage], labels: Sequence[str]) -> str:
     if not all(stage.name == "verify" or answers_fit(stage) for stage in stages):
         return ""
     if not any(stage.name == "verify" or rejudged(stage) for stage in stages):
+        if any(map(searched_otherwise, stages)):
+            return " (samples and searches that are the same stay)"
         return " (answers stay and are scored again)"
     return " (answers stay and are judged again, old verdicts are kept under redone/, what changes is told)"
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from selftrain.checks.searching import check_searching
 from selftrain.cli import main
+from selftrain.config import check_tree, read_tree
 
 CONFIG = Path(__file__).parent / "search.yaml"
 
@@ -51,6 +54,29 @@ BAD = [
         "grow.best={kind: search, strategy: {kind: uct, choose: weighted_vote}, max_tokens: 18, keep: chosen}",
         "takes the response by values (weighted_vote)",
     ),
+    ("evaluate.search.mcts.strategy=null", "evaluate.search.mcts.strategy: a search needs one"),
+    ("evaluate.search.mcts.strategy.brunch=2", "evaluate.search.mcts.strategy.brunch: unknown key"),
+    ("evaluate.search.mcts.keep=all", "evaluate.search.mcts.keep: unknown key"),
+    ("evaluate.search.mcts.budget.depth=0", "evaluate.search.mcts.budget.depth: must be at least 1, got 0"),
+    ("evaluate.search.mcts.value=null", "evaluate.search.mcts.value: mcts_star asks what a path is worth"),
+    ("evaluate.search.mcts.value=learner:valve", "evaluate.search.mcts.value: 'learner:valve' names no learner"),
+    ("evaluate.search.mcts.separator='='", "evaluate.search.mcts.separator: '=' is not what learner:value knows"),
+    ("evaluate.search.mcts.budget.tokens=5", "evaluate.search.mcts.budget.tokens: 5 hold no step of"),
+    (
+        "evaluate.search.vote.strategy.choose=value",
+        "evaluate.search.vote.value: best_of_n takes the response by values",
+    ),
+    (
+        "evaluate.search.found={strategy: uct}",
+        "evaluate.search.found.strategy: uct, set as it is, asks the verifier while it searches, which knows the gold "
+        "answers of what is evaluated; set strategy.reward to value and name who values",
+    ),
+    ("evaluate.search.found={strategy: monte_carlo}", "gold answers of what is evaluated; choose another"),
+    (
+        "evaluate.search={a/b: {strategy: {kind: best_of_n, choose: vote}}}",
+        "evaluate.search.a/b: names a folder and a metric",
+    ),
+    ("loop.stop={metric: search_mctss}", "did you mean 'search_mcts'?"),
     ("grow.tree.n=4", "grow.tree.n: has no effect on a step of kind search"),
     ("grow.tree.enough=1", "grow.tree.enough: has no effect on a step of kind search"),
     ("grow.tree.model=other", "grow.tree.model: trees are grown with the policy alone"),
@@ -101,6 +127,16 @@ def test_a_dry_run_counts_trees(tmp_path: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     assert "grow tree: 8 trees, mcts_star by the values of learner:value, each of at most 600 tokens" in told
     assert "4,800 tokens per iteration, 2 at a time through transformers" in told
+    assert (
+        "  and by the search mcts: 8 trees, mcts_star by the values of learner:value, each of at most 240 tok" in told
+    )
+
+
+def test_the_page_on_searches_of_an_evaluation_shows_a_config_that_is_read() -> None:
+    page = (CONFIG.parent.parent / "docs" / "search_evaluation.md").read_text()
+    config = check_tree(read_tree(CONFIG) | yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0]))
+    assert list(config.evaluate.search) == ["mcts", "beam", "votes"]
+    check_searching(config)
 
 
 def test_a_config_shows_what_its_kind_of_step_reads(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ from selftrain.labelling.trees import path
 from selftrain.planning import fingerprints
 from selftrain.search.tree import Tree
 from selftrain.stages.search import check_separated
-from selftrain.stages.trees import Reading, Searched, cost, right_and_wrong, searched
+from selftrain.stages.tree_costs import Reading, cost
+from selftrain.stages.trees import Searched, grown_parts, right_and_wrong, searched
 from selftrain.types import Example, Sample, TreeNode, Verdict
 
 CONFIG = Path(__file__).parent / "searches.yaml"
@@ -136,12 +137,12 @@ def test_how_fast_paths_are_read_is_no_part_of_a_fingerprint() -> None:
 
 def test_a_separator_that_ends_no_step_stops_all_but_best_of_n() -> None:
     grow = load_config(CONFIG, []).grow
-    check_separated("vote", grow["vote"], 16, 0)
+    check_separated("grow.vote", grow["vote"], 16, 0)
     for step in ("shares", "uct", "guided"):
-        check_separated(step, grow[step], 15, 0)
-        check_separated(step, grow[step], 16, 1)
+        check_separated(f"grow.{step}", grow[step], 15, 0)
+        check_separated(f"grow.{step}", grow[step], 16, 1)
         with pytest.raises(RunError, match=f"grow.{step}.separator: none of 16 steps ended with ' '"):
-            check_separated(step, grow[step], 16, 0)
+            check_separated(f"grow.{step}", grow[step], 16, 0)
 
 
 def test_warnings_are_counted_by_tree_and_paths_read_whole_are_one() -> None:
@@ -168,4 +169,4 @@ def test_values_are_compared_by_the_verdicts_of_each_tree(run: Path, tmp_path: P
     records.write(folder / "trees" / part.name, TreeNode, rows)
     counts = [Counter(tree.right.values()) for tree in grown]
     expected = [(0.25, 0.5)] * sum(count[True] * count[False] for count in counts)
-    assert expected and list(right_and_wrong(RunDir(tmp_path), 1, "errors")) == expected
+    assert expected and list(right_and_wrong(grown_parts(RunDir(tmp_path), 1, "errors"))) == expected

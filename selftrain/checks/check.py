@@ -29,7 +29,7 @@ from selftrain.nested import in_words
 from selftrain.planning.settings import sampler_of, sampling_of
 from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_tokenizer
-from selftrain.schema import Grow, Learner, RunConfig, Warmup
+from selftrain.schema import Grow, Learner, RunConfig, Searching, Warmup
 from selftrain.session import Session, verifier_spec
 from selftrain.stages.compared import check_drawn
 from selftrain.stages.evaluate import evaluated_splits
@@ -196,6 +196,8 @@ def plan(session: Session) -> Iterator[str]:
     found = {session.settings(sampling_of(config), task).temperature for task, _ in evaluated_splits(session)}
     temperatures = " and ".join(f"{temperature:g}" for temperature in sorted(found))
     yield f"evaluate: {count} problems x {answers} answers per iteration, temperature {temperatures}"
+    for name, search in config.evaluate.search.items():
+        yield _search(f"  and by the search {name}", search, count, sampler_of(config).kind)
     for name, protocol in config.evaluate.protocol.items():
         count = sum(len(problems.of(task, split)) for task, split in evaluated_splits(session) if task == name)
         yield f"  and {count} of {name} once more, as {protocol.kind} asks and grades"
@@ -210,7 +212,7 @@ def plan(session: Session) -> Iterator[str]:
 def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
     asked = Counter(problem.task for problem in problems_of(session, 1, step.prompts))
     if step.kind == "search":
-        yield _search(name, step, asked.total())
+        yield _search(f"grow {name}", step, asked.total(), step.sampler.kind)
         return
     samples = {task: count * session.samples_per_problem(step.n, task) for task, count in asked.items()}
     longest = {task: session.settings(step.sampling(), task, step.model).max_tokens for task in asked}
@@ -224,14 +226,14 @@ def _step(session: Session, name: str, step: Grow) -> Iterator[str]:
         yield "  " + ", ".join(f"{task}: {count} problems" for task, count in asked.items())
 
 
-def _search(name: str, step: Grow, trees: int) -> str:
-    own = step.budget
+def _search(what: str, search: Searching, trees: int, sampler: str) -> str:
+    own = search.budget
     bounds = [f"{bound:,} {what}" for what, bound in (("tokens", own.tokens), ("proposals", own.proposals)) if bound]
     whole = f", {trees * own.tokens:,} tokens per iteration" if own.tokens else ""
-    guided = f" by the values of {step.value}" if step.value else ""
+    guided = f" by the values of {search.value}" if search.value else ""
     return (
-        f"grow {name}: {trees} trees, {in_words(to_tree(step.strategy))}{guided}, each of at most "
-        f"{' and '.join([*bounds, f'{own.depth} steps'])}{whole}, {step.lanes} at a time through {step.sampler.kind}"
+        f"{what}: {trees} trees, {in_words(to_tree(search.strategy))}{guided}, each of at most "
+        f"{' and '.join([*bounds, f'{own.depth} steps'])}{whole}, {search.lanes} at a time through {sampler}"
     )
 
 

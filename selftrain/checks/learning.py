@@ -7,7 +7,8 @@ from typing import Any
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.planning.fingerprints import REPLAY
-from selftrain.planning.references import best_of_references, grow_references, read_reference, score_references
+from selftrain.planning.references import best_of_references, read_reference, score_references, search_references
+from selftrain.planning.searches import every_search
 from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.registry import TABLES, nearest
 from selftrain.schema import Learner, RunConfig, Selection
@@ -49,7 +50,8 @@ ALONE = ("reinforce_pp", "remax")
 
 def check_learning(config: RunConfig) -> None:
     """Raises ConfigError where a learner's sections do not go together, or name a model that is not there."""
-    for place, text in (score_references(config) | best_of_references(config) | grow_references(config)).items():
+    searched = search_references(config, every_search(config))
+    for place, text in (score_references(config) | best_of_references(config) | searched).items():
         read_reference(text, config, place)
     for name, learner in config.learners.items():
         where, needs = f"learners.{name}", objective_needs(learner.objective)

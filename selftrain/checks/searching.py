@@ -1,21 +1,24 @@
-"""What is wrong with steps of Grow that search: settings that do not go together, and values nobody can give."""
+"""What is wrong with searches: settings that do not go together, and values nobody can give."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
 
+from selftrain.checks.best_of import NAME
 from selftrain.config import ConfigError, instantiate
 from selftrain.models.head_form import has_value_head, read_form
 from selftrain.planning.references import REWARD, guiding, read_reference, value_source
+from selftrain.planning.searches import EVALUATE, GROW, Placed, every_search
 from selftrain.planning.settings import POLICY
 from selftrain.planning.values import form_of, valued
 from selftrain.prompts import check_marks
 from selftrain.registry import TABLES, nearest
-from selftrain.schema import Component, Grow, RunConfig, Selection
+from selftrain.schema import Component, Grow, RunConfig, Searching, Selection
 from selftrain.search.choose import way
 from selftrain.session import Session
 from selftrain.stages.guide import IMPLICIT, VALUE_HEAD
+from selftrain.stages.search import is_stepwise
 from selftrain.types import Problem
 
 OF_TREES = ("leaves", "tree_values", "step_pairs")
@@ -26,10 +29,16 @@ PLAIN = Grow()
 def check_searching(config: RunConfig) -> None:
     """Raises ConfigError; loads nothing."""
     for name, step in config.grow.items():
-        where = f"grow.{name}"
-        _check_idle(where, step)
-        if step.kind == "search":
-            _check_step(config, name, step)
+        _check_idle(f"grow.{name}", step)
+        if step.kind == "search" and step.model != POLICY:
+            raise ConfigError(f"grow.{name}.model: trees are grown with the policy alone; remove it")
+    for name in config.evaluate.search:
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"evaluate.search.{name}: names a folder and a metric; use letters, digits, '_', '-' and '.'"
+            )
+    for placed in every_search(config):
+        _check_search(config, placed)
     for learner, chosen in config.learners.items():
         for key, selection in chosen.examples.items():
             _check_selection(config, f"learners.{learner}.examples.{key}", selection)
@@ -47,48 +56,62 @@ def _check_idle(where: str, step: Grow) -> None:
             )
 
 
-def _check_step(config: RunConfig, name: str, step: Grow) -> None:
-    where = f"grow.{name}"
-    if step.strategy is None:
+def _check_search(config: RunConfig, placed: Placed) -> None:
+    where, search = placed.where, placed.search
+    if search.strategy is None:
         raise ConfigError(f"{where}.strategy: a search needs one ({nearest('', TABLES['search'])})")
-    if step.model != POLICY:
-        raise ConfigError(f"{where}.model: trees are grown with the policy alone; remove it")
-    if not step.separator:
+    if not search.separator:
         raise ConfigError(f"{where}.separator: is empty; give what ends a step")
-    if step.separator in step.stop:
-        raise ConfigError(f"{where}.separator: {step.separator!r} is among {where}.stop, so no second step follows")
-    own = step.budget
+    if search.separator in placed.sampling.stop:
+        of = f"{where}.stop" if placed.stage == GROW else "the stop strings of what evaluates"
+        raise ConfigError(f"{where}.separator: {search.separator!r} is among {of}, so no second step follows")
+    if placed.stage == EVALUATE:
+        _check_blind(where, search)
+    own = search.budget
     if own.tokens is not None and own.tokens < own.step_tokens:
         raise ConfigError(
             f"{where}.budget.tokens: {own.tokens} hold no step of budget.step_tokens={own.step_tokens}; raise it, or "
             "lower step_tokens"
         )
-    _check_whole(config, where, step)
-    _check_value(config, name, step)
+    _check_whole(config, placed)
+    _check_value(config, placed)
 
 
-def _check_whole(config: RunConfig, where: str, step: Grow) -> None:
-    """A budget that no whole response fits into draws nothing."""
-    if step.budget.tokens is None or not getattr(instantiate("search", step.strategy), "whole", False):
-        return
-    longest = max(task.sampling.max_tokens or step.max_tokens for task in config.tasks.values())
-    if step.budget.tokens < longest:
+def _check_blind(where: str, search: Searching) -> None:
+    """Whoever answers must not know the gold answer."""
+    if "judge" in instantiate("search", search.strategy).needs:
+        by_value = "set strategy.reward to value and name who values"
         raise ConfigError(
-            f"{where}.budget.tokens: {step.budget.tokens} hold no whole response of max_tokens={longest}, and "
-            f"{step.strategy.kind} draws such; raise it, or lower max_tokens"
+            f"{where}.strategy: {search.strategy.kind}, set as it is, asks the verifier while it searches, which knows "
+            f"the gold answers of what is evaluated; {by_value if search.strategy.kind == 'uct' else 'choose another'} "
+            "(the bound of every choice is pass@n)"
         )
 
 
-def _check_value(config: RunConfig, name: str, step: Grow) -> None:
+def _check_whole(config: RunConfig, placed: Placed) -> None:
+    """A budget that no whole response fits into draws nothing."""
+    search, where = placed.search, placed.where
+    if search.budget.tokens is None or not getattr(instantiate("search", search.strategy), "whole", False):
+        return
+    longest = max(task.sampling.max_tokens or placed.sampling.max_tokens for task in config.tasks.values())
+    if search.budget.tokens < longest:
+        raise ConfigError(
+            f"{where}.budget.tokens: {search.budget.tokens} hold no whole response of max_tokens={longest}, and "
+            f"{search.strategy.kind} draws such; raise it, or lower max_tokens"
+        )
+
+
+def _check_value(config: RunConfig, placed: Placed) -> None:
     """Who says what a path is worth, as far as names tell."""
-    where, kind = f"grow.{name}.value", step.strategy.kind
+    step = placed.search
+    where, kind = f"{placed.where}.value", step.strategy.kind
     if step.value is None:
         if "value" in instantiate("search", step.strategy).needs:
             raise ConfigError(
                 f"{where}: {kind} asks what a path is worth; name a value model, such as learner:value or its path, or "
                 "a reward source, such as reward:value"
             )
-        _check_chosen(where, step)
+        _check_chosen(where, placed)
         return
     if "value" in getattr(instantiate("search", step.strategy), "ignores", ()):
         raise ConfigError(f"{where}: {kind}, set as it is, asks nobody what a path is worth; remove it")
@@ -103,7 +126,7 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
                 f"of kind {VALUE_HEAD} or {IMPLICIT}"
             )
         _check_sum(where, step.value, source)
-    for place, text in guiding(config, name).items():
+    for place, text in guiding(config, placed.where, step).items():
         found = read_reference(text, config, place)
         if found.learner and not _by_likelihood(config, step) and found.name not in valued(config):
             raise ConfigError(
@@ -112,15 +135,16 @@ def _check_value(config: RunConfig, name: str, step: Grow) -> None:
             )
 
 
-def _check_chosen(where: str, step: Grow) -> None:
-    """The one response that is kept, where nobody values any."""
-    strategy = instantiate("search", step.strategy)
+def _check_chosen(where: str, placed: Placed) -> None:
+    """The one response that counts, where nobody values any."""
+    strategy = instantiate("search", placed.search.strategy)
     how = way(strategy)
     # What whole responses are drawn for leaves no statistics on their ends either.
     by_values = how == "weighted_vote" or (how == "value" and getattr(strategy, "whole", False))
-    if step.keep == "chosen" and by_values:
+    if placed.is_single and by_values:
+        what = "keep: chosen" if placed.stage == GROW else placed.search.strategy.kind
         raise ConfigError(
-            f"{where}: keep: chosen takes the response by values ({how}), and nobody gives any; name who does, or set "
+            f"{where}: {what} takes the response by values ({how}), and nobody gives any; name who does, or set "
             "strategy.choose to vote"
         )
 
@@ -137,8 +161,8 @@ def _check_sum(where: str, value: str, source: Component) -> None:
                 )
 
 
-def _by_likelihood(config: RunConfig, step: Grow) -> bool:
-    source = value_source(config, step)
+def _by_likelihood(config: RunConfig, search: Searching) -> bool:
+    source = value_source(config, search)
     return source is not None and source.kind == IMPLICIT
 
 
@@ -164,13 +188,14 @@ def check_steps(session: Session, taught: Sequence[Problem]) -> None:
     Args:
         taught: problems whose demonstrations are taught.
     """
-    for name, step in session.config.grow.items():
-        if step.kind == "search":
-            check_marks(session.tokenizer, {f"grow.{name}.separator": (step.separator,)})
-            _check_worked(session, f"grow.{name}.separator", step.separator, taught)
-            if not _by_likelihood(session.config, step):
-                for place, text in guiding(session.config, name).items():
-                    _check_head(session, place, text, f"grow.{name}.separator", step.separator)
+    for where, _, search, _, _ in every_search(session.config):
+        place = f"{where}.separator"
+        if is_stepwise(search):
+            check_marks(session.tokenizer, {place: (search.separator,)})
+            _check_worked(session, place, search.separator, taught)
+        if not _by_likelihood(session.config, search):
+            for asked, text in guiding(session.config, where, search).items():
+                _check_head(session, asked, text, place, search.separator)
 
 
 def _check_worked(session: Session, where: str, separator: str, taught: Sequence[Problem]) -> None:

@@ -251,4 +251,5 @@ def _metrics(evaluate: Evaluate) -> list[str]:
     """The metrics every evaluated split has, whatever the answers."""
     sampled = [f"avg@{evaluate.n}", *(f"pass@{k}" for k in sorted({evaluate.n, *evaluate.k}) if k > 1)]
     sampled += [f"bon_{name}@{evaluate.n}" for name in evaluate.best_of]
-    return (["pass@1"] if evaluate.greedy else []) + (sampled if evaluate.n else [])
+    searched = [f"search_{name}" for name in evaluate.search]
+    return (["pass@1"] if evaluate.greedy else []) + (sampled if evaluate.n else []) + searched

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from selftrain.commands.opening import begin, prepare_libraries
 from selftrain.config import apply_overrides, check_tree, load_config, read_tree, to_tree
 from selftrain.digests import value_digest
 from selftrain.planning.settings import POLICY
-from selftrain.schema import RunConfig
+from selftrain.schema import Component, Grow, RunConfig
 from selftrain.train_config import is_fit
 
 
@@ -57,10 +58,12 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.report.forgetting import forgetting_lines
     from selftrain.report.protocols import protocol_lines
     from selftrain.report.run import rows_of
+    from selftrain.report.searches import search_lines
     from selftrain.report.tables import iterations_table
 
     rows = rows_of(folder)
-    tables = [iterations_table(rows), "", *best_of_lines(rows), *protocol_lines(rows), *forgetting_lines(rows)]
+    others = [*best_of_lines(rows), *search_lines(rows), *protocol_lines(rows), *forgetting_lines(rows)]
+    tables = [iterations_table(rows), "", *others]
     print("\n".join(tables))
     print(f"samples and metrics: {folder.root / 'iteration_0000'}")
     return 0
@@ -77,29 +80,48 @@ def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
 
             # The checkpoint itself says nothing of how to sample it: that was said of the model the run began with.
             whole = with_numbers(load_config(folder / "config.yaml"))
-            config = to_tree(whole)
+            config = to_tree(_with_paths(whole, folder, model))
             if task in config["tasks"]:
                 protocols = config["evaluate"]["protocol"]
                 config["evaluate"]["protocol"] = {name: protocols[name] for name in protocols if name == task}
                 config["evaluate"]["kept"] = {}  # Not asked for: they are about no task.
-                config["evaluate"]["best_of"] = _with_paths(whole, folder, model)
                 taken = {name: config[name] for name in ("grow", "reward", "evaluate")}
                 return {**taken, "tasks": {task: config["tasks"][task]}, "model": {"chat": config["model"]["chat"]}}
     return {}
 
 
-def _with_paths(config: RunConfig, run: Path, model: Path) -> dict[str, Any]:
-    """The sources that chose among a run's answers, the models they asked when it evaluated a checkpoint by path:
-    learners are known only to the run."""
+def _with_paths(config: RunConfig, run: Path, model: Path) -> RunConfig:
+    """The config with the models that were asked when the run evaluated a checkpoint, by path: learners are known only
+    to the run. Of Grow there is how it samples, and of reward sources those that guide a search."""
     from selftrain.planning.plan import Stages
-    from selftrain.planning.references import with_models
+    from selftrain.planning.references import REWARD, with_models
 
     stages, found = Stages(config, RunDir(run)), re.search(r"iteration_(\d+)", str(model.absolute().relative_to(run)))
-    iteration = int(found[1]) if found else 0
+    iteration, evaluate = int(found[1]) if found else 0, config.evaluate
 
     def path(place: str, text: str) -> str:
         # The policy is what is evaluated here too.
         return text if text == POLICY else str(stages.model(text, iteration, "evaluate", place).checkpoint)
 
-    sources = config.evaluate.best_of.items()
-    return {name: to_tree(with_models(source, f"evaluate.best_of.{name}", path)) for name, source in sources}
+    def valued(name: str, value: str | None) -> str | None:
+        plain = value is None or value.startswith(REWARD)
+        return value if plain else path(f"evaluate.search.{name}.value", str(value))
+
+    search = {name: replace(own, value=valued(name, own.value)) for name, own in evaluate.search.items()}
+    best_of = {name: with_models(own, f"evaluate.best_of.{name}", path) for name, own in evaluate.best_of.items()}
+    asked = {str(own.value).removeprefix(REWARD) for own in search.values()}
+    sources = {
+        name: with_models(own, f"reward.sources.{name}", path)
+        for name, own in config.reward.sources.items()
+        if name in asked
+    }
+    grow = {
+        name: Grow(**vars(step.sampling()), n=step.n, model=step.model, sampler=step.sampler)
+        for name, step in config.grow.items()
+    }
+    return replace(
+        config,
+        grow=grow,
+        reward=replace(config.reward, sources=sources | {"verdict": Component("outcome")}, total=None),
+        evaluate=replace(evaluate, best_of=best_of, search=search),
+    )

@@ -18,7 +18,7 @@ from selftrain.models.adapters import adapter_base
 from selftrain.nested import changed
 from selftrain.planning.references import source_models, value_source
 from selftrain.planning.settings import counts_texts, objective_needs, sampler_of, sampling_of
-from selftrain.schema import Component, Grow, RunConfig, Task
+from selftrain.schema import Component, RunConfig, Searching, Task
 from selftrain.search.choose import way
 
 REPLAY = "replay:"
@@ -27,8 +27,8 @@ REPLAY = "replay:"
 ELSEWHERE = ("verifier", "train_prompt", "sampling", "weight")
 """Fields of a task that not every stage reads which reads its problems."""
 
-BEST_OF = "best_of"
-"""Key of what an evaluation depends on by what chooses among its samples."""
+BEST_OF, SEARCH = "best_of", "search"
+"""Keys of what an evaluation depends on by what chooses among its samples, and by its searches."""
 
 AUTO_GPU = "auto (gpu)"
 """Where ``auto`` means bfloat16."""
@@ -138,36 +138,38 @@ def head(config: RunConfig, learner: str) -> dict[str, Any]:
 
 def grow(config: RunConfig) -> dict[str, Any]:
     steps = {
-        name: by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)} | searched(config, step)
+        name: searched(config, step, by_contents(to_tree(step), [step.model]) | {"sampler": sampler(step.sampler)})
         for name, step in config.grow.items()
     }
-    for tree in steps.values():
-        for speed in SEARCH_SPEED:
-            tree.pop(speed, None)
     early = [name for name, step in config.grow.items() if step.enough]
     # Where a step ends early, verdicts and what counts of them decide what is drawn.
     ended = {"enough.texts": {name: counts_texts(config, name) for name in early}} if early else {}
-    if early or any(step.accept or judges(step) for step in config.grow.values()):
+    if early or any(step.accept or judges(step, step.keep == "chosen") for step in config.grow.values()):
         ended |= judged(config)
     return {"grow": steps, **per_task(config, "sampling"), **per_task(config, "weight"), **ended}
 
 
-def searched(config: RunConfig, step: Grow) -> dict[str, Any]:
-    """What the trees of a step follow from beside how it samples; which weights ``value`` means is an input."""
-    if step.strategy is None:
-        return {}
-    source = value_source(config, step)
-    value = by_contents(step.value, [step.value] if step.value else []) if source is None else reward(source)
-    computed = {} if step.value is None else {"value dtype": scored_in(config)}
-    return {"strategy": component("search", step.strategy), "value": value, **computed}
+def searched(config: RunConfig, search: Searching, tree: dict[str, Any]) -> dict[str, Any]:
+    """A section with what its trees follow from; which weights ``value`` means is an input."""
+    if search.strategy is None:
+        return tree
+    source = value_source(config, search)
+    value = by_contents(search.value, [search.value] if search.value else []) if source is None else reward(source)
+    computed = {} if search.value is None else {"value dtype": scored_in(config)}
+    whole = {**tree, "strategy": component("search", search.strategy), "value": value, **computed}
+    return {key: part for key, part in whole.items() if key not in SEARCH_SPEED}
 
 
-def judges(step: Grow) -> bool:
-    """Whether a step asks for verdicts while it searches, or to choose among what it found by their answers."""
-    if step.strategy is None:
+def judges(search: Searching, is_single: bool) -> bool:
+    """Whether verdicts are asked for while it searches, or to choose among what it found by their answers.
+
+    Args:
+        is_single: only the response counts that the strategy chooses.
+    """
+    if search.strategy is None:
         return False
-    strategy = instantiate("search", step.strategy)
-    return "judge" in strategy.needs or (step.keep == "chosen" and way(strategy) != "value")
+    strategy = instantiate("search", search.strategy)
+    return "judge" in strategy.needs or (is_single and way(strategy) != "value")
 
 
 def score(config: RunConfig) -> dict[str, Any]:
@@ -217,11 +219,14 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     tree = by_contents(to_tree(chosen), [kept.path for kept in chosen.kept.values()]) | own_kinds
     sources = {name: reward(source) for name, source in chosen.best_of.items()}
     computed = asked_in(config, chosen.best_of.values())
-    # Apart from the rest: the answers do not depend on who chooses among them.
-    tree, vote = {key: value for key, value in tree.items() if key not in ("best_of", "vote")}, tree["vote"]
+    # Apart from the rest: the samples do not depend on who chooses among them, or on what is searched beside them.
+    apart = ("best_of", "vote", "search")
+    tree, vote = {key: value for key, value in tree.items() if key not in apart}, tree["vote"]
+    searches = {name: searched(config, own, to_tree(own)) for name, own in chosen.search.items()}
     return {
         **judged(config),
         **({BEST_OF: {"sources": sources, "vote": vote, **computed}} if sources else {}),
+        **({SEARCH: searches} if searches else {}),
         "evaluate": tree,
         "sampling": to_tree(sampling_of(config)),
         **({"kept.dtype": dtype("auto", "auto")} if chosen.kept else {}),

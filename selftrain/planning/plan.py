@@ -12,10 +12,11 @@ from selftrain.digests import file_digest
 from selftrain.planning import fingerprints
 from selftrain.planning.references import (
     best_of_references,
-    grow_references,
     read_reference,
     score_references,
+    search_references,
 )
+from selftrain.planning.searches import of_evaluation, of_grow
 from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.planning.values import valued
 from selftrain.schema import RunConfig
@@ -110,7 +111,7 @@ class Stages:
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration - 1)} if own else {}
         config = {**self._model, **self._data, **fingerprints.grow(self.config)}
         reads = self._made_by(POLICY, iteration - 1)
-        for place, text in grow_references(self.config).items():
+        for place, text in search_references(self.config, of_grow(self.config)).items():
             model = self.model(text, iteration, "grow", place)
             inputs[place], reads = model.digest, (*reads, *model.made_by)
         return Stage("grow", iteration, self.run.iteration(iteration), config, inputs, reads)
@@ -147,7 +148,8 @@ class Stages:
     def evaluate(self, iteration: int) -> Stage:
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration)}
         reads = self._made_by(POLICY, iteration)
-        for place, text in best_of_references(self.config).items():
+        asked = best_of_references(self.config) | search_references(self.config, of_evaluation(self.config))
+        for place, text in asked.items():
             model = self.model(text, iteration, "evaluate", place)
             inputs[place], reads = model.digest, (*reads, *model.made_by)
         config = {**self._model, **self._data, **fingerprints.evaluate(self.config)}

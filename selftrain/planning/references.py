@@ -7,15 +7,16 @@ one it began with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from selftrain.config import ConfigError, to_tree
 from selftrain.nested import changed
+from selftrain.planning.searches import Placed
 from selftrain.planning.settings import POLICY
 from selftrain.registry import nearest, options_class, resolve
-from selftrain.schema import Component, Grow, RunConfig
+from selftrain.schema import Component, RunConfig, Searching
 
 BASE, LEARNER, REWARD = "base", "learner:", "reward:"
 SUFFIXES = ("previous", "start")
@@ -83,24 +84,23 @@ def best_of_references(config: RunConfig) -> dict[str, str]:
     return _asked("evaluate.best_of", config.evaluate.best_of)
 
 
-def grow_references(config: RunConfig) -> dict[str, str]:
+def search_references(config: RunConfig, searches: Iterable[Placed]) -> dict[str, str]:
     """Models that searches ask what a path is worth, likewise."""
-    return {place: text for name in config.grow for place, text in guiding(config, name).items()}
+    return {place: text for one in searches for place, text in guiding(config, one.where, one.search).items()}
 
 
-def guiding(config: RunConfig, step: str) -> dict[str, str]:
-    """Those of one step."""
-    chosen = config.grow[step]
-    if (source := value_source(config, chosen)) is not None:
-        return source_models(source, f"reward.sources.{str(chosen.value).removeprefix(REWARD)}")
-    return {} if chosen.value is None else {f"grow.{step}.value": chosen.value}
+def guiding(config: RunConfig, where: str, search: Searching) -> dict[str, str]:
+    """Those of the search at a place of the config."""
+    if (source := value_source(config, search)) is not None:
+        return source_models(source, f"reward.sources.{str(search.value).removeprefix(REWARD)}")
+    return {} if search.value is None else {f"{where}.value": search.value}
 
 
-def value_source(config: RunConfig, step: Grow) -> Component | None:
+def value_source(config: RunConfig, search: Searching) -> Component | None:
     """The reward source that a search is guided by; None where it names a model itself, or nothing."""
-    if step.value is None or not step.value.startswith(REWARD):
+    if search.value is None or not search.value.startswith(REWARD):
         return None
-    return config.reward.sources.get(step.value.removeprefix(REWARD))
+    return config.reward.sources.get(search.value.removeprefix(REWARD))
 
 
 def _asked(section: str, sources: Mapping[str, Component]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from selftrain.report.chart import STYLE as CHART
 from selftrain.report.forgetting import LEGEND, OVERVIEW, TITLE, advice, forgetting_table, overview_table
 from selftrain.report.monitors import monitor_legend, monitor_series, monitor_tables
 from selftrain.report.protocols import MEANING, protocol_tables
+from selftrain.report.searches import MEANING as SEARCHES
+from selftrain.report.searches import search_table, search_tests
 from selftrain.report.tables import Row, by_split, change, columns_of, metric_name, percent
 from selftrain.types import STATUSES
 
@@ -123,7 +125,19 @@ def _results(key: tuple[str, str], group: Sequence[Row]) -> str:
         + f'<dl class="legend">{legend}</dl>'
         + _difficulties(group)
         + _best_of(group[-1], name)
+        + _searches(group[-1])
     )
+
+
+def _searches(row: Row) -> str:
+    """What answering by searches came to in the last iteration, and took."""
+    table = search_table(row)
+    if not table:
+        return ""
+    legend = "".join(f"<dt>{escape(what)}</dt><dd>{escape(text)}</dd>" for what, text in SEARCHES.items())
+    told = "".join(f"<p>{escape(line)}</p>" for line in search_tests(row))
+    heading = f"<h3>Searches, iteration {row['iteration']}</h3>"
+    return f'{heading}{_table(table[0], table[1:])}{told}<dl class="legend">{legend}</dl>'
 
 
 def _best_of(row: Row, name: str) -> str:

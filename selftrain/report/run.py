@@ -20,6 +20,7 @@ from selftrain.report.forgetting import forgetting_lines, overview_lines
 from selftrain.report.html import write_report
 from selftrain.report.monitors import monitor_lines, monitor_rows
 from selftrain.report.protocols import protocol_lines
+from selftrain.report.searches import search_lines
 from selftrain.report.tables import iterations_table
 
 SHOWN_SAMPLES = 6
@@ -72,7 +73,7 @@ def closing(run: RunDir) -> str:
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
-    others = [*best_of_lines(rows), *protocol_lines(rows), *monitor_lines(monitors, config)]
+    others = [*best_of_lines(rows), *search_lines(rows), *protocol_lines(rows), *monitor_lines(monitors, config)]
     return "\n".join([iterations_table(rows), "", *others, *summary, *verdicts, *places_and_next])
 
 

@@ -1,4 +1,4 @@
-"""The tree of one problem of a run: as text, and as a picture beside it."""
+"""The trees of one problem of a run: as text, and as a picture beside it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from selftrain.registry import nearest
 from selftrain.report.trees import tree_svg, tree_text
 from selftrain.search.choose import choose
 from selftrain.search.tree import tree_of
-from selftrain.stages.trees import Searched, searched
+from selftrain.stages.search_evaluation import evaluated_parts
+from selftrain.stages.trees import Searched, TreePart, grown_parts, searched_in
 from selftrain.types import TreeNode
 
 
 def shown(run: RunDir, problem: str, iteration: int | None = None) -> str:
-    """The trees of a problem as text, one for each step of Grow that searched it; the pictures are written.
+    """The trees of a problem as text, one for each step of Grow or search of an evaluation that has it; the pictures
+    are written.
 
     Args:
         problem: its id, or the end of it.
@@ -27,25 +29,25 @@ def shown(run: RunDir, problem: str, iteration: int | None = None) -> str:
         ConfigError: there is no such tree.
     """
     number = _iteration(run, iteration)
-    parts = records.parts(run.iteration(number) / "trees")
-    known = {id for part in parts for id in records.column(part, "problem_id")}
+    parts = {part: set(records.column(part.path, "problem_id")) for part in _parts(run, number)}
+    known = set().union(*parts.values())
     named = [id for id in sorted(known) if id == problem or id.endswith(f"/{problem}")]
     if len(named) != 1:
         found = f"{len(named)} problems are called so" if named else "no such problem was searched"
         raise ConfigError(f"--tree {problem}: {found} in iteration {number} ({nearest(problem, known)})")
     lines = []
-    for part in parts:
-        if named[0] in records.column(part, "problem_id"):
-            step = part.stem.rpartition("-")[0]
-            tree = next(one for one in searched(run, number, step) if one.nodes[0].problem_id == named[0])
-            picture = run.root / "pictures" / f"iteration_{number:04d}" / f"{step}-{named[0].replace('/', '_')}.svg"
-            lines += [f"{named[0]}, iteration {number}, grow.{step}:", *_one(part, tree, picture)]
+    for part, held in parts.items():
+        if named[0] in held:
+            tree = next(one for one in searched_in(part) if one.nodes[0].problem_id == named[0])
+            file = f"{part.where.removeprefix('grow.')}-{named[0].replace('/', '_')}.svg"
+            picture = run.root / "pictures" / f"iteration_{number:04d}" / file
+            lines += [f"{named[0]}, iteration {number}, {part.where}:", *_one(part, tree, picture)]
     return "\n".join(lines)
 
 
-def _one(part: Path, tree: Searched, picture: Path) -> list[str]:
+def _one(part: TreePart, tree: Searched, picture: Path) -> list[str]:
     """The text of a tree, what is marked in it, and where its picture lies."""
-    chosen, what = _chosen(part, tree.nodes)
+    chosen, what = _chosen(part.path, tree.nodes)
     write_text(picture, tree_svg(tree.nodes, right=tree.right, chosen=chosen))
     marked = [] if chosen is None else [f"* leads to {what}"]
     return [tree_text(tree.nodes, right=tree.right, chosen=chosen), *marked, f"picture: {picture}"]
@@ -60,11 +62,18 @@ def _chosen(part: Path, nodes: list[TreeNode]) -> tuple[int | None, str]:
     return (None if best is None else best.id), "the complete response of the largest value"
 
 
+def _parts(run: RunDir, iteration: int) -> list[TreePart]:
+    return [*grown_parts(run, iteration), *evaluated_parts(run, iteration)]
+
+
 def _iteration(run: RunDir, wanted: int | None) -> int:
     """The one to look at."""
-    there = [number for number in run.iterations() if records.parts(run.iteration(number) / "trees")]
+    there = [number for number in run.iterations() if _parts(run, number)]
     if not there:
-        raise ConfigError(f"--tree: {run.root} has no trees: none of its steps of grow is a search (kind: search)")
+        raise ConfigError(
+            f"--tree: {run.root} has no trees: none of its steps of grow is a search (kind: search), and "
+            "evaluate.search names none"
+        )
     if wanted is not None and wanted not in there:
         listed = ", ".join(map(str, there))
         raise ConfigError(f"--iteration {wanted}: has no trees; iterations that have some: {listed}")

@@ -72,6 +72,7 @@ def columns_of(group: Sequence[Row]) -> list[Column]:
             lambda row: percent(row, majority),
         ),
         *(_chosen(group, name) for name in best_of_names(group)),
+        *(_searched(name) for name in search_names(group)),
         Column("truncated %", "Share of answers cut off at the length limit.", lambda row: percent(row, "truncated")),
         Column(
             "unparsed %", "Share of answers in which no final answer was found.", lambda row: percent(row, "unparsed")
@@ -95,6 +96,12 @@ def _chosen(group: Sequence[Row], name: str) -> Column:
     n = metric.rpartition("@")[2]
     meaning = f"Share of problems whose answer with the largest reward by {name} among {n} samples is right."
     return Column(f"best of {n} by {name} %", meaning, lambda row: percent(row, metric))
+
+
+def _searched(name: str) -> Column:
+    """That of a search."""
+    meaning = f"Share of problems whose answer by the search {name} is right; in brackets the 95 % interval."
+    return Column(f"search {name} %", meaning, lambda row: estimate(row, f"search_{name}"))
 
 
 def compare_table(
@@ -161,6 +168,12 @@ def best_of_names(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(one[1] for one in found if one))
 
 
+def search_names(rows: Iterable[Row]) -> list[str]:
+    """The searches that answer problems in any of these rows."""
+    found = (re.fullmatch(r"search_(.+)_policy_tokens", name) for row in rows for name in row)
+    return list(dict.fromkeys(one[1] for one in found if one))
+
+
 def percent(row: Row, name: str) -> str:
     """A share as a percentage with one decimal; a tiny one is never shown as 0; empty where the row has none."""
     share = row.get(name)
@@ -198,6 +211,7 @@ def _pairs(a: Row, b: Row, tests: Mapping[str, Mapping[str, float]]) -> list[lis
     both = [name for name in a if name in b]
     lines = []
     chosen = [metric_name([a, b], f"{how}_{name}") for name in best_of_names([a, b]) for how in ("bon", "wbon")]
+    chosen += [f"search_{name}" for name in search_names([a, b])]
     for name in [name for name in both if re.fullmatch(r"(pass|avg|maj)@\d+", name) or name in chosen]:
         p = f" {p_value(tests[name]['p'])}" if name in tests else ""
         lines.append([f"{name} %", estimate(a, name), estimate(b, name), f"{100 * (b[name] - a[name]):+.1f}{p}"])

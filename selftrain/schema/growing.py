@@ -48,6 +48,8 @@ class Grow(Searching, Sampling):
 
     kind: Literal["sample", "search"] = "sample"
     """sample: whole responses, ``n`` for each problem; search: a tree for each problem, step by step."""
+    keep: Literal["all", "chosen"] = "all"
+    """Which complete responses of a tree become samples: all, or the one the strategy chooses."""
     n: Count = 8
     """Samples per problem."""
     enough: Count | None = None
@@ -65,9 +67,11 @@ class Grow(Searching, Sampling):
 
     def idle(self) -> frozenset[str]:
         """Fields that mean nothing to a step of this kind."""
-        return SAMPLE_ONLY if self.kind == "search" else frozenset(option.name for option in fields(Searching))
+        return SAMPLE_ONLY if self.kind == "search" else SEARCH_ONLY
 
 
+SEARCH_ONLY = frozenset({"keep", *(option.name for option in fields(Searching))})
+"""Fields that mean nothing to a step that samples."""
 SAMPLE_ONLY = frozenset({"n", "enough", "accept"})
 """Fields that mean nothing to a search."""
 

@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from selftrain.ranges import Count, Finite, Size
 from selftrain.schema.growing import Sampling
+from selftrain.schema.searching import Searching
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Evaluate:
     """By a name of your choice: reward sources that choose among the samples of a problem."""
     vote: Literal["exp", "sigmoid", "sum"] = "exp"
     """What a reward counts for where samples with the same answer are summed up."""
+    search: dict[str, Searching] = field(default_factory=dict)
+    """By a name of your choice: searches that answer each problem once, by the response that their strategy chooses."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from selftrain.ranges import Count, Positive
 
@@ -26,7 +26,7 @@ class SearchBudget:
 
 @dataclass(frozen=True)
 class Searching:
-    """What a step of Grow of the kind ``search`` knows beside how it samples."""
+    """How a tree grows: of a step of Grow of the kind ``search``, and of a search of an evaluation."""
 
     strategy: Any = None
     """A component; how a tree grows."""
@@ -40,5 +40,3 @@ class Searching:
     """Trees that grow together; changes speed and memory, and no more of what is drawn than a batch size does."""
     cached_tokens: Count = 131072
     """Of paths under a value head, whose keys and values are kept; changes speed and memory alone."""
-    keep: Literal["all", "chosen"] = "all"
-    """Which complete responses of a tree become samples: all, or the one the strategy chooses."""

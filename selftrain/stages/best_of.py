@@ -12,7 +12,7 @@ from selftrain import records
 from selftrain.best_of import best_of_n, curve_sizes, weighted_best_of_n
 from selftrain.config import instantiate
 from selftrain.digests import value_digest
-from selftrain.evaluation import Outcome, by_problem, majority_at_k, named, tested
+from selftrain.evaluation import Outcome, by_problem, majorities, named, tested
 from selftrain.intervals import mean
 from selftrain.planning import fingerprints
 from selftrain.planning.references import source_models
@@ -22,8 +22,6 @@ from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.types import Sample, Score, Verdict
 
 OF_VERDICT = ("status", "value", "answer", "reason", "verifier", "by")
-APART = (fingerprints.BEST_OF, "input 'evaluate.best_of.")
-"""How the names begin of what the answers of an evaluation do not depend on, among keys of its config and inputs."""
 SCORED_BY = "scored_by"
 """Column of a file of scores: what they depend on."""
 
@@ -100,8 +98,7 @@ def choosing(
         for what, values in chosen.items():
             row |= named(f"{what}@{n}", list(values.values()))
             if votes and n == largest:
-                majority = {key: majority_at_k(answers[key], right[key], n) for key in groups}
-                row[f"{what}_vs_maj"] = tested(majority, values)
+                row[f"{what}_vs_maj"] = tested(majorities(groups, n), values)
     if unscored := mean([reward is None for own in told.values() for reward in own]):
         row[f"bon_{name}_unscored"] = round(unscored, 6)
     return row

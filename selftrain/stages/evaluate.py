@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,32 @@ from typing import Any
 from selftrain import records
 from selftrain.artifacts import Stage
 from selftrain.best_of import curve_sizes
-from selftrain.budget import ErrorBudget
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.evaluation import Outcome, compare, summarise
 from selftrain.events import Evaluated, Event, Progress, StageFinished, StageStarted
 from selftrain.files import read_json, remove, write_json
-from selftrain.judging import Request as Judgement
+from selftrain.planning import fingerprints
 from selftrain.planning.settings import evaluated_before, sampler_of, sampling_of
 from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
 from selftrain.session import Session
-from selftrain.stages.best_of import APART, best_of_row, score_samples, scores_file
+from selftrain.stages.best_of import best_of_row, score_samples, scores_file
+from selftrain.stages.judged import UNJUDGED, is_judged, judge_split
 from selftrain.stages.kept import kept_lines, measure_kept
 from selftrain.stages.protocol import protocol_count, protocol_rows, sample_protocols
 from selftrain.stages.regrade import regraded_split
+from selftrain.stages.search_evaluation import answer_by_searches, search_row
 from selftrain.stages.unsplit import unsplit
-from selftrain.types import Problem, Sample, Verdict
-from selftrain.verification import VerifierPool
+from selftrain.types import Problem
 
 GREEDY, SAMPLED = "greedy", "sampled"
-UNJUDGED = "unjudged"
-"""Folder of parts that are sampled but not judged yet."""
 JUDGING = ("judging.tasks", "judging.reward")
 """Keys of the stage's config that answers do not depend on."""
-VERDICT_COLUMNS = ("status", "value", "answer", "reason", "verifier", "by")
+SEARCHED = (fingerprints.SEARCH, "input 'evaluate.search.", "input 'reward.sources.")
+APART = (fingerprints.BEST_OF, "input 'evaluate.best_of.", *SEARCHED)
+"""How the names begin of what samples do not depend on, among keys of the stage's config and inputs: what chooses among
+them, and what searches beside them."""
 OUTCOME_COLUMNS = (
     *("step", "problem_id", "index"),
     *("status", "value", "answer", "by"),
@@ -44,7 +45,7 @@ OUTCOME_COLUMNS = (
 
 
 def evaluate(session: Session, iteration: int) -> Iterator[Event]:
-    """Write ``evaluation/<task>-<split>.parquet`` and ``metrics.json``."""
+    """Write ``evaluation/<task>-<split>.parquet`` and ``metrics.json``; trees lie below ``evaluation/search``."""
     started = time.monotonic()
     config = session.config
     folder = session.run.iteration(iteration)
@@ -52,15 +53,15 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     stage.begin(folder / "evaluation", leave_out=(*JUDGING, *APART))
     splits = evaluated_splits(session)
     files = [folder / "evaluation" / f"{task}-{split}.parquet" for task, split in splits]
-    session.run.keep_aside([path for path in files if path.exists() and not _judged(session, path)])
+    session.run.keep_aside([path for path in files if path.exists() and not is_judged(session, path)])
     per_problem = config.evaluate.n + config.evaluate.greedy
-    total = per_problem * sum(len(session.problems.of(task, split)) for task, split in splits)
+    total = sum(len(session.problems.of(*one)) for one in splits) * (per_problem + len(config.evaluate.search))
     total += protocol_count(session, splits)
     yield StageStarted(iteration, "evaluate", total, "samples")
     yield (progress := Progress(iteration, "evaluate", 0, total))
     sampled = 0
     for (task, split), path in zip(splits, files, strict=True):
-        if not _judged(session, path):
+        if not is_judged(session, path):
             for advance in _split(session, iteration, task, split, path):
                 progress = replace(
                     progress, done=progress.done + advance.samples, tokens=progress.tokens + advance.tokens
@@ -73,6 +74,10 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
     for advance in sample_protocols(session, iteration, splits, sampler_of(config), unjudged):
         progress = replace(progress, done=progress.done + advance.samples, tokens=progress.tokens + advance.tokens)
         yield progress
+    for found in answer_by_searches(session, iteration, splits):
+        if isinstance(found, Advance):
+            progress = replace(progress, done=progress.done + found.samples, tokens=progress.tokens + found.tokens)
+        yield progress if isinstance(found, Advance) else found
     if config.evaluate.best_of:
         for _ in score_samples(session, iteration, files, SAMPLED):
             yield progress
@@ -95,6 +100,11 @@ def rejudged(stage: Stage) -> bool:
     """Whether a finished evaluation differs from the config in who judges, and in nothing that answers depend on."""
     differing = stage.differing() if stage.mark.exists() else []
     return answers_fit(stage) and any(key.startswith(JUDGING) for key in differing)
+
+
+def searched_otherwise(stage: Stage) -> bool:
+    """Whether a finished evaluation differs from the config in what its searches depend on."""
+    return stage.mark.exists() and any(key.startswith(SEARCHED) for key in stage.differing())
 
 
 def answers_fit(stage: Stage) -> bool:
@@ -131,30 +141,6 @@ def _split(session: Session, iteration: int, task: str, split: str, path: Path) 
     judge_split(session, parts, path)
 
 
-def judge_split(session: Session, parts: Sequence[Path], path: Path) -> None:
-    """Put the samples of parts into one file, with their verdicts."""
-    samples = [sample for part in parts for sample in records.rows(part, Sample)]
-    samples.sort(key=lambda sample: (sample.problem_id, sample.step, sample.index))
-    by_id, asked = session.problems.by_id, session.prompters[session.config.evaluate.prompt]
-    judgements = (session.judgement(by_id[sample.problem_id], sample.text, asked) for sample in samples)
-    verdicts = verdicts_of(session.verifiers, judgements, session.config.reward.verify.max_errors)
-    extra = {name: [getattr(verdict, name) for verdict in verdicts] for name in VERDICT_COLUMNS}
-    records.write(path, Sample, samples, **extra)
-
-
-def verdicts_of(pool: VerifierPool, judgements: Iterable[Judgement], max_errors: float) -> list[Verdict]:
-    """Raises TooManyErrors where the verifier could not judge too large a share of them."""
-    budget = ErrorBudget(max_errors)
-    verdicts = list(budget.watch(pool.judge(judgements)))
-    budget.check()
-    return verdicts
-
-
-def _judged(session: Session, path: Path) -> bool:
-    """Whether a split is sampled and judged, by the verifiers of the config."""
-    return path.exists() and session.judges.issuperset(records.column(path, "verifier"))
-
-
 def _work(session: Session, iteration: int, writer: Writer, problems: Sequence[Problem]) -> list[Request]:
     config = session.config
     sampling = session.settings(sampling_of(config), problems[0].task)
@@ -178,6 +164,7 @@ def _row(session: Session, iteration: int, task: str, split: str) -> dict[str, A
     row = summarise(*now, task=task, split=split, iteration=iteration, ks=ks)
     path = session.run.iteration(iteration) / "evaluation" / f"{task}-{split}.parquet"
     row |= best_of_row(session, path, SAMPLED, now[1])
+    row |= search_row(session, iteration, task, split, now[1])
     if iteration > 0:
         row["vs_start"] = compare(_outcomes(session, 0, task, split), now)
         row["vs_previous"] = compare(_outcomes(session, evaluated_before(config, iteration), task, split), now)

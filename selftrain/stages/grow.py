@@ -8,16 +8,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from selftrain.artifacts import Stage
 from selftrain.budget import ErrorBudget
 from selftrain.drawing.accept import accepted, enough_accepted, rounds, tallies
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.drawing.store import shared_samples, shared_verdicts
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
+from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
 from selftrain.session import Session
 from selftrain.stages.search import search_parts
-from selftrain.stages.trees import Forest, told, trees_folder
+from selftrain.stages.trees import Forest, grown_parts, told, trees_folder
 from selftrain.stages.verify import set_aside_others, verdicts_folder
 from selftrain.stages.watch import Judging
 
@@ -57,10 +59,11 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
             judging.begin(step)
             writer = session.writer(step, iteration - 1)
             if session.config.grow[step].kind == "search":
-                for advance in search_parts(Forest(session, stage, step, lists[0], writer), judging):
+                forest = _forest(session, stage, step, lists[0], writer)
+                for advance in search_parts(forest, judging):
                     yield tally.after(advance, judging)
                 tally.settle()
-                yield from told(session, iteration, step)
+                yield from told(forest, grown_parts(session.run, iteration, step))
                 continue
             for number, requests in enumerate(lists):
                 if number:
@@ -81,6 +84,24 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
     session.stages.verify(iteration).finish([verdicts])
     yield tally.progress()
     yield StageFinished(iteration, "grow", time.monotonic() - started, tally.summary(), False)
+
+
+def _forest(session: Session, stage: Stage, step: str, work: Sequence[Request], writer: Writer) -> Forest:
+    chosen, folder = session.config.grow[step], session.run.iteration(stage.iteration)
+    return Forest(
+        session,
+        stage,
+        f"grow.{step}",
+        step,
+        step,
+        chosen,
+        chosen.keep == "chosen",
+        work,
+        writer,
+        session.asked(step),
+        folder / "samples" / step,
+        trees_folder(session, stage.iteration) / step,
+    )
 
 
 class Tally:

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from selftrain.artifacts import Stage
 from selftrain.errors import RunError
 from selftrain.planning.references import guiding, value_source
 from selftrain.sampling.base import Request
+from selftrain.schema import Searching
 from selftrain.search.asks import State
 from selftrain.session import Session
 from selftrain.types import Example
@@ -47,39 +49,41 @@ class Guide(Protocol):
 
 
 @contextmanager
-def guide(session: Session, iteration: int, step: str) -> Iterator[Guide | None]:
-    """That of a step of Grow, until the block ends; None where it names none.
+def guide(session: Session, stage: Stage, where: str, search: Searching) -> Iterator[Guide | None]:
+    """That of a search of a stage, until the block ends; None where it names none.
+
+    Args:
+        where: its place in the config.
 
     Raises:
         RunError: its model does not load.
     """
-    chosen = session.config.grow[step]
-    if chosen.value is None:
+    if search.value is None:
         yield None
         return
     with ExitStack() as opened:
         try:
-            found = _opened(session, iteration, step, opened)
+            found = _opened(session, stage, where, search, opened)
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise RunError(
-                f"iteration {iteration}, grow.{step}.value: {chosen.value} could not be loaded: "
+                f"iteration {stage.iteration}, {where}.value: {search.value} could not be loaded: "
                 f"{type(error).__name__}: {error}; mend that, or free memory (gpu_memory_utilization of the sampler), "
                 "and run the same command again"
             ) from error
         yield found
 
 
-def _opened(session: Session, iteration: int, step: str, opened: ExitStack) -> Guide:
-    source, dtype = value_source(session.config, session.config.grow[step]), session.config.reward.dtype
+def _opened(session: Session, stage: Stage, where: str, search: Searching, opened: ExitStack) -> Guide:
+    source, dtype = value_source(session.config, search), session.config.reward.dtype
     models = {
-        place.rpartition(".")[2]: session.stages.model(text, iteration, "grow", place).checkpoint
-        for place, text in guiding(session.config, step).items()
+        place.rpartition(".")[2]: session.stages.model(text, stage.iteration, stage.name, place).checkpoint
+        for place, text in guiding(session.config, where, search).items()
     }
     if source is None or source.kind == VALUE_HEAD:
         from selftrain.training.paths import PathValues
 
         (checkpoint,) = models.values()
-        room = session.config.grow[step].cached_tokens
+        room = search.cached_tokens
         paths = PathValues(checkpoint, writer=session.tokenizer, max_cached_tokens=room, dtype=dtype)
         return ByHead(opened.enter_context(paths))
     from selftrain.training.scoring import Scorer

@@ -1,4 +1,4 @@
-"""Searching as a step of Grow: a tree for every problem, many at once, and a sample for every complete response.
+"""Searching: a tree for every problem, many at once, and samples of their complete responses.
 
 Trees of a part of whole problems grow together; what they ask the policy goes out as few full calls of its engine, what
 they ask of values as few calls of the value model, and both stay open. A part that a kill cut short is searched again
@@ -14,10 +14,10 @@ from pathlib import Path
 from selftrain.config import instantiate
 from selftrain.drawing.parts import planned
 from selftrain.drawing.proposing import Proposer
-from selftrain.drawing.sampled import Advance
+from selftrain.drawing.sampled import NOBODY, Advance, Watcher
 from selftrain.errors import RunError, failing_as_run_error
 from selftrain.sampling.base import Request
-from selftrain.schema import Grow
+from selftrain.schema import Searching
 from selftrain.search.asks import Budget, Functions, State
 from selftrain.search.choose import choose, way
 from selftrain.search.driver import advance
@@ -25,8 +25,8 @@ from selftrain.search.tree import Tree
 from selftrain.search.whole import BestOfN
 from selftrain.seeds import derive
 from selftrain.stages.guide import Guide, guide
-from selftrain.stages.trees import Forest, Reading, answers, write_part
-from selftrain.stages.watch import Judging
+from selftrain.stages.tree_costs import Reading
+from selftrain.stages.trees import Forest, answers, write_part
 from selftrain.types import UNJUDGED, Problem, Verdict
 
 SAMPLES = 8
@@ -36,17 +36,19 @@ FEW = 16
 """Steps that are drawn before it is said that none of them ended as steps do."""
 
 
-def search_parts(forest: Forest, judging: Judging) -> Iterator[Advance]:
+def search_parts(forest: Forest, watcher: Watcher = NOBODY) -> Iterator[Advance]:
     """Search every problem into the files of its part; parts that are on disk already come first.
+
+    Args:
+        watcher: who judges responses while others are searched for.
 
     Raises:
         Interrupted: the run was asked to stop.
         RunError: a model failed, or no step ends as ``separator`` says; the parts that are finished stay.
         StaleStage: the parts on disk are of another work list.
     """
-    session, folder = forest.session, forest.session.run.iteration(forest.iteration)
-    stem = folder / "samples" / forest.step
-    size = max(session.config.grow[forest.step].lanes, session.config.run.part_size // SAMPLES)
+    session, stem = forest.session, forest.samples
+    size = max(forest.search.lanes, session.config.run.part_size // SAMPLES)
     groups = planned(stem.with_name(f"{stem.name}.plan.json"), forest.work, size, forest.stage.label)
     paths = [stem.with_name(f"{stem.name}-{number:05d}.parquet") for number in range(len(groups))]
     for path, group in zip(paths, groups, strict=True):
@@ -55,17 +57,17 @@ def search_parts(forest: Forest, judging: Judging) -> Iterator[Advance]:
     left = [number for number, path in enumerate(paths) if not path.exists()]
     if not left:
         return
-    with guide(session, forest.iteration, forest.step) as guided:
+    with guide(session, forest.stage, forest.where, forest.search) as guided:
         for number in left:
-            yield from _search_part(forest, groups[number], paths[number], guided, judging)
+            yield from _search_part(forest, groups[number], paths[number], guided, watcher)
             session.check_stop()
 
 
 def _search_part(
-    forest: Forest, group: Sequence[int], path: Path, guided: Guide | None, judging: Judging
+    forest: Forest, group: Sequence[int], path: Path, guided: Guide | None, watcher: Watcher
 ) -> Iterator[Advance]:
     """One part: its trees as they are finished, then its files."""
-    session, chosen = forest.session, forest.session.config.grow[forest.step]
+    session, chosen = forest.session, forest.search
     places = {forest.work[place].problem.id: place for place in group}
     asked = {name: forest.work[place] for name, place in places.items()}
     engine = session.sampler(forest.writer.sampler, forest.writer.checkpoint)
@@ -82,13 +84,13 @@ def _search_part(
     ):
         trees[tree.problem] = tree
         settle(forest, tree, asked[tree.problem].problem)
-        found = [answer for _, answer in answers(session, chosen, tree)]
+        found = [answer for _, answer in answers(forest, tree)]
         placed = [replace(answer, request=places[tree.problem]) for answer in found]
-        judging.arrived(forest.work, placed)
+        watcher.arrived(forest.work, placed)
         if guided is not None:
             guided.forget(asked[tree.problem])
         yield Advance(tokens=tree.spent.policy_tokens, samples=1)
-    check_separated(forest.step, chosen, proposer.steps, proposer.separated)
+    check_separated(forest.where, chosen, proposer.steps, proposer.separated)
     reading = Reading() if guided is None else Reading(guided.tokens_read - before, guided.whole)
     write_part(forest, asked, [trees[name] for name in sorted(trees)], reading, path)
     yield Advance(part=path)
@@ -96,7 +98,6 @@ def _search_part(
 
 def functions(forest: Forest, proposer: Proposer, guided: Guide | None, asked: Mapping[str, Request]) -> Functions:
     """What the trees of a part ask."""
-    session, step = forest.session, forest.step
 
     def valued(states: Sequence[State]) -> Iterator[float]:
         assert guided is not None
@@ -109,20 +110,20 @@ def functions(forest: Forest, proposer: Proposer, guided: Guide | None, asked: M
         told = verdicts(forest, [(asked[state.problem].problem, state.text) for state in states])
         return [credit(verdict) for verdict in told]
 
-    needs = instantiate("search", session.config.grow[step].strategy).needs
+    needs = instantiate("search", forest.search.strategy).needs
     return Functions(proposer, values if guided else None, judge if "judge" in needs else None)
 
 
 def verdicts(forest: Forest, responses: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    session, prompters = forest.session, forest.session.asked(forest.step)
-    return list(session.verifiers.judge(session.judgement(*one, prompters) for one in responses))
+    session = forest.session
+    return list(session.verifiers.judge(session.judgement(*one, forest.asked) for one in responses))
 
 
 def settle(forest: Forest, tree: Tree, problem: Problem) -> None:
     """The response that the strategy chooses, where only that becomes a sample."""
-    chosen, ends = forest.session.config.grow[forest.step], tree.ends()
-    if chosen.keep == "chosen" and ends:
-        how = way(instantiate("search", chosen.strategy))
+    ends = tree.ends()
+    if forest.is_single and ends:
+        how = way(instantiate("search", forest.search.strategy))
         if how == "value":
             tree.found = choose(tree)
             return
@@ -137,9 +138,9 @@ def credit(verdict: Verdict) -> float | None:
     return float(verdict.status == "right") if verdict.value is None else verdict.value
 
 
-def budget(step: Grow, longest: int) -> Budget:
+def budget(search: Searching, longest: int) -> Budget:
     """Of a tree whose responses have ``longest`` tokens at most."""
-    own = step.budget
+    own = search.budget
     return Budget(
         tokens=own.tokens,
         proposals=own.proposals,
@@ -150,11 +151,15 @@ def budget(step: Grow, longest: int) -> Budget:
     )
 
 
-def check_separated(step: str, chosen: Grow, steps: int, separated: int) -> None:
-    """Raises RunError where steps were drawn and nothing ended as they should; best-of-n does without steps."""
-    stepwise = not isinstance(instantiate("search", chosen.strategy), BestOfN)
-    if stepwise and steps >= FEW and not separated:
+def is_stepwise(search: Searching) -> bool:
+    """Whether it needs steps; best-of-n does without them."""
+    return not isinstance(instantiate("search", search.strategy), BestOfN)
+
+
+def check_separated(where: str, search: Searching, steps: int, separated: int) -> None:
+    """Raises RunError where steps were drawn and nothing ended as they should."""
+    if is_stepwise(search) and steps >= FEW and not separated:
         raise RunError(
-            f"grow.{step}.separator: none of {steps} steps ended with {chosen.separator!r}, so trees have no "
+            f"{where}.separator: none of {steps} steps ended with {search.separator!r}, so trees have no "
             "steps; set it to what stands between the steps of this policy's responses, or raise budget.step_tokens"
         )

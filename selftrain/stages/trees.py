@@ -1,37 +1,38 @@
-"""The trees of a step of Grow as files, and what lies in them.
+"""The trees of a search as files, and what lies in them.
 
-A part is three files: ``trees/STEP-00000.parquet``, ``.json`` with what its trees cost, and
-``samples/STEP-00000.parquet`` with their complete responses, which is written last: where it lies the others are whole.
+A part is three files: ``trees/STEM-00000.parquet``, ``.json`` with what its trees cost, and a part of samples with
+their complete responses, which is written last: where it lies the others are whole. Those of Grow are called by their
+step and lie in the folder of the iteration; those of an evaluation by task and split, in a folder for each search.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from selftrain import records
 from selftrain.artifacts import RunDir, Stage
 from selftrain.drawing.sampled import finish_reason
 from selftrain.events import Event, Notice
-from selftrain.files import read_json, write_json
+from selftrain.files import write_json
 from selftrain.planning.writers import Writer
+from selftrain.prompts import Prompter
 from selftrain.sampling.base import Completion, Request
-from selftrain.schema import Grow
+from selftrain.schema import Searching
 from selftrain.search.health import reversed_told
 from selftrain.search.tree import Node, Tree, records_of
 from selftrain.seeds import sample_id
 from selftrain.session import Session
+from selftrain.stages.tree_costs import Reading, cost, counted
 from selftrain.types import FinishReason, Sample, TreeNode
 
 JUDGED = {"right": True, "wrong": False, "unparsed": False}
 """Verdicts that say whether an end is right; the others say nothing."""
-COUNTED = ("spent", "ended", "closed", "dropped", "warnings")
-"""What is counted of the trees of a part."""
 
 
 class Searched(NamedTuple):
@@ -43,57 +44,88 @@ class Searched(NamedTuple):
     """By node id of each end that was judged."""
 
 
+class TreePart(NamedTuple):
+    """A part of trees that is on disk."""
+
+    path: Path
+    where: str
+    """Place in the config of who grew it."""
+    verdicts: Path
+    """The file that knows of its ends, where it is there yet."""
+    key: str = "sample_id"
+    """Column of that file that names samples."""
+
+
 def trees_folder(session: Session, iteration: int) -> Path:
     return session.run.iteration(iteration) / "trees"
 
 
-def searched(run: RunDir, iteration: int, step: str = "") -> Iterator[Searched]:
-    """The trees of a step, or of all, with the verdicts on their ends where there are any yet."""
+def grown_parts(run: RunDir, iteration: int, step: str = "") -> list[TreePart]:
+    """The trees of a step of Grow, or of all."""
     folder = run.iteration(iteration)
-    for part in records.parts(folder / "trees", f"{step}-" if step else ""):
-        judged = _judged(folder / "verdicts" / part.name)
-        for _, rows in groupby(records.rows(part, TreeNode), key=attrgetter("tree_id")):
-            nodes = list(rows)
-            yield Searched(nodes, {n.node_id: judged[n.sample_id] for n in nodes if n.sample_id in judged})
+    found = [part for part in records.parts(folder / "trees") if step in ("", stem(part))]
+    return [TreePart(part, f"grow.{stem(part)}", folder / "verdicts" / part.name) for part in found]
 
 
-def _judged(verdicts: Path) -> dict[str | None, bool]:
+def stem(part: Path) -> str:
+    """What the parts of one search are called."""
+    return part.stem.rpartition("-")[0]
+
+
+def searched(run: RunDir, iteration: int, step: str = "") -> Iterator[Searched]:
+    """The trees of a step of Grow, or of all, with the verdicts on their ends where there are any yet."""
+    for part in grown_parts(run, iteration, step):
+        yield from searched_in(part)
+
+
+def searched_in(part: TreePart) -> Iterator[Searched]:
+    judged = _judged(part)
+    for _, rows in groupby(records.rows(part.path, TreeNode), key=attrgetter("tree_id")):
+        nodes = list(rows)
+        yield Searched(nodes, {n.node_id: judged[n.sample_id] for n in nodes if n.sample_id in judged})
+
+
+def _judged(part: TreePart) -> dict[str | None, bool]:
     """Whether each sample of a part is right, where that is known."""
-    if not verdicts.exists():
+    if not part.verdicts.exists():
         return {}
-    rows = zip(*records.columns(verdicts, "sample_id", "status"), strict=True)
+    rows = zip(*records.columns(part.verdicts, part.key, "status"), strict=True)
     return {sample: JUDGED[status] for sample, status in rows if status in JUDGED}
-
-
-class Reading(NamedTuple):
-    """What a value model did for the trees of a part, beside what their budgets count."""
-
-    tokens: int = 0
-    """That it read: prompts, and what it read again, too."""
-    whole: str | None = None
-    """Why it read every path from its beginning, where it had to."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """The trees of one step of an iteration."""
+    """The trees of one work list on their way to files."""
 
     session: Session
     stage: Stage
+    where: str
+    """Place of the search in the config."""
+    name: str
+    """What a person reads of it."""
     step: str
+    """What its samples are recorded under."""
+    search: Searching
+    is_single: bool
+    """Whether of a tree only the response becomes a sample that the strategy chooses."""
     work: Sequence[Request]
     """One request for each problem, of one sample whose seed is the tree's."""
     writer: Writer
+    asked: Mapping[str, Prompter]
+    """The prompts that are answered, by task."""
+    samples: Path
+    trees: Path
+    """Of parts, without number and suffix."""
 
     @property
     def iteration(self) -> int:
         return self.stage.iteration
 
 
-def answers(session: Session, step: Grow, tree: Tree) -> list[tuple[Node, Completion]]:
+def answers(forest: Forest, tree: Tree) -> list[tuple[Node, Completion]]:
     """The complete responses of a tree that become samples, each with its node, in order of node id."""
-    ends = tree.ends()
-    if step.keep == "chosen":
+    session, ends = forest.session, tree.ends()
+    if forest.is_single:
         ends = [end for end in ends if end is tree.found]
     special = frozenset(session.tokenizer.all_special_ids)
     made = []
@@ -111,23 +143,22 @@ def write_part(
     forest: Forest, asked: Mapping[str, Request], trees: Sequence[Tree], reading: Reading, path: Path
 ) -> None:
     """The files of a part, that of the samples last."""
-    session, folder = forest.session, trees_folder(forest.session, forest.iteration)
-    chosen = session.config.grow[forest.step]
-    names = (session.config.run.seed, forest.iteration, forest.step)
+    folder, name = forest.trees.parent, forest.trees.name + path.stem.removeprefix(forest.samples.name)
+    names = (forest.session.config.run.seed, forest.iteration, forest.step)
     nodes: list[TreeNode] = []
     samples: list[Sample] = []
     found: dict[str, int] = {}
     for tree in trees:
         request = asked[tree.problem]
-        made = answers(session, chosen, tree)
+        made = answers(forest, tree)
         ids = {node.id: sample_id(*names, tree.problem, None, answer.index) for node, answer in made}
         rows = records_of(tree, sample_id(*names, tree.problem, "tree"), tree.problem)
         if tree.found is not None:
             found[rows[0].tree_id] = tree.found.id
         nodes += [replace(row, sample_id=ids.get(row.node_id)) for row in rows]
         samples += [_sample(forest, request, ids[node.id], answer) for node, answer in made]
-    records.write(folder / path.name, TreeNode, nodes)
-    write_json(folder / f"{path.stem}.json", cost(trees, reading) | {"found": found})
+    records.write(folder / f"{name}.parquet", TreeNode, nodes)
+    write_json(folder / f"{name}.json", cost(trees, reading) | {"found": found})
     records.write(path, Sample, samples)
 
 
@@ -148,53 +179,37 @@ def _sample(forest: Forest, request: Request, id: str, answer: Completion) -> Sa
     )
 
 
-def cost(trees: Sequence[Tree], reading: Reading) -> dict[str, Any]:
-    """What the trees of a part cost, and what became of them: counts alone, so that parts can be added up."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
-    found["spent"]["tokens_read"] = reading.tokens
-    if reading.whole is not None:
-        found["warnings"][f"the value model reads every path from its beginning ({reading.whole})"] = len(trees)
-    for tree in trees:
-        found["spent"].update(trees=1, nodes=len(tree.nodes), ends=len(tree.ends()), **asdict(tree.spent))
-        found["ended"][tree.ended or "done"] += 1
-        found["closed"].update(node.reason or "" for node in tree.nodes if node.state == "closed")
-        found["dropped"].update(tree.dropped)
-        found["warnings"].update(set(tree.warnings))
-    return {name: dict(counts) for name, counts in found.items()}
+def told(forest: Forest, parts: Sequence[TreePart]) -> Iterator[Event]:
+    """What trees cost, and what to look at.
 
-
-def told(session: Session, iteration: int, step: str) -> Iterator[Event]:
-    """What the trees of a step cost, and what to look at."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
-    for file in sorted(trees_folder(session, iteration).glob(f"{step}-[0-9]*.json")):
-        part = read_json(file)
-        for name, counts in found.items():
-            counts.update(part[name])
+    Args:
+        parts: those of the forest that are on disk.
+    """
+    found, iteration, name = counted(part.path for part in parts), forest.iteration, forest.name
     spent = found["spent"]
     if not (trees := spent["trees"]):
         return
     tokens = (spent["policy_tokens"] + spent["value_tokens"]) / trees
-    parts = [
-        f"{trees} trees of {step}, {tokens:,.0f} tokens each",
+    sentences = [
+        f"{trees} trees of {name}, {tokens:,.0f} tokens each",
         f"{spent['policy_tokens']:,} drawn, {spent['value_tokens']:,} valued",
         *([f"the value model read {spent['tokens_read']:,} in all"] if spent["tokens_read"] else []),
         f"{spent['nodes'] - trees:,} steps of {spent['proposals']:,} proposals, {spent['ends']:,} complete responses",
-        *(f"{name} {_listed(found[name])}" for name in ("ended", "closed", "dropped") if found[name]),
+        *(f"{what} {_listed(found[what])}" for what in ("ended", "closed", "dropped") if found[what]),
     ]
-    yield Notice(f"iteration {iteration}: {'; '.join(parts)}", "info")
+    yield Notice(f"iteration {iteration}: {'; '.join(sentences)}", "info")
     for text, count in sorted(found["warnings"].items()):
-        yield Notice(f"iteration {iteration}, {step}: {text} ({count} of {trees} trees)", "warning")
-    if (turned := reversed_told(right_and_wrong(session.run, iteration, step))) is not None:
-        yield Notice(f"iteration {iteration}, {step}: {turned}", "warning")
+        yield Notice(f"iteration {iteration}, {name}: {text} ({count} of {trees} trees)", "warning")
+    if (turned := reversed_told(right_and_wrong(parts))) is not None:
+        yield Notice(f"iteration {iteration}, {name}: {turned}", "warning")
 
 
-def right_and_wrong(run: RunDir, iteration: int, step: str) -> Iterator[tuple[float, float]]:
+def right_and_wrong(parts: Iterable[TreePart]) -> Iterator[tuple[float, float]]:
     """Values of each right and each wrong response of a tree."""
-    folder = run.iteration(iteration)
-    for part in records.parts(folder / "trees", f"{step}-"):
-        judged = _judged(folder / "verdicts" / part.name)
+    for part in parts:
+        judged = _judged(part)
         ends: dict[str, tuple[list[float], list[float]]] = {}
-        for tree, sample, value in zip(*records.columns(part, "tree_id", "sample_id", "value"), strict=True):
+        for tree, sample, value in zip(*records.columns(part.path, "tree_id", "sample_id", "value"), strict=True):
             if sample in judged and value is not None:
                 ends.setdefault(tree, ([], []))[0 if judged[sample] else 1].append(value)
         for right, wrong in ends.values():
