@@ -11,7 +11,6 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ MANIFEST = "manifest.json"
 
 ADOPTED = "adopted"
 """Key of the ``begun.json`` of samples that another tool drew: Grow neither goes on with them nor are they shared."""
-
-WHOLE_PROBLEM = attrgetter("id", "question", "answer", "demonstration", "difficulty", "metadata")
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ def _entry(session: Session, stage: Stage, prefix: str, more: Mapping[str, Any],
         "config": stage.config,
         "inputs": stage.inputs,
         # By what was loaded: names on the hub and the splits that are held out change it too.
-        "problems": [WHOLE_PROBLEM(problem) for problem in session.problems.all("train")],
+        "problems": session.problems.train_digest,
         **more,
     }
     name = f"{prefix}{value_digest(depends)}"
