@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from selftrain import records
+from selftrain.columnar import arrow_array, arrow_type
 from selftrain.types import Verdict
 
 DRAW: dict[str, Callable[[random.Random], Any]] = {
@@ -28,19 +29,19 @@ DRAW: dict[str, Callable[[random.Random], Any]] = {
 @pytest.mark.parametrize("type_", [*DRAW, "list<int32>", "list<float32>", "list<bool>"])
 @pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])
 def test_a_column_is_the_one_pyarrow_makes(type_: str, missing: float) -> None:
-    draw, kind = random.Random(0), records._arrow(type_)
+    draw, kind = random.Random(0), arrow_type(type_)
     one = DRAW.get(type_) or (lambda draw: tuple(DRAW[type_[5:-1]](draw) for _ in range(draw.randint(0, 5))))
     for count in (0, 1, 7, 8, 9, 100):
         values = [None if draw.random() < missing else one(draw) for _ in range(count)]
-        column = records._array(values, kind)
+        column = arrow_array(values, kind)
         column.validate(full=True)
         assert column.equals(pa.array(values, kind))
 
 
 def test_a_lone_surrogate_is_replaced_and_a_number_that_does_not_fit_is_refused() -> None:
-    assert records._array(["a\ud800b", None], pa.string()).to_pylist() == ["a?b", None]
+    assert arrow_array(["a\ud800b", None], pa.string()).to_pylist() == ["a?b", None]
     with pytest.raises(pa.ArrowInvalid, match="too large"):
-        records._array([2**31], pa.int32())
+        arrow_array([2**31], pa.int32())
 
 
 def test_writing_does_not_import_pandas(tmp_path: Path) -> None:
