@@ -177,7 +177,7 @@ def write(path: Path, kind: type, records: Sequence[Any], **extra: Sequence[Any]
     }
     arrays = {name: arrow_array(values, types[name]) for name, values in {**extra, **columns}.items()}
     table = pa.table(arrays).replace_schema_metadata({"selftrain": SCHEMA_VERSION, "record": kind.__name__})
-    with replacing(path) as temporary:
+    with replacing(path, later=True) as temporary:
         pq.write_table(table, temporary)
     WRITTEN.keep(path, table)
 

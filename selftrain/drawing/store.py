@@ -118,7 +118,9 @@ class Entry:
             for file in files:
                 place(file, temporary / file.name)
             listed = {file.name: (file.stat().st_size, file_digest(file)) for file in files}
-            write_json(temporary / MANIFEST, {"run": self.run.name, "stage": self.stage.label, "files": listed})
+            write_json(
+                temporary / MANIFEST, {"run": self.run.name, "stage": self.stage.label, "files": listed}, later=True
+            )
             try:
                 os.replace(temporary, self.path)
             except OSError:
