@@ -139,6 +139,8 @@ class Written:
 
     def keep(self, path: Path, table: pa.Table) -> None:
         """Take in what lies at a path now."""
+        if table.nbytes > self._room:
+            return
         with self._lock:
             self._tables[_look(path)] = table
             self._size += table.nbytes
