@@ -18,7 +18,7 @@ from typing import Any
 
 from selftrain.digests import file_digest
 from selftrain.errors import RunError, StaleStage
-from selftrain.files import TEMPORARY, place, read_json, remove, sync, write_json
+from selftrain.files import TEMPORARY, place, read_json, remove, write_json
 
 REMOVED = "removed.json"
 """Of an iteration: the outputs that were removed on purpose, and are not missed."""
@@ -93,10 +93,10 @@ class Stage:
             if file.is_file() and not file.match(TEMPORARY)
         }
         there = [path for path in outputs if path.exists()]
-        sync({self.folder, *(file.parent for file in files), *(path.parent for path in there)})
         write_json(
             self.mark,
             {"stage": self.label, "config": _plain(self.config), "inputs": dict(self.inputs), "outputs": listed},
+            beside={*(file.parent for file in files), *(path.parent for path in there)},
         )
 
     def begin(self, folder: Path, leave_out: Sequence[str] = ()) -> None:

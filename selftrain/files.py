@@ -16,7 +16,7 @@ SYNCED_TOGETHER = 8
 
 
 @contextmanager
-def replacing(path: Path, later: bool = False) -> Iterator[Path]:
+def replacing(path: Path, later: bool = False, beside: Collection[Path] = ()) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place, whole and synced, when the block ends well.
 
     Works for files and for folders; a folder that stood there before is removed at the last moment.
@@ -24,13 +24,14 @@ def replacing(path: Path, later: bool = False) -> Iterator[Path]:
     Args:
         later: the new name is synced later: that of what a stage writes once for all, before its mark
             (`selftrain.artifacts.Stage.finish`). Until then a power cut may take it away; a kill never does.
+        beside: further files and folders that are synced before ``path`` is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # Matches TEMPORARY.
     remove(temporary)
     try:
         yield temporary
-        sync([temporary, *temporary.rglob("*")])
+        sync([temporary, *temporary.rglob("*"), *beside])
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -40,13 +41,13 @@ def replacing(path: Path, later: bool = False) -> Iterator[Path]:
         remove(temporary)
 
 
-def write_text(path: Path, text: str, later: bool = False) -> None:
-    with replacing(path, later) as temporary:
+def write_text(path: Path, text: str, later: bool = False, beside: Collection[Path] = ()) -> None:
+    with replacing(path, later, beside) as temporary:
         temporary.write_text(text)
 
 
-def write_json(path: Path, value: Any, later: bool = False) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n", later)
+def write_json(path: Path, value: Any, later: bool = False, beside: Collection[Path] = ()) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n", later, beside)
 
 
 def read_json(path: Path) -> Any:
