@@ -57,7 +57,7 @@ def run_fit(
     tokens = 0
     with ExitStack() as files:
         journal = files.enter_context(replacing(target.with_name("log.jsonl"), later=True))
-        folder = files.enter_context(replacing(target, later=True))
+        folder = files.enter_context(replacing(target, later=True, beside=[journal]))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
