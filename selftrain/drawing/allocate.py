@@ -7,7 +7,7 @@ iteration begins follows from its number, so a resumed run asks what an undistur
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 from selftrain.seeds import derive
@@ -21,11 +21,11 @@ def problems_of(session: Session, iteration: int, prompts: int | None) -> list[P
     pools = {name: session.problems.of(name, "train") for name in tasks}
     if prompts is None:
         return [problem for pool in pools.values() for problem in pool]
-    seed, parts = session.config.run.seed, shares_of(session, prompts)
+    seed, parts, ids = session.config.run.seed, shares_of(session, prompts), session.problems.train_ids
     return [
-        problem
+        pool[place]
         for name, pool in pools.items()
-        for problem in stretch(pool, (iteration - 1) * parts[name], iteration * parts[name], f"{seed}/{name}")
+        for place in stretch(ids[name], (iteration - 1) * parts[name], iteration * parts[name], f"{seed}/{name}")
     ]
 
 
@@ -46,17 +46,16 @@ def shares(weights: Mapping[str, float], total: int) -> dict[str, int]:
     return parts
 
 
-def stretch(pool: Sequence[Problem], start: int, end: int, name: str) -> list[Problem]:
-    """From ``start`` to ``end`` of the endless list that goes through a pool again and again, newly mixed.
+def stretch(ids: tuple[str, ...], start: int, end: int, name: str) -> list[int]:
+    """Places in a pool from ``start`` to ``end`` of the endless list that goes through it again and again, newly mixed.
 
-    Where that reaches from one round into the next, a problem of both is there once.
+    Where that reaches from one round into the next, a place of both is there once.
     """
-    found: list[Problem] = []
-    for round_ in range(start // len(pool), -(-end // len(pool))):
-        mixed = order(tuple(problem.id for problem in pool), name, round_)
-        first = round_ * len(pool)
-        found += [pool[place] for place in mixed[max(start - first, 0) : end - first]]
-    return list({problem.id: problem for problem in found}.values())
+    found: list[int] = []
+    for round_ in range(start // len(ids), -(-end // len(ids))):
+        first = round_ * len(ids)
+        found += order(ids, name, round_)[max(start - first, 0) : end - first]
+    return list(dict.fromkeys(found))
 
 
 @lru_cache(maxsize=64)

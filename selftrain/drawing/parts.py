@@ -35,7 +35,7 @@ def planned(path: Path, work: Sequence[Request], part_size: int, stage: str) -> 
     """
     asked = digest(work)
     if not path.exists():
-        write_json(path, {"part_size": part_size, "asked": asked})
+        write_json(path, {"part_size": part_size, "asked": asked}, later=True)
     plan = read_json(path)
     if plan.get("asked") != asked:
         raise StaleStage(

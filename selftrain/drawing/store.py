@@ -11,7 +11,6 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ MANIFEST = "manifest.json"
 
 ADOPTED = "adopted"
 """Key of the ``begun.json`` of samples that another tool drew: Grow neither goes on with them nor are they shared."""
-
-WHOLE_PROBLEM = attrgetter("id", "question", "answer", "demonstration", "difficulty", "metadata")
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,9 @@ class Entry:
             for file in files:
                 place(file, temporary / file.name)
             listed = {file.name: (file.stat().st_size, file_digest(file)) for file in files}
-            write_json(temporary / MANIFEST, {"run": self.run.name, "stage": self.stage.label, "files": listed})
+            write_json(
+                temporary / MANIFEST, {"run": self.run.name, "stage": self.stage.label, "files": listed}, later=True
+            )
             try:
                 os.replace(temporary, self.path)
             except OSError:
@@ -169,7 +168,7 @@ def _entry(session: Session, stage: Stage, prefix: str, more: Mapping[str, Any],
         "config": stage.config,
         "inputs": stage.inputs,
         # By what was loaded: names on the hub and the splits that are held out change it too.
-        "problems": [WHOLE_PROBLEM(problem) for problem in session.problems.all("train")],
+        "problems": session.problems.train_digest,
         **more,
     }
     name = f"{prefix}{value_digest(depends)}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from selftrain.models import adapters
 
@@ -27,6 +28,9 @@ RECOMMENDED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetitio
 """What a generation config may say of sampling."""
 WHENCE = ("is_local", "local_files_only")
 """What transformers notes of how a tokenizer came to be loaded: equal checkpoints are to be equal files."""
+
+CAME_BACK: WeakSet[Any] = WeakSet()
+"""Models that were loaded whole from what was saved of them, and found equal."""
 
 HUB_TIMEOUT = 5.0
 """Seconds the hub has to answer at all."""
@@ -157,21 +161,26 @@ def reload_weights(model: PreTrainedModel, folder: Path | str) -> bool:
 
     Not with adapters, and not where the checkpoint calls its tensors otherwise: nothing is changed then.
     """
+    found = None if adapters.adapter_base(folder) is not None else weights(model, folder)
+    own = model.state_dict()
+    if found is None or any(found[name].shape != own[name].shape for name in own):
+        return False
+    model.load_state_dict(found)
+    return True
+
+
+def weights(model: PreTrainedModel, folder: Path | str) -> dict[str, torch.Tensor] | None:
+    """The weights in a folder by the names of a model's own, which two may share; None where they are called otherwise
+    there."""
     from safetensors.torch import load_file
 
     files = sorted(Path(folder).glob("model*.safetensors"))
-    if not files or adapters.adapter_base(folder) is not None:
-        return False
     found = {name: tensor for file in files for name, tensor in load_file(file).items()}
     own = model.state_dict()
-    there = {own[name].data_ptr() for name in found.keys() & own.keys()}
-    tied = {name for name in own if own[name].data_ptr() in there}
-    if found.keys() - own.keys() or own.keys() - found.keys() - tied:
-        return False
-    if any(found[name].shape != own[name].shape for name in found):
-        return False
-    model.load_state_dict(found, strict=False)
-    return True
+    shared = {own[name].data_ptr(): found[name] for name in found.keys() & own.keys()}
+    if found.keys() - own.keys() or any(tensor.data_ptr() not in shared for tensor in own.values()):
+        return None
+    return {name: found.get(name, shared[tensor.data_ptr()]) for name, tensor in own.items()}
 
 
 def positions(config: Any) -> int | None:
@@ -273,9 +282,13 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _check_reload(model: PreTrainedModel, folder: Path) -> None:
+    """Loaded as whoever uses it will load it; of a model's later ones, only the weights are read."""
     from transformers import AutoModelForCausalLM
 
-    written = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).state_dict()
+    written = weights(model, folder) if model in CAME_BACK else None
+    if written is None:
+        written = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).state_dict()
     for name, tensor in model.state_dict().items():
         if name not in written or not written[name].equal(tensor.cpu()):
             raise ValueError(f"{folder}: '{name}' does not load back as it was saved; the checkpoint is not used")
+    CAME_BACK.add(model)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 
 from selftrain.config import ConfigError, instantiate
+from selftrain.digests import value_digest
 from selftrain.schema import Component, FewShot, RunConfig
 from selftrain.seeds import derive
 from selftrain.types import Problem
 
 EVALUATED = ("val", "test", "transfer")
 """Splits that are never learnt from, also where a run does not evaluate them."""
+WHOLE_PROBLEM = attrgetter("id", "question", "answer", "demonstration", "difficulty", "metadata")
 GOLD = ("train", "demonstrations")
 """The splits whose demonstrations selections ``from: gold`` teach."""
 
@@ -50,6 +53,16 @@ class ProblemSet:
     def learnt(self, split: str) -> list[Problem]:
         """The problems of a split that may be learnt from."""
         return [problem for problem in self.all(split) if problem.task not in self.watched]
+
+    @cached_property
+    def train_ids(self) -> dict[str, tuple[str, ...]]:
+        """Of the problems each task learns from, in their order."""
+        return {task: tuple(problem.id for problem in self.of(task, "train")) for task in self.splits}
+
+    @cached_property
+    def train_digest(self) -> str:
+        """Stands for the problems learnt from, with all they hold but their split."""
+        return value_digest([WHOLE_PROBLEM(problem) for problem in self.all("train")])
 
     @cached_property
     def by_id(self) -> dict[str, Problem]:

@@ -56,8 +56,8 @@ def run_fit(
     chosen = instantiate("objective", fitted.objective if isinstance(fitted, Learner) else Component("nll"))
     tokens = 0
     with ExitStack() as files:
-        journal = files.enter_context(replacing(target.with_name("log.jsonl")))
-        folder = files.enter_context(replacing(target))
+        journal = files.enter_context(replacing(target.with_name("log.jsonl"), later=True))
+        folder = files.enter_context(replacing(target, later=True, beside=[journal]))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
@@ -67,7 +67,7 @@ def run_fit(
             learner = stage.removeprefix(IMPROVE)
             asked = going_on(session, iteration, learner, asked)
             if learner in kept_states(session) and saved(session, iteration):
-                kept = files.enter_context(replacing(state_file(session, iteration, learner)))
+                kept = files.enter_context(replacing(state_file(session, iteration, learner), later=True))
                 asked = replace(asked, keep_state=kept)
         states = fit(examples, asked)
         for state in failing_as_run_error(states, f"iteration {iteration}, stage '{stage}'"):

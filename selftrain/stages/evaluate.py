@@ -11,6 +11,7 @@ from typing import Any
 from selftrain import records
 from selftrain.artifacts import Stage
 from selftrain.best_of import curve_sizes
+from selftrain.config import instantiate
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.evaluation import Outcome, compare, summarise
@@ -82,7 +83,8 @@ def evaluate(session: Session, iteration: int) -> Iterator[Event]:
         for _ in score_samples(session, iteration, files, SAMPLED):
             yield progress
         chosen = config.evaluate.best_of
-        yield from unsplit("evaluate.best_of", chosen, [scores_file(path, name) for path in files for name in chosen])
+        sources = {name: instantiate("reward", source) for name, source in chosen.items()}
+        yield from unsplit("evaluate.best_of", sources, [scores_file(path, name) for path in files for name in chosen])
     own = [_row(session, iteration, task, split) for task, split in splits]
     measure_kept(session, iteration)
     rows = (*own, *protocol_rows(session, iteration, splits), *kept_lines(session, iteration))

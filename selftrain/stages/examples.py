@@ -40,7 +40,7 @@ def select(session: Session, iteration: int, learner: str) -> Counter[str]:
     folder = session.run.iteration(iteration)
     sampled: Counter[str] = Counter()
     counts: dict[str, dict[str, int]] = {}
-    with replacing(folder / "examples" / learner) as target:
+    with replacing(folder / "examples" / learner, later=True) as target:
         target.mkdir(parents=True)
         advantages = token_advantages(session, iteration, learner)
         for name in session.config.learners[learner].examples:
@@ -55,7 +55,7 @@ def select(session: Session, iteration: int, learner: str) -> Counter[str]:
     told: dict[str, Any] = {"sampled": dict(sampled), "selections": counts}
     if advantages is not None:
         told["advantages"] = {"flat_groups": advantages.flat_groups, "empty": advantages.empty}
-    write_json(selection_file(session, iteration, learner), told)
+    write_json(selection_file(session, iteration, learner), told, later=True)
     return sampled
 
 

@@ -171,12 +171,13 @@ def work_lists(session: Session, iteration: int, step: str) -> list[list[Request
     """Requests for the train problems of this iteration: one list, or one for each round of problems."""
     chosen = session.config.grow[step]
     writer = session.writer(step, iteration - 1)
+    sampling = {task: session.settings(chosen.sampling(), task, chosen.model) for task in session.config.tasks}
     return [
         by_length(
             request(
                 problem,
                 writer,
-                session.settings(chosen.sampling(), problem.task, chosen.model),
+                sampling[problem.task],
                 session.samples_per_problem(chosen.n, problem.task) if chosen.kind == "sample" else 1,
                 seed=session.config.run.seed,
                 iteration=iteration,

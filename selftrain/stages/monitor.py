@@ -56,7 +56,7 @@ def measure(session: Session, iteration: int, logprobs: Logprobs) -> dict[str, A
     whose = bool(judged[True])
     row = _row(session, iteration, responses(judged[whose]) | divergence(far), scored[whose])
     row |= {"samples": len(judged[whose]), "repetition_n": session.config.monitor.repetition}
-    write_json(folder / FILE, row)
+    write_json(folder / FILE, row, later=True)
     return row
 
 

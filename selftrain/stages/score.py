@@ -41,28 +41,37 @@ def score(session: Session, iteration: int) -> Iterator[Event]:
         for number, part in enumerate(parts, 1):
             target = scores_folder(session, iteration) / part.name
             if not target.exists():
-                judged = read_judged(session, iteration, part.name, sources)
                 seen = learnt_from(session, iteration, part.name, learnt)
+                judged = read_judged(session, iteration, part.name, sources, seen)
                 records.write(target, Score, scored(judged, sources, total_weights(session), models, seen))
             yield Progress(iteration, "score", number, len(parts))
             session.check_stop()
-        yield from unsplit(
-            "reward.sources", session.config.reward.sources, records.parts(scores_folder(session, iteration))
-        )
+        yield from unsplit("reward.sources", sources, records.parts(scores_folder(session, iteration)))
         if monitored(session):
             yield Notice(line(measure(session, iteration, logprobs)), "info")
     stage.finish([scores_folder(session, iteration)])
     yield StageFinished(iteration, "score", time.monotonic() - started, f"{len(parts)} parts", False)
 
 
-def read_judged(session: Session, iteration: int, part: str, sources: Mapping[str, RewardSource]) -> list[Judged]:
-    """The judged samples of a part; the samples themselves only where a source looks at them."""
+def read_judged(
+    session: Session,
+    iteration: int,
+    part: str,
+    sources: Mapping[str, RewardSource],
+    seen: Sequence[bool] | None = None,
+) -> list[Judged]:
+    """The judged samples of a part; the samples themselves only where a source looks at them.
+
+    Args:
+        seen: as of `scored`.
+    """
     folder = session.run.iteration(iteration)
+    ids = records.column(folder / "verdicts" / part, "sample_id")
     verdicts = records.rows(folder / "verdicts" / part, Verdict)
     if all(map(verdict_only, sources.values())):
-        return list(map(Judged, records.column(folder / "verdicts" / part, "sample_id"), verdicts))
-    samples = records.rows(folder / "samples" / part, Sample)
-    return [Judged(sample.id, verdict, sample) for sample, verdict in zip(samples, verdicts, strict=True)]
+        return list(map(Judged, ids, verdicts))
+    samples = {sample.id: sample for sample in records.rows(folder / "samples" / part, Sample, seen)}
+    return [Judged(id, verdict, samples.get(id)) for id, verdict in zip(ids, verdicts, strict=True)]
 
 
 def learnt_from(

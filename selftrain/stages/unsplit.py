@@ -6,19 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from selftrain import records
-from selftrain.config import instantiate
 from selftrain.events import Event, Notice
-from selftrain.schema import Component
 
 
-def unsplit(where: str, sources: Mapping[str, Component], files: Iterable[Path]) -> Iterator[Event]:
+def unsplit(where: str, sources: Mapping[str, object], files: Iterable[Path]) -> Iterator[Event]:
     """A warning for each source whose separator cut none of the responses it scored.
 
     Args:
         where: section of the sources.
         files: of their scores.
     """
-    cut_by = {name: getattr(instantiate("reward", source), "cut_by", None) for name, source in sources.items()}
+    cut_by = {name: getattr(source, "cut_by", None) for name, source in sources.items()}
     if not any(separator is not None for separator in cut_by.values()):
         return
     steps: dict[str, list[int]] = {name: [] for name in cut_by}
