@@ -60,7 +60,7 @@ LAYERS = [
     {"stages"},
     {"checks"},
     {"adoption"},
-    {"report", "loop"},
+    {"report", "loop", "jobs"},
     {"push"},
     {"commands"},
     {"cli"},
