@@ -152,7 +152,7 @@ def test_words_and_variables_arrive_as_they_were_given(cluster: Cluster) -> None
     assert job.wait(60) == 3
     assert not any("requeue" in line for line in cluster.calls.read_text().splitlines())
     asked = [line for line in file.read_text().splitlines() if line.startswith("#SBATCH")]
-    assert {"#SBATCH --job-name=a-b-rm-rf-c", "#SBATCH --gpus-per-node=1", "#SBATCH --signal=B:TERM@600"} <= set(asked)
+    assert {"#SBATCH --job-name=a-b-rm--rf-c", "#SBATCH --gpus-per-node=1", "#SBATCH --signal=B:TERM@600"} <= set(asked)
 
 
 @pytest.mark.parametrize(

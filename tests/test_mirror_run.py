@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,12 +132,10 @@ def check_marks_have_files(runs: Runs, name: str) -> None:
 
 def test_mirror_that_is_down_is_told_of_and_made_up_for(runs: Runs) -> None:
     name = "down"
-    running = runs.start(name, "loop.iterations=1", trap=None)
-    while not (runs.root(name) / "start/start.done").exists():
-        pass
+    running = runs.start(name, "loop.iterations=1")
+    wait_for((runs.root(name) / "start/start.done").exists)
     runs.s3.tell("stop")
-    while not (runs.root(name) / "iteration_0001/score.done").exists():
-        pass
+    wait_for(lambda: "warning: the mirror" in (running.folder / "out").read_text())
     runs.s3.tell("start")
     ended = running.wait()
     assert ended.status == 0, ended.err
@@ -199,3 +198,10 @@ def test_torn_mirror_is_told_and_nothing_is_marked(runs: Runs, how: str) -> None
     assert ended.status == 0, ended.err
     assert runs.metrics("whole") == (runs.folder / "elsewhere/metrics.jsonl").read_bytes()
     shutil.rmtree(runs.folder / "elsewhere")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)

@@ -43,7 +43,8 @@ class Store:
 
         scheme = check_url(self.url)
         # Another process may write there too: what was listed once does not stay true.
-        return url_to_fs(self.url, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+        files, root = url_to_fs(self.url, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+        return files, str(root)
 
     def _place(self, name: str) -> tuple[Any, str]:
         files, root = self._at
