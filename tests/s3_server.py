@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request"}
-"""As much of a signature as moto looks at."""
+HEADERS = {
+    "Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request",
+    "Content-Type": "application/octet-stream",
+}
+"""With as much of a signature as moto looks at."""
 
 
 def serve() -> None:
@@ -63,7 +66,7 @@ class S3:
         self.process.stdout.readline()
 
     def ask(self, method: str, name: str, content: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{name}", content, SIGNED, method=method)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{name}", content, HEADERS, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
 

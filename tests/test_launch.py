@@ -115,19 +115,19 @@ def test_job_stopped_before_its_limit_goes_on_as_if_undisturbed(
     def own(name: str) -> list[str]:
         return [str(CONFIG), f"run.folder={tmp_path}", f"run.name={name}", "loop.iterations=1"]
 
-    file = cluster.write(*own("job"), "grow.draft.sampler.batch_size=2")
+    file = cluster.write(*own("stopped"), "grow.draft.sampler.batch_size=2")
     job = cluster.start(file)
     words = cluster.told()["words"]
     assert isinstance(words, list) and words[0] == "run"
     running = driver.start(words)
     cluster.answer("pid", running.pid)
-    wait_for(lambda: any((tmp_path / "job/iteration_0001/samples").glob("draft-*.parquet")))
+    wait_for(lambda: any((tmp_path / "stopped/iteration_0001/samples").glob("draft-*.parquet")))
     job.send_signal(signal.SIGTERM)
     ended = running.wait()
     cluster.answer("status", ended.status)
     assert (ended.status, job.wait(60)) == (143, 143)
-    assert 0 < len(list((tmp_path / "job/iteration_0001/samples").glob("draft-*.parquet"))) < 6
-    assert not list((tmp_path / "job").rglob("*.tmp"))
+    assert 0 < len(list((tmp_path / "stopped/iteration_0001/samples").glob("draft-*.parquet"))) < 6
+    assert not list((tmp_path / "stopped").rglob("*.tmp"))
     assert cluster.calls.read_text().splitlines()[-1] == "scontrol requeue 7"
 
     job = cluster.start(file, left=3600, SLURM_RESTART_COUNT="1")
@@ -138,7 +138,7 @@ def test_job_stopped_before_its_limit_goes_on_as_if_undisturbed(
     cluster.answer("status", ended.status)
     assert (ended.status, job.wait(60)) == (0, 0), ended.err
     assert driver.run(["run", *own("whole")]).status == 0
-    assert (tmp_path / "job/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert (tmp_path / "stopped/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_words_and_variables_arrive_as_they_were_given(cluster: Cluster) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,22 +21,35 @@ from selftrain.mirror.store import Down, Store, Unusable, check_url
 from selftrain.mirror.upload import Mirror
 
 
+@dataclass
+class Trouble:
+    """What goes wrong with a store."""
+
+    left: int | None = None
+    """Changes of files until they begin to fail, that one included."""
+    away: bool = False
+    """Whether nothing of it can be read."""
+
+
 class Flaky(Store):
-    """A store in a folder that fails at the n-th change of a file, once or from then on."""
+    """A store in a folder that does not always answer."""
+
+    trouble: Trouble
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        object.__setattr__(self, "left", None)
-
-    def fail_at(self, n: int | None) -> None:
-        object.__setattr__(self, "left", n)
+        object.__setattr__(self, "trouble", Trouble())
 
     def _change(self) -> None:
-        left = self.__dict__["left"]
-        if left is not None:
-            object.__setattr__(self, "left", left - 1)
-            if left <= 1:
+        if self.trouble.left is not None:
+            self.trouble.left -= 1
+            if self.trouble.left <= 0:
                 raise Down("OSError: nobody there")
+
+    def read(self, name: str) -> bytes | None:
+        if self.trouble.away:
+            raise Down("OSError: nobody there")
+        return super().read(name)
 
     def put(self, file: Path, name: str) -> None:
         self._change()
@@ -128,11 +142,11 @@ def test_wherever_an_upload_ends_no_mark_is_without_its_files(work: Work, tmp_pa
         work.do("1/grow", "1/improve-policy", "2/grow", word="longer")
     ended = 0
     for n in range(1, 60):
-        work.store.fail_at(n)
+        work.store.trouble.left = n
         mirror = work.mirror(first=60)
         mirror.open(print)
         events = list(mirror.settle(0))
-        work.store.fail_at(None)
+        work.store.trouble.left = None
         mirror.close()
         check_whole(tmp_path / "mirror")
         ended += not any(isinstance(event, Notice) and event.level == "warning" for event in events)
@@ -149,14 +163,14 @@ def test_wherever_an_upload_ends_no_mark_is_without_its_files(work: Work, tmp_pa
 
 
 def test_outage_is_told_once_and_made_up_for(work: Work, tmp_path: Path) -> None:
-    work.store.fail_at(1)
+    work.store.trouble.left = 1
     mirror = work.mirror()
     mirror._say("before")
     mirror.open(print)
     mirror.wake()
     threading.Event().wait(0.2)
     work.do("2/improve-policy")
-    work.store.fail_at(None)
+    work.store.trouble.left = None
     texts = [event.text for event in mirror.settle(5) if isinstance(event, Notice)]
     mirror.close()
     assert len(texts) == 3 and "does not answer (OSError: nobody there); the run goes on" in texts[1]
@@ -165,11 +179,11 @@ def test_outage_is_told_once_and_made_up_for(work: Work, tmp_path: Path) -> None
 
 
 def test_end_of_a_run_does_not_wait_for_ever(work: Work, tmp_path: Path) -> None:
-    work.store.fail_at(1)
+    work.store.trouble.left = 1
     mirror = work.mirror()
     mirror.open(print)
     told = list(mirror.settle(0.2))
-    work.store.fail_at(None)
+    work.store.trouble.left = None
     mirror.close()
     assert "the same command uploads it" in str(told[-1])
     work.upload()
@@ -220,6 +234,21 @@ def test_another_run_is_refused(work: Work, tmp_path: Path) -> None:
     assert not (same.run.root / "mirror.json").exists()
 
 
+def test_run_that_began_without_its_mirror_does_not_touch_what_it_holds(work: Work, tmp_path: Path) -> None:
+    """Of the same name, in an empty folder, so that it would have been pulled."""
+    work.upload()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mirror").rglob("*") if path.is_file()}
+    fresh = Work(tmp_path / "fresh", work.store.url)
+    fresh.store.trouble.away = True
+    mirror = fresh.mirror()
+    mirror.open(print)
+    fresh.store.trouble.away = False
+    texts = [event.text for event in mirror.settle(5) if isinstance(event, Notice)]
+    mirror.close()
+    assert "holds another run of this name" in texts[-1]
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "mirror").rglob("*") if path.is_file()}
+
+
 def test_mirror_that_turns_out_to_be_another_runs_is_left_alone(work: Work, tmp_path: Path) -> None:
     """It did not answer when the run began."""
     work.upload()
@@ -227,9 +256,9 @@ def test_mirror_that_turns_out_to_be_another_runs_is_left_alone(work: Work, tmp_
     other = Work(tmp_path / "other", work.store.url, name="other")
     other.do("1/grow")
     mirror = other.mirror()
-    mirror._claim, real = (lambda *_: (_ for _ in ()).throw(Down("away"))), mirror._claim  # type: ignore[method-assign]
+    other.store.trouble.away = True
     mirror.open(print)
-    mirror._claim = real  # type: ignore[method-assign]
+    other.store.trouble.away = False
     texts = [event.text for event in mirror.settle(5) if isinstance(event, Notice)]
     mirror.close()
     assert "belongs to the run 'r'" in texts[-1] and texts[-1].endswith("nothing more is uploaded")

@@ -31,8 +31,11 @@ BEAT, PATIENCE = 15.0, 40.0
 """Seconds from one sign of life to the next, and without any after which a process counts as gone."""
 
 
-def claim(store: Store, run: RunDir, name: str) -> None:
-    """Make a new mirror this run's, or make sure that it is.
+def claim(store: Store, run: RunDir, name: str, *, late: bool = False) -> None:
+    """Make a new mirror this run's, or make sure that it is. A run whose folder is empty goes on with what it holds.
+
+    Args:
+        late: whether the run has begun without it.
 
     Raises:
         ConfigError: it is another's.
@@ -51,7 +54,7 @@ def claim(store: Store, run: RunDir, name: str) -> None:
             f"{KEY}: {store.url} belongs to the run '{found['name']}'; give this one a mirror of its own, such as "
             f"{store.url.rstrip('/')}-{name}"
         )
-    fresh = own is None and not any(run.root.glob("*/**/*.done"))
+    fresh = own is None and not late and not any(run.root.glob("*/**/*.done"))
     if not (began or fresh or own == found["run"]):
         raise ConfigError(_other(store, run))
     if own != found["run"]:
@@ -129,14 +132,19 @@ class Lock:
             except (Down, ConfigError):
                 continue  # What uploads tells of it.
 
-    def release(self) -> None:
+    def release(self, answers: bool = True) -> None:
+        """Give it back.
+
+        Args:
+            answers: whether the mirror does; who comes next waits for a sign of life where it does not.
+        """
         self._end.set()
-        if self._held and not self.lost:
+        if self._held and answers and not self.lost:
             self._held = False
             try:
                 self.store.remove(LOCK)
             except (Down, ConfigError):
-                return  # Who comes next waits for a sign of life.
+                return
 
     def _content(self) -> bytes:
         self._count += 1

@@ -180,6 +180,6 @@ def _advice(error: BaseException) -> str:
         return f"these credentials may not read and write there ({text})"
     if isinstance(error, FileNotFoundError):
         return f"there is no such bucket or folder ({text}); make it, or name another one"
-    if isinstance(error, (NotImplementedError, ValueError)):
+    if isinstance(error, (NotImplementedError, ValueError)) or type(error).__name__ == "ParamValidationError":
         return f"cannot be written to ({text})"
     return ""

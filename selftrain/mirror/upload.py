@@ -85,16 +85,16 @@ class Mirror:
             RunError: another process writes to it.
         """
         try:
-            self._claim(say, self.check_stop)
+            self._claim(say, self.check_stop, late=False)
             self.held = Held(self.store, dict(self._files), dict(self._marks))
         except Down as error:
             self._down(error)
         threading.Thread(target=self._serve, name="mirror", daemon=True).start()
 
-    def _claim(self, say: Callable[[str], None], check: Callable[[], None]) -> None:
+    def _claim(self, say: Callable[[str], None], check: Callable[[], None], *, late: bool) -> None:
         if self._claimed:
             return
-        claim(self.store, self.run, self.name)
+        claim(self.store, self.run, self.name, late=late)
         self.lock.take(say, check)
         self._files = self.store.listing()
         self._marks = self.store.read_all([place for place in self._files if place.endswith(".done")])
@@ -107,7 +107,7 @@ class Mirror:
         self._ended.set()
         with self._changed:
             self._changed.notify_all()
-        self.lock.release()
+        self.lock.release(answers=not self._failing)
 
     def wake(self) -> None:
         """Something may be new."""
@@ -170,7 +170,7 @@ class Mirror:
             if self._ended.is_set():
                 return
             try:
-                self._claim(self._say, self._check)
+                self._claim(self._say, self._check, late=True)
                 self._sync()
             except FileNotFoundError:
                 continue  # Set aside meanwhile: what is there now?
