@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,7 @@ def test_wherever_an_upload_ends_no_mark_is_without_its_files(work: Work, tmp_pa
         events = list(mirror.settle(0))
         work.store.trouble.left = None
         mirror.close()
+        (tmp_path / "mirror/lock.json").unlink(missing_ok=True)  # Its process is gone.
         check_whole(tmp_path / "mirror")
         ended += not any(isinstance(event, Notice) and event.level == "warning" for event in events)
         if ended:
@@ -178,7 +180,7 @@ def test_outage_is_told_once_and_made_up_for(work: Work, tmp_path: Path) -> None
     assert check_whole(tmp_path / "mirror") == 4
 
 
-def test_end_of_a_run_does_not_wait_for_ever(work: Work, tmp_path: Path) -> None:
+def test_end_of_a_run_does_not_wait_for_ever(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work.store.trouble.left = 1
     mirror = work.mirror()
     mirror.open(print)
@@ -186,6 +188,9 @@ def test_end_of_a_run_does_not_wait_for_ever(work: Work, tmp_path: Path) -> None
     work.store.trouble.left = None
     mirror.close()
     assert "the same command uploads it" in str(told[-1])
+    assert (tmp_path / "mirror/lock.json").exists()
+    elsewhere(work.store)
+    monkeypatch.setattr("selftrain.mirror.upload.Lock", partial(Lock, patience=0.1))
     work.upload()
     assert check_whole(tmp_path / "mirror") == 3
 
@@ -291,7 +296,7 @@ def test_lock_of_a_living_process_holds_and_of_one_that_is_gone_does_not(url: st
 
 def elsewhere(store: Store, beat: int = 1) -> None:
     """The lock of a process of another machine."""
-    own = {"token": "other", "beat": beat, "pid": 1, "host": "far", "machine": "another"}
+    own = {"token": "other", "beat": beat, "pid": 1, "host": "far", "machine": "another", "began": "1"}
     store.write(LOCK, json.dumps(own).encode())
 
 

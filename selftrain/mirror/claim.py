@@ -106,7 +106,7 @@ class Lock:
         who = f"process {found['pid']} on {found['host']}"
         refused = RunError(f"{KEY}: {self.store.url} is in use by {who}; wait for it, or choose another mirror")
         if found["machine"] == _machine():
-            if Path(f"/proc/{found['pid']}").exists():
+            if found["began"] is not None and found["began"] == _began(found["pid"]):
                 raise refused
             return True
         say(f"the mirror was in use by {who}; waiting {self.patience:.0f} s for a sign of life")
@@ -149,12 +149,20 @@ class Lock:
     def _content(self) -> bytes:
         self._count += 1
         own = {"token": self._token, "beat": self._count, "pid": os.getpid(), "host": platform.node()}
-        return _encoded({**own, "machine": _machine()})
+        return _encoded({**own, "machine": _machine(), "began": _began(os.getpid())})
 
 
 def _machine() -> str:
     """Where the number of a process means something: this boot of this machine, and the name space of processes."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _began(pid: int) -> str | None:
+    """When a process of this machine was started, by the kernel's clock; numbers are given out again. None: gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
 
 
 def _encoded(value: Any) -> bytes:
