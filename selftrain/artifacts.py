@@ -78,9 +78,13 @@ class Stage:
                 )
         return None
 
-    def differing(self) -> list[str]:
-        """Keys of the config and names of inputs by which the mark differs from what the stage depends on now."""
-        written = read_json(self.mark)
+    def differing(self, written: Mapping[str, Any] | None = None) -> list[str]:
+        """Keys of the config and names of inputs by which the mark differs from what the stage depends on now.
+
+        Args:
+            written: what the mark says; read where none is given.
+        """
+        written = read_json(self.mark) if written is None else written
         inputs = differences(written["inputs"], dict(self.inputs))
         return [*differences(written["config"], _plain(self.config)), *(f"input '{name}'" for name in inputs)]
 

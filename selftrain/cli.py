@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   selftrain run configs/quickstart.yaml run.seed=1 run.name=second
   selftrain run my.yaml --dry-run                         what it would do, without doing it
   selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and do what depends on it
+  selftrain launch --slurm my.yaml --time 12:00:00        a job file to read and submit
   selftrain adopt my.yaml completions/*.parquet           train on what another tool sampled, judged anew
   selftrain train configs/train_dpo.yaml data.path=pairs.jsonl   one fit to rows of your own, without a loop
   selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic

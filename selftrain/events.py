@@ -81,7 +81,7 @@ class Finished:
     reason: str
 
 
-ALONE = frozenset({"train", "reference", "steps"})
-"""Stages of commands without a loop: their iteration says nothing."""
+ALONE = frozenset({"train", "reference", "steps", "pull", "upload"})
+"""Stages of commands without a loop, and of a mirror: their iteration says nothing."""
 
 Event = Plan | StageStarted | Progress | StageFinished | Evaluated | Notice | Finished

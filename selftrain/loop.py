@@ -190,7 +190,13 @@ def check_labels(session: Session, until: str | None, redo: Sequence[str]) -> No
 
 def every_stage(session: Session) -> list[Stage]:
     """All stages of the run in their order; building one digests what it depends on."""
-    every = [stage for stage, _ in preparation(session)]
+    return list(each_stage(session))
+
+
+def each_stage(session: Session) -> Iterator[Stage]:
+    """The same one by one: what a stage depends on is looked up when it is asked for."""
+    for stage, _ in preparation(session):
+        yield stage
     for iteration in range(session.config.loop.iterations + 1):
-        every += [stage for stage, _ in iteration_stages(session, iteration)]
-    return every
+        for stage, _ in iteration_stages(session, iteration):
+            yield stage

@@ -153,6 +153,7 @@ def _run(request: Mapping[str, Any]) -> int:
     if request["file_bytes"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], request["file_bytes"]))
+    os.environ.update(request["environment"])
     if request["trap"] is not None:
         lay(Trap(**request["trap"]))
     from selftrain.cli import main
@@ -218,10 +219,17 @@ class Driver:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def start(self, arguments: Sequence[str], trap: Trap | None = None, file_bytes: int | None = None) -> Running:
+    def start(
+        self,
+        arguments: Sequence[str],
+        trap: Trap | None = None,
+        file_bytes: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Running:
         """Begin a run.
 
         Args:
+            environment: of the process, beyond the driver's.
             file_bytes: no file may become larger than this, as on a full disk.
         """
         self._count += 1
@@ -232,14 +240,21 @@ class Driver:
                 "arguments": list(arguments),
                 "trap": vars(trap) if trap else None,
                 "file_bytes": file_bytes,
+                "environment": dict(environment or {}),
                 "stdout": str(folder / "out"),
                 "stderr": str(folder / "err"),
             }
         )
         return Running(self, pid, folder)
 
-    def run(self, arguments: Sequence[str], trap: Trap | None = None, file_bytes: int | None = None) -> Ended:
-        return self.start(arguments, trap, file_bytes).wait()
+    def run(
+        self,
+        arguments: Sequence[str],
+        trap: Trap | None = None,
+        file_bytes: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        return self.start(arguments, trap, file_bytes, environment).wait()
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None

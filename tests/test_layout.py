@@ -41,7 +41,7 @@ LAYERS = [
     {"config"},
     {"encoding", "train_config"},
     {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
-    {"records", "judging", "hub", "rollouts", "mathematics"},
+    {"records", "judging", "hub", "rollouts", "mathematics", "mirror"},
     {"asking", "golds"},
     {"tasks", "verifiers", "sampling", "search", "rewards", "advantages", "objectives", "protocols", "serving"},
     {
@@ -61,7 +61,7 @@ LAYERS = [
     {"stages"},
     {"checks"},
     {"adoption"},
-    {"report", "loop"},
+    {"report", "loop", "jobs"},
     {"push"},
     {"commands"},
     {"cli"},
@@ -69,7 +69,19 @@ LAYERS = [
 """From the bottom up; what stands in one layer does not import what stands beside it."""
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 
-HEAVY = {"torch", "transformers", "vllm", "deepspeed", "datasets", "scipy", "pyarrow", "peft", "openai"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "vllm",
+    "deepspeed",
+    "datasets",
+    "scipy",
+    "pyarrow",
+    "peft",
+    "openai",
+    "fsspec",
+    "s3fs",
+}
 CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if not is_fit(read_tree(path))]
 
 

@@ -23,6 +23,7 @@ from selftrain.checks.writers import check_evaluated, check_samplers, check_writ
 from selftrain.config import ConfigError, to_tree
 from selftrain.drawing.allocate import problems_of
 from selftrain.judging import VerifierError, resolve_now
+from selftrain.mirror.store import check_url
 from selftrain.models.adapters import adapter_base
 from selftrain.models.head_form import HeadForm
 from selftrain.nested import in_words
@@ -48,6 +49,8 @@ def check(session: Session) -> None:
     check_names(config)
     check_best_of(config)
     check_monitors(config)
+    if config.track.mirror is not None:
+        check_url(config.track.mirror)
     for name, task in config.tasks.items():
         try:
             resolve_now(verifier_spec(task.verifier, config.reward.verify))

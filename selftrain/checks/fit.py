@@ -45,6 +45,8 @@ def check_fit(session: Session, config: TrainConfig) -> Given:
     Args:
         session: of the same fit as a run (`selftrain.train_config.as_run`).
     """
+    if config.track.mirror is not None:
+        raise ConfigError("track.mirror: a fit without a loop is one stage and is not mirrored; remove the key")
     _check_learner(config)
     _check_head(config)
     read = {where: _read(config, Path(path), where) for where, path in _paths(config).items()}

@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "run": "run the loop of a config; the same command resumes it",
+    "launch": "write a job file of a run for Slurm or Ray",
     "adopt": "take rollouts of other tools as the samples of an iteration",
     "train": "fit one learner to a file of examples or pairs",
     "evaluate": "evaluate one checkpoint",

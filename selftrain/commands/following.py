@@ -8,21 +8,26 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain.artifacts import RunDir
 from selftrain.commands.opening import journal_line
 from selftrain.events import Event
 
+if TYPE_CHECKING:
+    from selftrain.mirror.upload import Mirror
+
 TERMINATED = 143
 """Exit status of a run that was asked to stop."""
 
 
-def follow(session: Any, until: str | None = None) -> bool:
+def follow(session: Any, until: str | None = None, mirror: Mirror | None = None) -> bool:
     """Whether the loop came to its end, and was not asked to stop."""
+    from selftrain.commands.mirroring import mirrored
     from selftrain.loop import run as loop
 
-    return watch(session, loop(session, until))
+    events = loop(session, until)
+    return watch(session, events if mirror is None else mirrored(mirror, events))
 
 
 def watch(session: Any, events: Iterator[Event], again: str = "goes on from here") -> bool:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from selftrain.artifacts import RunDir
-from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
+from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm, watch
+from selftrain.commands.mirroring import mirroring, pulled
 from selftrain.commands.opening import begin, check_once, config_arguments, prepare_libraries, set_aside
 from selftrain.config import load_config
 
@@ -40,12 +41,14 @@ def main(options: argparse.Namespace) -> int:
 
             print("\n".join([*plan(session), *reuse(session), *preview(session)]))
             return 0
-        with folder.lock(), stop_on_sigterm(folder):
+        with folder.lock(), stop_on_sigterm(folder), mirroring(session) as mirror:
+            if mirror is not None and not watch(session, pulled(session, mirror, options.redo)):
+                return TERMINATED
             check_marks(session, options.redo)
             if options.redo:
                 set_aside(session, options.redo)
             begin(session)
-            if not follow(session, options.until):
+            if not follow(session, options.until, mirror):
                 return TERMINATED
     from selftrain.report.run import closing
 

@@ -129,7 +129,7 @@ def lineage(run: RunDir, checkpoint: Checkpoint, *, online: bool) -> Lineage:
         },
         iterations=iterations,
         metrics=metrics_of(run, numbers),
-        config=without_paths(config),
+        config=without_paths({**config, "track": {**config.get("track", {}), "mirror": None}}),
         environment=read_json(run.root / "environment.json"),
         adapter=adapter_of(checkpoint.folder),
         sampling=[replace(line, sampler=without_paths(line.sampler)) for line in asked(run, config)],

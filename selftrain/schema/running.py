@@ -60,3 +60,6 @@ class Launch:
 class Track:
     live: Literal["auto", "plain", "none"] = "auto"
     """auto: a live area on a terminal, plain lines elsewhere; plain: lines everywhere; none: nothing."""
+    mirror: str | None = None
+    """Address in object storage (``s3://bucket/prefix``, any that fsspec knows) where finished stages are put while the
+    run goes on, and from where they are pulled where the run's folder lacks them."""

@@ -1,0 +1,113 @@
+"""What a job is asked for, where the config does not say: one description for every kind of job file."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftrain.config import ConfigError
+from selftrain.planning.settings import sampler_of
+from selftrain.planning.writers import remote
+from selftrain.schema import RunConfig
+
+PLAIN = re.compile(r"[\w.@+,:/%=\[\]()&|*-]+")
+"""What may stand in a line for the scheduler, which reads quotes in its own way."""
+TIME = re.compile(r"\d+|\d+:\d{1,2}(:\d{1,2})?|\d+-\d{1,2}(:\d{1,2}){0,2}")
+NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job file says."""
+
+    name: str
+    words: tuple[str, ...]
+    """Config and overrides, as `selftrain run` takes them."""
+    folder: Path
+    """Where their relative paths begin."""
+    file: Path
+    """Of the job itself."""
+    nodes: int = 1
+    gpus: int = 0
+    """Of each node."""
+    cpus: int = 1
+    time: str = "24:00:00"
+    grace: int = 600
+    """Seconds before the time limit at which the run is asked to stop."""
+    again: str = "requeue"
+    """How it goes on after the time limit: ``requeue``, ``resubmit`` or ``no``."""
+    options: tuple[str, ...] = ()
+    """Further ones for the scheduler, such as ``--partition=gpu``."""
+    environment: tuple[tuple[str, str], ...] = ()
+    venv: str | None = None
+    container: str | None = None
+    setup: tuple[str, ...] = ()
+    """Lines of shell, such as ``module load cuda``."""
+    address: str = "http://127.0.0.1:8265"
+    """Of a Ray cluster's job server."""
+
+    def __post_init__(self) -> None:
+        for what, value in {"--job-name": self.name, **{option: option for option in self.options}}.items():
+            if not PLAIN.fullmatch(value):
+                raise ConfigError(
+                    f"{what}: a scheduler does not read '{value}' as it is meant; write it without blanks"
+                )
+        if not TIME.fullmatch(self.time):
+            raise ConfigError(f"--time {self.time}: write it as 30 (minutes), 12:00:00 or 2-00:00:00")
+        for name, _ in self.environment:
+            if not NAME.fullmatch(name):
+                raise ConfigError(f"--env {name}: is no name of a variable; write NAME=VALUE")
+
+
+def own_name(config: RunConfig) -> str:
+    """The run's, as a job and a file may be called."""
+    return re.sub(r"[^\w.-]+", "-", config.run.name).strip("-") or "selftrain"
+
+
+def gpus_of(config: RunConfig) -> int:
+    """GPUs the config can use on one machine; none for a small model that it describes itself.
+
+    As many as its largest engine, or the processes that score, ask for.
+    """
+    if config.model.path is None:
+        return 0
+    samplers = [sampler_of(config), *(step.sampler for step in config.grow.values())]
+    sizes = [int(own.options.get("tensor_parallel_size") or 1) for own in samplers if not remote(own)]
+    return max(1, config.launch.score_processes, *sizes)
+
+
+def cpus_of(config: RunConfig, gpus: int) -> int:
+    """One for each verifier, and four for every GPU's engine, its data and the run itself."""
+    return config.launch.verify_workers + 4 * max(1, gpus)
+
+
+def own_venv() -> str | None:
+    """The virtual environment that this process runs in."""
+    return sys.prefix if sys.prefix != sys.base_prefix else None
+
+
+def preparation(job: Job) -> list[str]:
+    """Lines of shell: folder, variables, and what makes `selftrain` a command."""
+    lines = ["# Where relative paths of the config begin.", f"cd {shlex.quote(str(job.folder))} || exit 1", ""]
+    if job.environment:
+        lines += [*(f"export {name}={shlex.quote(value)}" for name, value in job.environment), ""]
+    lines += job.setup
+    if job.venv is not None:
+        lines += [f"source {shlex.quote(f'{job.venv}/bin/activate')} || exit 1"]
+    return [*lines, ""] if lines[-1] else lines
+
+
+def inside(job: Job) -> str:
+    """What stands before a command so that it runs in the job's container; with a blank behind it."""
+    if job.container is None:
+        return ""
+    gpus = " --nv" if job.gpus else ""
+    return f"apptainer exec{gpus} --bind {shlex.quote(str(job.folder))} {shlex.quote(job.container)} "
+
+
+def command(job: Job, *more: str) -> str:
+    """`selftrain run` of the job."""
+    return f"{inside(job)}selftrain run {shlex.join([*job.words, *more])}"
