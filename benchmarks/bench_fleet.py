@@ -18,7 +18,7 @@ from typing import Any
 
 from common import save
 
-TOKEN, SHORT, RUNS = 0.001, 20, 3
+TOKEN, SHORT, RUNS = 0.005, 20, 3
 """Seconds of a token, tokens of a response, runs of each kind."""
 TIMED = """
 import time
@@ -61,7 +61,7 @@ def scheduled(folder: Path, replicas: int, known: bool) -> dict[str, float]:
     from selftrain.schema import Component, Launch, Replicas
 
     (folder / "timed.py").write_text(TIMED.replace("SECONDS", str(TOKEN)))
-    count = 100 * replicas
+    count = 40 * replicas
     longest = count * SHORT // (3 * replicas - 1)  # A third of (count * SHORT + longest) / replicas.
     work = timed_work(count, longest, known)
     launch = Launch(sample=Replicas(replicas=replicas))
