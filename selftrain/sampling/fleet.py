@@ -184,9 +184,13 @@ class Fleet:
             replica.while_waiting(check_stop)
 
     def reload(self, checkpoint: Path) -> bool:
-        """Give all of them other weights; False where one cannot take them: they differ then, and are to be closed."""
+        """Give all of them other weights; False where one cannot take them, or died meanwhile: they are to be closed,
+        and opened anew."""
         self._wait()
-        if not all(self._threads.map(lambda replica: replica.reload(checkpoint), self.replicas)):
+        try:
+            if not all(self._threads.map(lambda replica: replica.reload(checkpoint), self.replicas)):
+                return False
+        except EngineFailed:  # Opening it anew tells of it where that fails too.
             return False
         self._checkpoint = checkpoint
         spent = [getattr(replica, "spent", {}) for replica in self.replicas]

@@ -70,6 +70,8 @@ class EngineProcess:
             raise
 
     def ask(self, told: Any) -> None:
+        if not self.waiting:
+            self._silent = None  # It was not asked anything.
         self.waiting += 1
         try:
             self._worker.send(told)
