@@ -129,7 +129,8 @@ def greedy_work(model: Path, count: int, longest: int, known: bool) -> list[Any]
 def engines(folder: Path) -> dict[str, Any]:
     """A stage on two vLLM engines, and the same with one of them killed half way; what handing over took."""
     from selftrain.planning.engine import OpenEngine
-    from selftrain.sampling.fleet import Account, Fleet
+    from selftrain.sampling.fleet import Fleet
+    from selftrain.sampling.replica import Account
     from selftrain.schema import Component, Launch, Replicas
 
     slots, count = 8, 960

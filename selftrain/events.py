@@ -65,7 +65,7 @@ class Handover:
     seconds: Mapping[str, float]
     """By what was done with an engine: open, sleep, wake, reload, reset, exit."""
     shared: Mapping[str, float] = field(default_factory=dict)
-    """Of replicas, where there are several: as `selftrain.sampling.fleet.Account`."""
+    """Of replicas, where there are several: as `selftrain.sampling.replica.Account`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from selftrain.errors import RunError
 from selftrain.planning.replicas import seats, sleep_level
 from selftrain.sampling.apart import Apart
 from selftrain.sampling.base import Sampler
-from selftrain.sampling.fleet import Account, Fleet, Replica
+from selftrain.sampling.fleet import Fleet
+from selftrain.sampling.replica import Account, Replica
 from selftrain.sampling.seats import Seat
 from selftrain.schema import Component, Launch
 

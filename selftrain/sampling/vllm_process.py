@@ -15,6 +15,8 @@ from selftrain.workers import Start, Worker
 
 GLANCE = 1.0
 """Seconds between two looks at the clock while nothing comes."""
+GAP = 5.0
+"""Seconds between two looks that count at most: who waits may have been busy elsewhere."""
 SILENT = 5.0
 """Seconds of silence after which a wish to stop is listened to: an engine that works answers sooner."""
 
@@ -50,8 +52,8 @@ class EngineProcess:
     ) -> None:
         handle, path = tempfile.mkstemp(prefix=f"selftrain-{name.lower()}-", suffix=".log")
         self._log, self._patience, self._name = Path(path), patience, name
-        self._silent: float | None = None
-        """Since when nothing but empty answers has been seen."""
+        self._silent, self._looked = 0.0, time.monotonic()
+        """Seconds in which nothing but empty answers came to who waited, and when that was last looked at."""
         self._started = 0
         """Bytes it printed before it was ready: notes and progress bars, which tell nothing of what fails later."""
         self._failed = False
@@ -71,7 +73,7 @@ class EngineProcess:
 
     def ask(self, told: Any) -> None:
         if not self.waiting:
-            self._silent = None  # It was not asked anything.
+            self._looked = time.monotonic()
         self.waiting += 1
         try:
             self._worker.send(told)
@@ -94,7 +96,7 @@ class EngineProcess:
         if answer == []:
             self._still_silent()
         else:
-            self._silent = None
+            self._silent, self._looked = 0.0, time.monotonic()
         return answer
 
     def poll(self, timeout: float = 0.0) -> bool:
@@ -105,19 +107,20 @@ class EngineProcess:
         """
         if self._worker.poll(timeout):
             return True
-        self._still_silent(timeout)
+        self._still_silent()
         return False
 
-    def _still_silent(self, waited: float = 0.0) -> None:
+    def _still_silent(self) -> None:
         now = time.monotonic()
-        self._silent = now - waited if self._silent is None else self._silent
-        if now - self._silent > self._patience:
+        self._silent += min(now - self._looked, GAP)
+        self._looked = now
+        if self._silent > self._patience:
             self._worker.kill()
             raise self._failure(
                 f"{self._name} made no progress for {self._patience:g} s and was ended; what it had answered is kept "
                 "(where it only needs longer, set the sampler's patience)"
             )
-        if now - self._silent > SILENT:
+        if self._silent > SILENT:
             self.check_stop()
 
     def _failure(self, what: str) -> EngineFailed:
