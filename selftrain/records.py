@@ -227,6 +227,14 @@ def columns(path: Path, *names: str) -> list[list[Any]]:
     return [table.column(name).to_pylist() for name in names]
 
 
+def lengths(path: Path, name: str) -> list[int]:
+    """Of the lists in a column of a part, without reading them into Python."""
+    import pyarrow.compute as pc
+
+    found: list[int] = pc.list_value_length(_read(path, (name,)).column(name)).to_pylist()
+    return found
+
+
 def has(path: Path, name: str) -> bool:
     """Whether a part has a column."""
     from pyarrow.parquet import read_schema

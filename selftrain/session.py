@@ -20,7 +20,7 @@ from selftrain.judging import Request as Judgement
 from selftrain.judging import VerifierSpec
 from selftrain.nested import in_words
 from selftrain.planning import fingerprints
-from selftrain.planning.engine import OpenEngine
+from selftrain.planning.engine import Handover, OpenEngine
 from selftrain.planning.plan import Stages
 from selftrain.planning.problems import ProblemSet, few_shot, load_problems
 from selftrain.planning.settings import NUMBERS, POLICY, stop_ids
@@ -205,7 +205,7 @@ class Session:
 
     @cached_property
     def _engine(self) -> OpenEngine:
-        return OpenEngine(self.check_stop)
+        return OpenEngine(self.check_stop, self.config.launch)
 
     @cached_property
     def _teacher_names(self) -> set[str]:
@@ -237,9 +237,12 @@ class Session:
         return lines
 
     def free_for_training(self) -> None:
-        """Close the sampler, whose memory is the trainer's now, unless it is to stay."""
-        if self.config.launch.keep == "stage":
-            self._engine.close()
+        """The sampler's memory is the trainer's now, unless it is to stay and cannot sleep."""
+        self._engine.free()
+
+    def handed_over(self) -> Handover:
+        """What was done with samplers since this was last asked."""
+        return self._engine.handed_over()
 
     def close_scorers(self) -> None:
         for _, scorer in self.scorers.values():

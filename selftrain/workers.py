@@ -28,11 +28,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 Handler = Callable[[Any], Iterable[Any]]
 
-_START = "import sys; sys.path[:] = sys.argv[3:]; from selftrain.workers import _keep; _keep(*map(int, sys.argv[1:3]))"
+_PATH = "import sys; sys.path[:] = sys.argv[3:]"
+_START = "from selftrain.workers import _keep; _keep(*map(int, sys.argv[1:3]))"
 _SEND_SECONDS = 60
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -45,6 +46,31 @@ class WorkerError(RuntimeError):
     """Stands for what a worker raised and that cannot be raised here: its type and message."""
 
 
+class Channel(Protocol):
+    """What is asked of a worker, wherever it runs."""
+
+    def send(self, request: Any) -> None:
+        """Hand over a request; raise WorkerDied where the process is gone or does not take it."""
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether ``receive`` would return (or raise) now, or within ``timeout`` seconds (None: wait)."""
+
+    def receive(self) -> Any:
+        """The next reply; raises what the function raised, or WorkerDied."""
+
+    def kill(self) -> str:
+        """End the process and all it started; says how it ended."""
+
+    def close(self) -> None:
+        """Kill, and free the channel."""
+
+
+class Start(Protocol):
+    """Starts a worker somewhere: `Worker` does so on this machine."""
+
+    def __call__(self, reference: str, *args: Any, output: bool | IO[bytes] = False) -> Channel: ...
+
+
 class Worker:
     """A process that answers requests.
 
@@ -54,10 +80,19 @@ class Worker:
     Args:
         output: let the process write to this one's stdout and stderr, or to a file; else what it prints is dropped.
         fds: file descriptors the process gets under the same numbers.
+        python: another interpreter to run under, which finds this package, and all else, by itself.
     """
 
-    def __init__(self, reference: str, *args: Any, output: bool | IO[bytes] = False, fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        reference: str,
+        *args: Any,
+        output: bool | IO[bytes] = False,
+        fds: Sequence[int] = (),
+        python: str | None = None,
+    ) -> None:
         self.reference = reference
+        self._python = python
         self._lock = threading.Lock()
         ours, theirs = socket.socketpair()
         reading, self._lifeline = os.pipe()
@@ -74,7 +109,7 @@ class Worker:
         self, channel: int, lifeline: int, output: int | IO[bytes] | None, fds: Sequence[int]
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-c", _START, str(channel), str(lifeline), *sys.path],
+            [*_interpreter(self._python), str(channel), str(lifeline), *([] if self._python else sys.path)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -134,6 +169,12 @@ class Worker:
         """Kill, and free the channel; only the thread that receives may call this."""
         self.kill()
         self._channel.close()
+
+
+def _interpreter(python: str | None) -> list[str]:
+    """The beginning of a worker's command line; modules are found where this process finds them, by another
+    interpreter where it finds them itself."""
+    return [sys.executable, "-c", f"{_PATH}; {_START}"] if python is None else [python, "-c", f"import sys; {_START}"]
 
 
 def call(reference: str, *args: Any) -> Any:

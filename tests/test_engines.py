@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from selftrain.config import check_tree
 from selftrain.errors import RunError
 from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.vllm_checkpoint import Layout, layout_of, reading, weights_of
+from selftrain.sampling.vllm_engine import Engine, Sleep, Weights
+from selftrain.schema import Replicas
 from selftrain.session import Session
 
 SAMPLER = """
@@ -30,12 +35,18 @@ def note(*words):
 @dataclass(frozen=True)
 class Noted:
     name = "noted"
+    sleeps = True
 
     def open(self, checkpoint):
         note("open", checkpoint)
         return Engine()
 
 class Engine:
+    spent = {"wake": 0.0, "reload": 0.0, "reset": 0.0}
+
+    def sleep(self, level):
+        note("sleep", level)
+
     def reload(self, checkpoint):
         note("reload", checkpoint)
         if "broken" in str(checkpoint):
@@ -96,6 +107,84 @@ def test_a_reload_that_fails_is_told_in_one_line(session: Session, tmp_path: Pat
 def test_an_engine_can_ask_whether_the_run_is_to_stop(session: Session, tmp_path: Path) -> None:
     engine: Any = session.sampler(session.config.grow["own"].sampler, tmp_path / "start")
     assert engine.check_stop == session.check_stop
+
+
+def keeping(session: Session, **launch: Any) -> Session:
+    """A session whose engines stay."""
+    config = replace(session.config, launch=replace(session.config.launch, keep="run", **launch))
+    return Session(config, session.run)
+
+
+@pytest.mark.parametrize("level", [None, 2])
+def test_an_engine_that_stays_sleeps_while_others_need_its_gpu(
+    session: Session, tmp_path: Path, level: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selftrain.machine.gpus", lambda: ("0",))
+    with keeping(session, sample=Replicas(sleep=level)) as kept:
+        asked(kept, tmp_path, "start")
+        kept.free_for_training()
+        kept.free_for_training()
+        found = asked(kept, tmp_path, "start", "start")
+        handover = kept.handed_over()
+        kept.free_for_training()
+    # Also the weights it fell asleep with are loaded anew: it may have forgotten them.
+    assert found == ["open start", f"sleep {level or 1}", "reload start"]
+    assert list(handover.seconds) == ["open", "sleep", "wake", "reload", "reset"]
+    told = r"engine: open \d+\.\d s, sleep \d+\.\d s, wake 0\.0 s, reload \d+\.\d s, reset 0\.0 s"
+    assert re.fullmatch(told, handover.in_words())
+
+
+def test_without_a_gpu_an_engine_that_stays_keeps_awake(session: Session, tmp_path: Path) -> None:
+    with keeping(session) as kept:
+        asked(kept, tmp_path, "start")
+        kept.free_for_training()
+        assert asked(kept, tmp_path, "first") == ["open start", "reload first"]
+    assert kept.handed_over().seconds.keys() == {"open", "wake", "reload", "reset", "exit"}
+    assert kept.handed_over().in_words() == ""
+
+
+def test_an_engine_ends_where_its_memory_is_needed(session: Session, tmp_path: Path) -> None:
+    asked(session, tmp_path, "start")
+    session.free_for_training()
+    assert asked(session, tmp_path) == ["open start", "close"]
+    assert session.handed_over().seconds.keys() == {"open", "exit"}
+
+
+class Recorded:
+    """What is asked of vLLM's engine, in order; without a GPU there is none that sleeps."""
+
+    vllm_config = SimpleNamespace(device_config=SimpleNamespace(device_type="cuda"))
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(("sleep", level))
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(("wake", *tags))
+
+    def collective_rpc(self, name: str, kwargs: dict[str, str]) -> None:
+        self.calls.append((name, kwargs["weights_path"]))
+
+    def reset_prefix_cache(self) -> bool:
+        self.calls.append("reset")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("level", "model", "loaded"), [(1, "old", []), (1, "new", ["new"]), (2, "old", ["old"]), (2, "new", ["new"])]
+)
+def test_a_sleeping_engine_has_its_weights_before_its_cache(level: int, model: str, loaded: list[str]) -> None:
+    recorded = Recorded()
+    engine = Engine(recorded, "old")
+    assert list(engine.answer(Sleep(level))) == [None]
+    (seconds,) = engine.answer(Weights(model))
+    reloads = [("reload_weights", path) for path in loaded]
+    expected = [("sleep", level), ("wake", "weights"), *reloads, ("wake", "kv_cache"), "reset"]
+    assert recorded.calls == expected
+    assert isinstance(seconds, dict) and set(seconds) == {"wake", "reset", *(["reload"] if loaded else [])}
+    assert list(engine.answer(Weights(model))) == [{}] and recorded.calls == expected  # It is awake, and has them.
 
 
 def layout(checkpoint: Path) -> Layout:

@@ -124,6 +124,15 @@ def test_time_spent_elsewhere_and_slow_progress_are_not_silence() -> None:
     engine.close()
 
 
+def test_an_engine_that_is_not_asked_is_not_silent() -> None:
+    engine = opened("idle", patience=1)
+    for _ in range(2):
+        engine.ask("go")
+        assert engine.receive() == []
+        time.sleep(1.2)
+    engine.close()
+
+
 def test_a_silent_engine_does_not_keep_a_run_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selftrain.sampling.vllm_process.SILENT", 0.5)
 

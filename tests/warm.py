@@ -26,7 +26,7 @@ from selftrain.workers import Worker
 
 FOLDER = "SELFTRAIN_WARM"
 """Names the folder that the processes of one test run meet in."""
-ENGINES = ("selftrain.sampling.vllm_engine:serve", "counted:serve")
+ENGINES = ("selftrain.sampling.vllm_engine:serve", "selftrain.sampling.apart:serve", "counted:serve")
 MESSAGE = 1 << 17
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from selftrain.checks.best_of import check_best_of
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
+from selftrain.checks.launch import check_heads_divide, check_interpreters, check_replicas
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
@@ -61,8 +62,11 @@ def check(session: Session) -> None:
     check_drawn(session)
     check_data(session)
     check_samplers(config)
+    check_replicas(config)
+    check_interpreters(config)
     check_model(session)
     check_writers(session)
+    check_heads_divide(config, partial(model_config, config))
     check_scored_by(session)
     check_value_heads(session)
     check_lora(config, partial(model_config, config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from selftrain.config import ConfigError, instantiate
 from selftrain.models.adapters import adapter_base
@@ -14,12 +15,16 @@ from selftrain.session import Session
 from selftrain.types import Problem
 
 
+def samplers(config: RunConfig) -> dict[str, Component]:
+    """By their place in the config."""
+    chosen = {f"grow.{name}.sampler": step.sampler for name, step in config.grow.items()}
+    own = {} if config.evaluate.sampler is None else {"evaluate.sampler": config.evaluate.sampler}
+    return chosen | own
+
+
 def check_samplers(config: RunConfig) -> None:
     """What a sampler says of this machine, where it says anything."""
-    chosen = {f"grow.{name}.sampler": step.sampler for name, step in config.grow.items()}
-    if config.evaluate.sampler is not None:
-        chosen["evaluate.sampler"] = config.evaluate.sampler
-    for where, component in chosen.items():
+    for where, component in samplers(config).items():
         sampler = instantiate("sampler", component)
         try:
             if hasattr(sampler, "check"):
@@ -52,11 +57,16 @@ def _context(name: str) -> int | None:
     Raises:
         OSError, ValueError: there is no model.
     """
-    from transformers import AutoConfig
-
     from selftrain.models.checkpoint import positions
 
-    return positions(AutoConfig.from_pretrained(str(adapter_base(name) or name)))
+    return positions(teacher_config(name))
+
+
+def teacher_config(name: str) -> Any:
+    """The transformers config of a teacher; of an adapter, that of its base. Raises OSError, ValueError."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(adapter_base(name) or name))
 
 
 def check_asked(session: Session, step: str, context: int | None) -> None:

@@ -53,6 +53,10 @@ class Journal:
         row = {"at": place, "ids": list(ids), **({} if logprobs is None else {"logprobs": list(logprobs)})}
         self._count(place, self._write(row), finished=False)
 
+    def lost(self, place: Place) -> None:
+        """What grew of it since this process began no longer counts: it is drawn once more from there."""
+        self._count(place, self._write({"at": place, "ids": [], "anew": True}), finished=False)
+
     def finish(self, completions: Sequence[Completion]) -> None:
         for completion in completions:
             self._count((completion.request, completion.index), self._write(_row(completion)), True)
@@ -104,11 +108,12 @@ class Journal:
 
     def _read(self, closed: Container[int]) -> int:
         """Take in what is there of other requests than the closed ones; bytes of the file that are whole lines."""
-        whole, earlier = 0, dict[Place, int]()
+        whole, opened, earlier = 0, dict[Place, Begun](), dict[Place, int]()
         for line, end in _lines(self._path):
             place, whole = _place(line), end
             if place is None:
-                earlier = {place: len(begun.ids) for place, begun in self.begun.items()}
+                opened = dict(self.begun)
+                earlier = {place: len(begun.ids) for place, begun in opened.items()}
             elif place[0] not in closed:
                 row = json.loads(line)
                 self._count(place, len(line), finished := "finish_reason" in row)
@@ -116,9 +121,17 @@ class Journal:
                     fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
                     self.finished.append(Completion(**fields))
                     self.begun.pop(place, None)
+                elif "anew" in row:
+                    self._rewind(place, opened.get(place), earlier)
                 else:
                     self._extend(place, row["ids"], row.get("logprobs"), earlier.pop(place, None))
         return whole
+
+    def _rewind(self, place: Place, opened: Begun | None, earlier: dict[Place, int]) -> None:
+        """A response is again as it was when its process began."""
+        self.begun.pop(place, None)
+        if opened is not None:
+            self.begun[place], earlier[place] = opened, len(opened.ids)
 
     def _extend(self, place: Place, ids: list[int], logprobs: list[float] | None, resumed: int | None) -> None:
         before = self.begun.get(place, Begun(()))

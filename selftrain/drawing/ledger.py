@@ -67,6 +67,11 @@ class Ledger:
         if self._journal:
             self._journal.grown((request, index), ids, logprobs)
 
+    def lost(self, request: int, index: int, tokens: int) -> None:
+        self.drawn += tokens
+        if self._journal:
+            self._journal.lost((request, index))
+
     def given_up(self, request: int, index: int, tokens: int) -> None:
         self.drawn += tokens
 

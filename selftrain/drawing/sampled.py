@@ -15,6 +15,7 @@ from selftrain.drawing.ledger import Ledger
 from selftrain.drawing.parts import planned
 from selftrain.errors import RunError, failing_as_run_error
 from selftrain.files import remove
+from selftrain.planning.replicas import several
 from selftrain.planning.writers import Writer
 from selftrain.prompts import unclosed
 from selftrain.sampling.base import Completion, Request
@@ -118,7 +119,7 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
         yield Advance(part=paths[kept], samples=records.count(paths[kept]), fresh=False)
     if len(done) < len(groups):
         on_disk = {index for number in done for index in groups[number]}
-        with _journal(drawing, on_disk) as journal:
+        with _journal(session, drawing, on_disk) as journal:
             ledger = Ledger(work, enough=drawing.watcher.enough, journal=journal, closed=on_disk)
             for number, answers, tokens in collect(session, drawing, groups, done, ledger):
                 if number is None:
@@ -134,10 +135,12 @@ def sample_parts(session: Session, drawing: Drawing) -> Iterator[Advance]:
     remove(drawing.journal)
 
 
-def _journal(drawing: Drawing, on_disk: Container[int]) -> AbstractContextManager[Journal | None]:
-    """Where the sampler can make use of one."""
-    journaled = getattr(registry.resolve("sampler", drawing.writer.sampler.kind), "journaled", False)
-    return closing(Journal(drawing.journal, on_disk)) if journaled else nullcontext()
+def _journal(session: Session, drawing: Drawing, on_disk: Container[int]) -> AbstractContextManager[Journal | None]:
+    """Where the sampler can make use of one, and where replicas finish parts late."""
+    sampler = drawing.writer.sampler
+    journaled = getattr(registry.resolve("sampler", sampler.kind), "journaled", False)
+    shared = several(sampler, session.config.launch)
+    return closing(Journal(drawing.journal, on_disk)) if journaled or shared else nullcontext()
 
 
 def collect(

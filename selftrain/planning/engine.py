@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from selftrain.config import instantiate, to_tree
 from selftrain.digests import value_digest
 from selftrain.errors import RunError
+from selftrain.planning.replicas import seats, sleep_level
+from selftrain.sampling.apart import Apart
 from selftrain.sampling.base import Sampler
-from selftrain.schema import Component
+from selftrain.sampling.fleet import Fleet
+from selftrain.sampling.replica import Account, Replica
+from selftrain.sampling.seats import Seat
+from selftrain.schema import Component, Launch
 
 
 class OpenEngine:
-    """Engines are opened, given other weights, and closed here.
+    """Engines are opened, given other weights, put to sleep, and closed here.
 
     Args:
         check_stop: raises where the run was asked to stop; engines that can wait long call it meanwhile.
     """
 
-    def __init__(self, check_stop: Callable[[], None]) -> None:
-        self._check_stop = check_stop
+    def __init__(self, check_stop: Callable[[], None], launch: Launch) -> None:
+        self._check_stop, self._launch = check_stop, launch
         self._key: tuple[str, str] | None = None
         """Digest of the component, and who writes."""
         self._checkpoint: Path | None = None
         self._sampler: Sampler | None = None
+        self._level = 0
+        """At which it sleeps while others need its memory; 0: it cannot."""
+        self._asleep = False
+        self._handover = Handover()
 
     def loaded(self, component: Component, who: str, checkpoint: Path) -> Sampler:
         """The engine with the weights of a checkpoint: the open one, with new weights where it can load them.
@@ -38,29 +51,120 @@ class OpenEngine:
         """
         key = (value_digest(to_tree(component)), who)
         engine = self._sampler
-        if engine is not None and (self._key, self._checkpoint) == (key, checkpoint):
+        if engine is not None and (self._key, self._checkpoint) == (key, checkpoint) and not self._asleep:
             return engine
         with _loading(component, checkpoint):
-            if engine is None or self._key != key or not _reloads(engine, checkpoint):
+            if engine is None or self._key != key or not self._reloads(engine, checkpoint):
                 self.close()
                 engine = self._open(component, checkpoint)
-        self._key, self._checkpoint, self._sampler = key, checkpoint, engine
+        self._key, self._checkpoint, self._sampler, self._asleep = key, checkpoint, engine, False
         return engine
 
+    def free(self) -> None:
+        """Others need the memory: the engine ends, or sleeps where it is to stay and can."""
+        engine: Any = self._sampler
+        if self._launch.keep == "stage":
+            self.close()
+        elif engine is not None and self._level and not self._asleep:
+            with self._handover.timed(engine, "sleep"):
+                engine.sleep(self._level)
+            self._asleep = True
+
+    def close(self) -> None:
+        if self._sampler is not None:
+            self._handover.share(self._sampler)
+            with self._handover.timed(self._sampler, "exit"):
+                self._sampler.close()
+        self._key = self._checkpoint = self._sampler = None
+        self._asleep = False
+
+    def handed_over(self) -> Handover:
+        """What was done with engines since this was last asked."""
+        if self._sampler is not None:
+            self._handover.share(self._sampler)
+        done, self._handover = self._handover, Handover()
+        return done
+
     def _open(self, component: Component, checkpoint: Path) -> Sampler:
-        opened: Sampler = instantiate("sampler", component).open(checkpoint)
+        began = time.monotonic()
+        opened = open_sampler(component, checkpoint, self._launch)
+        self._level = sleep_level(instantiate("sampler", component), self._launch)
+        self._handover.took(opened, "open", time.monotonic() - began)
         if hasattr(opened, "while_waiting"):
             opened.while_waiting(self._check_stop)
         return opened
 
-    def close(self) -> None:
-        if self._sampler is not None:
-            self._sampler.close()
-        self._key = self._checkpoint = self._sampler = None
+    def _reloads(self, engine: Sampler, checkpoint: Path) -> bool:
+        if not hasattr(engine, "reload"):
+            return False
+        began = time.monotonic()
+        if not engine.reload(checkpoint):
+            return False
+        parts = dict(getattr(engine, "spent", {}))
+        others = sum(seconds for part, seconds in parts.items() if part != "reload")
+        for part, seconds in {**parts, "reload": time.monotonic() - began - others}.items():
+            self._handover.took(engine, part, seconds)
+        return True
 
 
-def _reloads(engine: Sampler, checkpoint: Path) -> bool:
-    return hasattr(engine, "reload") and bool(engine.reload(checkpoint))
+class Handover:
+    """Seconds that engines in processes of their own took from others, and what their replicas shared."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.account: Account | None = None
+
+    def took(self, engine: Sampler, part: str, seconds: float) -> None:
+        if hasattr(engine, "spent"):
+            self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, engine: Sampler, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.took(engine, part, time.monotonic() - began)
+
+    def share(self, engine: Sampler) -> None:
+        """Take over what a fleet counted."""
+        if not isinstance(engine, Fleet) or not engine.account.seconds:
+            return
+        own, engine.account = engine.account, Account(engine.account.replicas)
+        if self.account is None or self.account.replicas != own.replicas:
+            self.account = own
+        else:
+            self.account.add(own)
+
+    @property
+    def shared(self) -> dict[str, float]:
+        return {} if self.account is None else dataclasses.asdict(self.account)
+
+    def in_words(self) -> str:
+        """Empty where nothing was done."""
+        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in self.seconds.items())
+        told = [f"engine: {parts}"] if parts else []
+        return "; ".join([*told, *([] if self.account is None else [self.account.in_words()])])
+
+
+def open_sampler(component: Component, checkpoint: Path, launch: Launch) -> Sampler:
+    """One engine, or as many replicas as there are to be.
+
+    Raises:
+        RuntimeError, ValueError, OSError, ImportError, MemoryError: one does not start.
+    """
+    options = instantiate("sampler", component)
+    places = seats(options, launch)
+    if len(places) > 1:
+        return Fleet(options, checkpoint, places, partial(_replica, component, options))
+    opened: Sampler
+    opened = options.replica(checkpoint, places[0]) if hasattr(options, "replica") else options.open(checkpoint)
+    return opened
+
+
+def _replica(component: Component, options: Any, seat: Seat, checkpoint: Path) -> Replica:
+    if hasattr(options, "replica"):
+        opened: Replica = options.replica(checkpoint, seat)
+        return opened
+    return Apart(component, checkpoint, seat)
 
 
 @contextmanager

@@ -14,7 +14,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from selftrain.events import ALONE, Evaluated, Event, Finished, Notice, Plan, Progress, StageFinished, StageStarted
+from selftrain.events import (
+    ALONE,
+    Evaluated,
+    Event,
+    Finished,
+    Handover,
+    Notice,
+    Plan,
+    Progress,
+    StageFinished,
+    StageStarted,
+)
 from selftrain.report.forgetting import nats, nats_change
 from selftrain.report.protocols import scores_line
 from selftrain.report.tables import change, estimate, metric_name
@@ -187,6 +198,8 @@ def lines_of(event: Any) -> list[str]:
             return [f"warning: {event.text}" if event.level == "warning" else event.text]
         case Evaluated():
             return [evaluated_line(event, row) for row in event.rows]
+        case Handover():  # The closing line of its stage tells it.
+            return []
         case Finished():
             return [f"finished: {event.reason}", f"everything is in {event.run_dir}"]
     raise TypeError(f"not an event: {event!r}")

@@ -7,7 +7,7 @@ run equals an undisturbed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +16,12 @@ from selftrain.types import FinishReason, Message, Problem
 
 Place = tuple[int, int]
 """Of a request in the work list, and index of the sample."""
+
+Unit = tuple[Place, ...]
+"""Samples that are drawn by the same process: one, or those that share a batch."""
+
+Take = Callable[[], Unit | None]
+"""Gives the next unit that is to be drawn; None where there is none now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Request:
     keep_stop: bool = False
     """A stop string stays: ids go up to and with the token that completes it, as they were drawn, and the text is
     theirs. What comes next can then be asked for with a prompt that goes on from there."""
+    expected: float | None = None
+    """Tokens a response will have, as far as earlier ones tell; what is drawn does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,10 @@ class Answers(Protocol):
     def grown(self, request: int, index: int, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Keep further tokens of an unfinished response, for a process that goes on with it after a kill."""
 
+    def lost(self, request: int, index: int, tokens: int) -> None:
+        """Tell that the engine drawing a response died, and that it is drawn once more from where this process began:
+        what was kept of it since, ``tokens`` of them, no longer counts."""
+
 
 @dataclass(frozen=True)
 class AllWanted:
@@ -110,6 +122,9 @@ class AllWanted:
 
     def grown(self, request: int, index: int, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Nothing is kept."""
+
+    def lost(self, request: int, index: int, tokens: int) -> None:
+        """Nothing was kept."""
 
 
 ALL = AllWanted()

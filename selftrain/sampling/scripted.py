@@ -6,7 +6,7 @@ gold answer alone. The tokenizer is the checkpoint's; a folder without one gets 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from selftrain.ranges import Count, Share
-from selftrain.sampling.base import ALL, Answers, Completion, Request
+from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Unit
 from selftrain.sampling.ending import cut, through
-from selftrain.sampling.order import order
+from selftrain.sampling.order import longest_first, order
 from selftrain.types import FinishReason
 
 CHUNK, FEW = 2048, 64
@@ -46,6 +46,15 @@ class Scripted:
 
     def open(self, checkpoint: Path) -> ScriptedSampler:
         return ScriptedSampler(self, codec(checkpoint))
+
+    @property
+    def gpus(self) -> int:
+        """It needs none."""
+        return 0
+
+    def units(self, work: Sequence[Request], by_index: bool) -> Iterable[Unit]:
+        """All samples, each for itself, in the order in which they are begun."""
+        return ((place,) for place in order(work, AllWanted(by_index=by_index), FEW, longest_first(work)))
 
     def write(self, answer: Any, seed: int) -> str:
         """The response to a problem with this gold answer."""

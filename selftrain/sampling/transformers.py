@@ -7,14 +7,15 @@ uniforms by the inverse of the distribution function, so a response depends on i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.ranges import Count
-from selftrain.sampling.base import ALL, Answers, Completion, Request
+from selftrain.sampling.base import ALL, Answers, Completion, Request, Unit
 from selftrain.sampling.ending import completion, stops
+from selftrain.sampling.order import longest_first
 from selftrain.schema import Sampling
 from selftrain.types import FinishReason
 
@@ -46,6 +47,19 @@ class Transformers:
 
     def open(self, checkpoint: Path) -> TransformersSampler:
         return TransformersSampler(self, checkpoint)
+
+    @property
+    def gpus(self) -> int:
+        """Those that one model takes, where it may choose."""
+        return int(self.device == "auto")
+
+    def units(self, work: Sequence[Request], by_index: bool) -> Iterable[Unit]:
+        """Batches of the whole list, in the order in which they are begun."""
+        from selftrain.sampling.batching import batches
+
+        turn = {request: number for number, request in enumerate(longest_first(work))}
+        cut = [tuple(places) for places in batches(work, self.batch_size)]
+        return sorted(cut, key=lambda places: min(turn[request] for request, _ in places))
 
 
 @dataclass

@@ -6,16 +6,18 @@ grow, and one that a kill cut off goes on from its last token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.ranges import Count, Positive, Share
-from selftrain.sampling.base import ALL, Answers, Completion, Request
+from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Take, Unit
+from selftrain.sampling.order import longest_first, order
+from selftrain.sampling.seats import Seat
 from selftrain.sampling.vllm_checkpoint import context_length, layout_of, reading, weights_of
-from selftrain.sampling.vllm_drawing import Drawing
-from selftrain.sampling.vllm_engine import Turn
+from selftrain.sampling.vllm_drawing import Drawing, Row
+from selftrain.sampling.vllm_engine import Sleep, Turn
 from selftrain.sampling.vllm_process import EngineProcess
 from selftrain.sampling.vllm_scoring import logprobs
 from selftrain.types import Example
@@ -23,6 +25,9 @@ from selftrain.types import Example
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
+
+
+ALONE = Seat()
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class VLLM:
     name = "vllm"
     speed = ("max_num_seqs", "gpu_memory_utilization", "cache_gb", "tensor_parallel_size", "enforce_eager", "patience")
     journaled = True
+    sleeps = True
 
     def check(self) -> None:
         """Raises ValueError where vLLM is not installed."""
@@ -64,6 +70,20 @@ class VLLM:
 
     def open(self, checkpoint: Path) -> VLLMSampler:
         return VLLMSampler(self, checkpoint)
+
+    @property
+    def gpus(self) -> int:
+        """Those that one engine takes."""
+        return self.tensor_parallel_size * int(self.engine.get("pipeline_parallel_size", 1))
+
+    def replica(self, checkpoint: Path, seat: Seat) -> VLLMSampler:
+        """One of several engines; they differ in nothing but their place."""
+        return VLLMSampler(self, checkpoint, seat)
+
+    def units(self, work: Sequence[Request], by_index: bool) -> Iterable[Unit]:
+        """All samples, each for itself, in the order in which they are begun."""
+        every = AllWanted(by_index=by_index)
+        return ((place,) for place in order(work, every, self.max_num_seqs, longest_first(work)))
 
     def arguments(self, gpu: bool) -> dict[str, Any]:
         """Fields of vLLM's EngineArgs."""
@@ -84,20 +104,21 @@ class VLLM:
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def environment(self, gpu: bool) -> dict[str, str]:
-        common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    def environment(self, gpu: bool, seat: Seat = ALONE) -> dict[str, str]:
+        common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", **seat.environment()}
         if gpu:
             return common
         own = {"VLLM_CPU_KVCACHE_SPACE": str(self.cache_gb), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-        # One process per rank must not bind to the cores of another.
-        cores = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(self.tensor_parallel_size)))}
-        return common | own | (cores if self.tensor_parallel_size > 1 else {})
+        # One process per rank and replica must not bind to the cores of another.
+        ranks = (",".join(map(str, cores)) for cores in seat.cores(self.tensor_parallel_size))
+        shared = self.tensor_parallel_size > 1 or seat.count > 1
+        return common | own | ({"VLLM_CPU_OMP_THREADS_BIND": "|".join(ranks)} if shared else {})
 
 
 class VLLMSampler:
     """An engine with the weights of one checkpoint; ``reload`` gives it those of another."""
 
-    def __init__(self, options: VLLM, checkpoint: Path) -> None:
+    def __init__(self, options: VLLM, checkpoint: Path, seat: Seat = ALONE) -> None:
         from selftrain.models.checkpoint import load_tokenizer
 
         self._tokenizer: Any = load_tokenizer(checkpoint)
@@ -107,8 +128,12 @@ class VLLMSampler:
         self._context = context_length(weights.model, options.max_model_len)
         gpu = Path("/proc/driver/nvidia/version").exists()
         adapters = {"enable_lora": True, "max_lora_rank": self._rank} if self._rank else {}
-        arguments = {**adapters, **reading(weights), **options.arguments(gpu)}
-        self._engine = EngineProcess(weights, arguments, options.environment(gpu), patience=options.patience)
+        sleeping = {"enable_sleep_mode": True} if seat.sleeps else {}
+        arguments = {**adapters, **reading(weights), **sleeping, **options.arguments(gpu)}
+        environment = options.environment(gpu, seat)
+        self._engine = EngineProcess(weights, arguments, environment, patience=options.patience, start=seat.start)
+        self.spent: dict[str, float] = {}
+        """Seconds of what the last new weights took, by its part: wake, reload, reset."""
 
     def close(self) -> None:
         self._engine.close()
@@ -126,24 +151,48 @@ class VLLMSampler:
         if rank > self._rank or layout_of(weights, load_tokenizer(checkpoint)) != self._layout:
             return False
         self._engine.ask(weights)
-        self._engine.receive()
+        self.spent = self._engine.receive()
         return True
 
+    def sleep(self, level: int) -> None:
+        """Give up the memory of the GPU until the next ``reload``; for an engine whose seat says that it sleeps."""
+        self._engine.ask(Sleep(level))
+        self._engine.receive()
+
     def sample(self, work: Sequence[Request], answers: Answers = ALL) -> Iterator[list[Completion]]:
+        places = order(work, answers, self._options.max_num_seqs)
+        rows = self.draw(work, lambda: next(((place,) for place in places), None), answers)
+        next(rows)  # It has only asked by then.
+        yield from rows
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        """Whether ``draw`` would go on now, or within ``timeout`` seconds.
+
+        Raises:
+            EngineFailed: there was no progress for too long.
+        """
+        return not self._engine.waiting or self._engine.poll(timeout)
+
+    def draw(self, work: Sequence[Request], take: Take, answers: Answers) -> Iterator[list[Completion]]:
+        """As ``sample``, of those samples that ``take`` gives; it waits for the engine after its first answer."""
         own = self._options
+        together, context = own.max_num_seqs, self._context
         drawing = Drawing(
-            work, answers, self._tokenizer, context=self._context, together=own.max_num_seqs, logprobs=own.logprobs
+            work, take, answers, self._tokenizer, context=context, together=together, logprobs=own.logprobs
         )
         asked = self._ask(drawing) + self._ask(drawing)
-        while asked:
-            ended = drawing.grow(self._engine.receive())
-            # One turn is under way and the next goes out before this answer is looked at: the engine never waits.
-            asked += self._ask(drawing) - 1
+        ended: list[Row] = []
+        while True:
             try:
                 yield [drawing.completion(row) for row in ended]
             except GeneratorExit:
                 self._give_up(drawing, asked)
                 raise
+            if not asked:
+                return
+            ended = drawing.grow(self._engine.receive())
+            # One turn is under way and the next goes out before this answer is looked at: the engine never waits.
+            asked += self._ask(drawing) - 1
 
     def logprobs(self, examples: Sequence[Example]) -> list[NDArray[float32]]:
         """log p of every response token under the weights as they are, the end token included, at temperature 1:

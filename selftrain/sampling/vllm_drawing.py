@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selftrain.sampling.base import Answers, Begun, Completion, Place, Request
+from selftrain.sampling.base import Answers, Begun, Completion, Place, Request, Take
 from selftrain.sampling.ending import completion, ended_by, stops
-from selftrain.sampling.order import order
 from selftrain.sampling.vllm_engine import Ask, Grown, Turn
 from selftrain.seeds import derive
 from selftrain.types import FinishReason
@@ -36,6 +35,7 @@ class Drawing:
     """The responses of one work list that the engine holds.
 
     Args:
+        take: gives those it is to draw, one by one.
         context: tokens of prompt and response together.
         together: responses that grow at once.
         logprobs: record those of what is drawn.
@@ -44,6 +44,7 @@ class Drawing:
     def __init__(
         self,
         work: Sequence[Request],
+        take: Take,
         answers: Answers,
         tokenizer: Any,
         *,
@@ -53,7 +54,7 @@ class Drawing:
     ) -> None:
         self._work, self._answers, self._tokenizer = work, answers, tokenizer
         self._context, self._logprobs = context, logprobs
-        self._places = order(work, answers, block=together)
+        self._take = take
         self._held = int(together * AHEAD)
         self._complete: list[Place] = []
         """Those the engine still draws although they are finished."""
@@ -67,16 +68,21 @@ class Drawing:
             self._answers.given_up(*row.place, len(row.ids))
         drop, self._complete = [row.place for row in given_up] + self._complete, []
         add: list[Ask] = []
-        while len(self.rows) < self._held and (place := next(self._places, None)) is not None:
-            row = self._row(place)
-            if self._stopped(row, len(row.ids)):
-                row.finish_reason = "stop"
-            if row.finish_reason == "stop" or len(row.ids) >= row.room:
-                self.full.append(row)
-            else:
-                self.rows[place] = row
-                add.append(self._asked(row))
+        while len(self.rows) < self._held and (unit := self._take()) is not None:
+            for place in unit:
+                row = self._row(place)
+                if self._full(row):
+                    self.full.append(row)
+                else:
+                    self.rows[place] = row
+                    add.append(self._asked(row))
         return Turn(add, drop)
+
+    def _full(self, row: Row) -> bool:
+        """Whether a begun response needs no further token."""
+        if self._stopped(row, len(row.ids)):
+            row.finish_reason = "stop"
+        return row.finish_reason == "stop" or len(row.ids) >= row.room
 
     def _row(self, place: Place) -> Row:
         request = self._work[place[0]]

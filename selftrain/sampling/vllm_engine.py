@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,8 +67,16 @@ class Weights(NamedTuple):
     """Folder of an adapter of that checkpoint, which stays unmerged."""
 
 
+class Sleep(NamedTuple):
+    """Give up the memory of the GPU until weights come again."""
+
+    level: int
+    """Of vLLM: 1 keeps the weights in the memory of the machine, 2 forgets them."""
+
+
 def serve(weights: Weights, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Callable[[Any], Any]:
-    """Start-up of the process; it answers a `Turn` by a list of `Grown`, and `Weights` by taking them over."""
+    """Start-up of the process; it answers a `Turn` by a list of `Grown`, `Weights` by taking them over and the seconds
+    each part of that took, and `Sleep` by None."""
     os.environ.update(environment)
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -86,18 +95,44 @@ class Engine:
     """The full checkpoint whose weights it holds."""
     _adapter: Any = None
     _adapters: int = 0
+    _asleep: int = 0
+    """The level it sleeps at; 0: it is awake."""
     _names: dict[str, Place] = field(default_factory=dict)
     _given: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Of those names, the texts that are read."""
 
-    def answer(self, told: Turn | Weights) -> Iterator[list[Grown] | None]:
+    def answer(self, told: Turn | Weights | Sleep) -> Iterator[list[Grown] | dict[str, float] | None]:
         if isinstance(told, Weights):
-            if told.model != self.model:
-                self._reload(told.model)
-            self.adapt(told.adapter)
+            yield self._take_over(told)
+        elif isinstance(told, Sleep):
+            self.engine.sleep(told.level)
+            self._asleep = told.level
             yield None
         else:
             yield self._turn(told)
+
+    def _take_over(self, told: Weights) -> dict[str, float]:
+        """Wake up, load and forget what the old weights computed; the seconds of each.
+
+        An engine that sleeps gets the memory of its weights, then the weights, then that of its cache: together they
+        are never more than it has when it is awake.
+        """
+        seconds: dict[str, float] = {}
+        asleep, self._asleep = self._asleep, 0
+        if asleep:
+            with _timed(seconds, "wake"):
+                self.engine.wake_up(["weights"])
+        if told.model != self.model or asleep > 1:
+            with _timed(seconds, "reload"):
+                self._reload(told.model)
+        if asleep:
+            with _timed(seconds, "wake"):
+                self.engine.wake_up(["kv_cache"])
+        if seconds:
+            with _timed(seconds, "reset"):
+                self._forget()
+        self.adapt(told.adapter)
+        return seconds
 
     def adapt(self, adapter: str | None) -> None:
         """Answer with an adapter from now on, or with none."""
@@ -161,10 +196,19 @@ class Engine:
         self.engine.collective_rpc("reload_weights", kwargs={"weights_path": path})
         if self.engine.vllm_config.device_config.device_type == "cpu":
             self.engine.collective_rpc(_repack_tied_head)
-        # Its blocks were computed with the old weights.
+        self.model = path
+
+    def _forget(self) -> None:
+        """The blocks of the cache were computed with the old weights."""
         if not self.engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not let go of its prefix cache, which holds what the old weights computed")
-        self.model = path
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[part] = seconds.get(part, 0.0) + time.monotonic() - began
 
 
 def _repack_tied_head(worker: Any) -> None:

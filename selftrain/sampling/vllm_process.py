@@ -1,4 +1,4 @@
-"""The process a vLLM engine lives in, seen from outside: what it printed is at hand when it fails, and it may not be
+"""The process an engine lives in, seen from outside: what it printed is at hand when it fails, and it may not be
 silent for ever."""
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selftrain.workers import Worker
+from selftrain.workers import Start, Worker
 
 GLANCE = 1.0
 """Seconds between two looks at the clock while nothing comes."""
+GAP = 5.0
+"""Seconds between two looks that count at most: who waits may have been busy elsewhere."""
 SILENT = 5.0
 """Seconds of silence after which a wish to stop is listened to: an engine that works answers sooner."""
 
@@ -36,18 +38,32 @@ class EngineProcess:
     Args:
         patience: seconds without any progress after which the engine counts as stuck.
         reference: what serves in the process, as `Worker` takes it.
+        name: of the engine, in messages.
+        start: starts the process; None: a worker on this machine.
     """
 
-    def __init__(self, *args: Any, patience: float, reference: str = "selftrain.sampling.vllm_engine:serve") -> None:
-        handle, name = tempfile.mkstemp(prefix="selftrain-vllm-", suffix=".log")
-        self._log, self._patience, self._silent = Path(name), patience, 0.0
+    def __init__(
+        self,
+        *args: Any,
+        patience: float,
+        reference: str = "selftrain.sampling.vllm_engine:serve",
+        name: str = "vLLM",
+        start: Start | None = None,
+    ) -> None:
+        handle, path = tempfile.mkstemp(prefix=f"selftrain-{name.lower()}-", suffix=".log")
+        self._log, self._patience, self._name = Path(path), patience, name
+        self._silent, self._looked = 0.0, time.monotonic()
+        """Seconds in which nothing but empty answers came to who waited, and when that was last looked at."""
         self._started = 0
         """Bytes it printed before it was ready: notes and progress bars, which tell nothing of what fails later."""
         self._failed = False
+        self.waiting = 0
+        """Answers that are still to come."""
         self.check_stop: Callable[[], None] = lambda: None
         """Called while the engine is silent; what it raises ends the waiting."""
         with os.fdopen(handle, "wb") as log:
-            self._worker = Worker(reference, *args, output=log)
+            self._worker = (start or Worker)(reference, *args, output=log)
+        self.waiting = 1
         try:
             self.receive()
             self._started = self._log.stat().st_size
@@ -56,6 +72,9 @@ class EngineProcess:
             raise
 
     def ask(self, told: Any) -> None:
+        if not self.waiting:
+            self._looked = time.monotonic()
+        self.waiting += 1
         try:
             self._worker.send(told)
         except RuntimeError as error:
@@ -67,25 +86,41 @@ class EngineProcess:
         Raises:
             EngineFailed: it failed, or there was no progress for too long.
         """
-        began = time.monotonic()
-        while not self._worker.poll(GLANCE):
-            self._still_silent(self._silent + time.monotonic() - began)
+        while not self.poll(GLANCE):
+            pass
         try:
             answer = self._worker.receive()
-        except Exception as error:  # Whatever vLLM fails with: its classes have no base in common.
+        except Exception as error:  # Whatever an engine fails with: its classes have no base in common.
             raise self._failure(f"{type(error).__name__}: {error}") from error
-        self._silent = self._silent + time.monotonic() - began if answer == [] else 0.0
-        self._still_silent(self._silent)
+        self.waiting -= 1
+        if answer == []:
+            self._still_silent()
+        else:
+            self._silent, self._looked = 0.0, time.monotonic()
         return answer
 
-    def _still_silent(self, seconds: float) -> None:
-        if seconds > self._patience:
+    def poll(self, timeout: float = 0.0) -> bool:
+        """Whether ``receive`` would return now, or within ``timeout`` seconds; for who waits for an answer.
+
+        Raises:
+            EngineFailed: there was no progress for too long.
+        """
+        if self._worker.poll(timeout):
+            return True
+        self._still_silent()
+        return False
+
+    def _still_silent(self) -> None:
+        now = time.monotonic()
+        self._silent += min(now - self._looked, GAP)
+        self._looked = now
+        if self._silent > self._patience:
             self._worker.kill()
             raise self._failure(
-                f"vLLM made no progress for {self._patience:g} s and was ended; what it had answered is kept (where it "
-                "only needs longer, set the sampler's patience)"
+                f"{self._name} made no progress for {self._patience:g} s and was ended; what it had answered is kept "
+                "(where it only needs longer, set the sampler's patience)"
             )
-        if seconds > SILENT:
+        if self._silent > SILENT:
             self.check_stop()
 
     def _failure(self, what: str) -> EngineFailed:

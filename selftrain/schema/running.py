@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from selftrain.ranges import Count, Size
+from selftrain.ranges import Count, Size, SleepLevel
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,27 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Replicas:
+    """The engines that draw samples together."""
+
+    replicas: Count | None = None
+    """Processes that share the requests of an engine; where none is given as many as the GPUs have room for, and one
+    where there is none. 1: as without this section."""
+    sleep: SleepLevel | None = None
+    """What an engine that stays (``keep: run``) does while others need its GPUs: 1: its weights wait in the memory of
+    the machine; 2: they are loaded anew; 0: it keeps all it has. 1 where none is given and there is a GPU."""
+
+
+@dataclass(frozen=True)
 class Launch:
     place: Literal["inline", "processes"] = "inline"
     """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
     keep: Literal["stage", "run"] = "stage"
     """How long an engine lives: stage: its memory is freed before a fit; run: it stays and loads new weights."""
+    sample: Replicas = field(default_factory=Replicas)
+    python: dict[str, str] = field(default_factory=dict)
+    """Interpreters that stages run under, by the name of a stage or what stands before its ``-``; with ``place:
+    processes``."""
     verify_workers: Count = 2
     score_processes: Count = 1
     """Processes that share the responses a model scores; 1: this one does. No more than there are GPUs, where there are

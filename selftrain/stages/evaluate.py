@@ -12,6 +12,7 @@ from selftrain import records
 from selftrain.artifacts import Stage
 from selftrain.best_of import curve_sizes
 from selftrain.config import instantiate
+from selftrain.drawing.expected import expecting
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.evaluation import Outcome, compare, summarise
@@ -136,11 +137,17 @@ def _split(session: Session, iteration: int, task: str, split: str, path: Path) 
         config = session.config
         writer = session.policy(sampler_of(config), iteration, config.evaluate.prompt)
         work = _work(session, iteration, writer, session.problems.of(task, split))
+        work = expecting(session, writer.sampler, work, [_answered_before(session, iteration, path)])
         stem = path.parent / UNJUDGED / path.stem
         for advance in sample_parts(session, Drawing(work, stem, writer, session.stages.evaluate(iteration))):
             parts += [advance.part] if advance.part else []
             yield advance
     judge_split(session, parts, path)
+
+
+def _answered_before(session: Session, iteration: int, path: Path) -> Path:
+    """The answers to a split in the evaluation before."""
+    return session.run.iteration(evaluated_before(session.config, max(iteration, 1))) / "evaluation" / path.name
 
 
 def _work(session: Session, iteration: int, writer: Writer, problems: Sequence[Problem]) -> list[Request]:

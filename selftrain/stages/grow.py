@@ -11,6 +11,7 @@ from pathlib import Path
 from selftrain.artifacts import Stage
 from selftrain.budget import ErrorBudget
 from selftrain.drawing.accept import accepted, enough_accepted, rounds, tallies
+from selftrain.drawing.expected import drawn_before, expecting
 from selftrain.drawing.parts import by_length
 from selftrain.drawing.sampled import Advance, Drawing, request, sample_parts
 from selftrain.drawing.store import shared_samples, shared_verdicts
@@ -72,6 +73,7 @@ def grow(session: Session, iteration: int) -> Iterator[Event]:
                         break
                     tally.expect(requests)
                 stem = folder / (step if len(lists) == 1 else f"{step}-round{number}")
+                requests = expecting(session, writer.sampler, requests, drawn_before(session, iteration, step))
                 for advance in sample_parts(session, Drawing(requests, stem, writer, stage, judging)):
                     yield tally.after(advance, judging)
         tally.settle()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,3 +85,56 @@ class GrowingSampler(ScriptedSampler):
             return True
         answers.grown(*place, piece, None)
         return False
+
+
+@dataclass(frozen=True)
+class Timed(Scripted):
+    """Takes its time over every token."""
+
+    token_seconds: float = 0.001
+    straggler: str = ""
+    """The id of a problem whose responses are ``longer`` times as long."""
+    longer: int = 1
+
+    def open(self, checkpoint: Path) -> TimedSampler:
+        return TimedSampler(self, codec(checkpoint))
+
+
+class TimedSampler(ScriptedSampler):
+    _options: Timed
+
+    def _answer(self, place: int, request: Request, indices: Sequence[int]) -> Iterator[Completion]:
+        for found in super()._answer(place, request, indices):
+            slow = self._options.longer if request.problem.id == self._options.straggler else 1
+            time.sleep(self._options.token_seconds * len(found.ids) * slow)
+            yield found
+
+
+@dataclass(frozen=True)
+class Fatal(Scripted):
+    """Ends its process when it comes to a problem."""
+
+    problem: str = ""
+    """Part of its id."""
+    after: int = 0
+    """Samples of such problems that the process draws before."""
+    once: str = ""
+    """File that is there once it has; it goes on then. None: it ends every process that tries."""
+
+    def open(self, checkpoint: Path) -> FatalSampler:
+        return FatalSampler(self, codec(checkpoint))
+
+
+class FatalSampler(ScriptedSampler):
+    _options: Fatal
+    drawn = 0
+
+    def _answer(self, place: int, request: Request, indices: Sequence[int]) -> Iterator[Completion]:
+        once = self._options.once
+        self.drawn += (meant := self._options.problem in request.problem.id)
+        if meant and self.drawn > self._options.after and not (once and Path(once).exists()):
+            if once:
+                Path(once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.002)
+        return super()._answer(place, request, indices)
