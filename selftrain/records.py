@@ -176,6 +176,11 @@ def columns(path: Path, *names: str) -> list[list[Any]]:
     return [table.column(name).to_pylist() for name in names]
 
 
+def values(path: Path, name: str) -> int:
+    """How many values the lists of a column hold in all."""
+    return sum(len(chunk.flatten()) for chunk in _read(path, [name]).column(name).chunks)
+
+
 def has(path: Path, name: str) -> bool:
     """Whether a part has a column."""
     from pyarrow.parquet import read_schema

@@ -16,6 +16,7 @@ from selftrain.drawing.store import shared_samples, shared_verdicts
 from selftrain.events import Event, Notice, Progress, StageFinished, StageStarted
 from selftrain.sampling.base import Request
 from selftrain.session import Session
+from selftrain.spending.note import samples_limit
 from selftrain.stages.search import search_parts
 from selftrain.stages.trees import Forest, told, trees_folder
 from selftrain.stages.verify import set_aside_others, verdicts_folder
@@ -150,13 +151,14 @@ def work_lists(session: Session, iteration: int, step: str) -> list[list[Request
     """Requests for the train problems of this iteration: one list, or one for each round of problems."""
     chosen = session.config.grow[step]
     writer = session.writer(step, iteration - 1)
+    limit = samples_limit(session.run, iteration)
     return [
         by_length(
             request(
                 problem,
                 writer,
                 session.settings(chosen.sampling(), problem.task, chosen.model),
-                session.samples_per_problem(chosen.n, problem.task) if chosen.kind == "sample" else 1,
+                session.samples_per_problem(chosen.n, problem.task, limit) if chosen.kind == "sample" else 1,
                 seed=session.config.run.seed,
                 iteration=iteration,
                 step=step,
