@@ -154,7 +154,7 @@ def test_configs_for_many_gpus_fit_them_by_the_estimate(name: str, folder: Path,
     assert found.shape.parameters == 7_615_616_512 and found.gpus == PLACED[name].gpus
     assert found.fits and not alone.fits
     fit, sampling = found.memory
-    assert fit.what == "fit of policy" and 15e9 < fit.total < 60e9
+    assert fit.what == "fit of policy" and 12e9 < fit.total < 60e9
     # Room for two dozen of the longest responses at once.
     longest = config.grow["draft"].max_tokens
     assert sampling.parts["cache"] / 57_344 > 24 * longest

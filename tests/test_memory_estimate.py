@@ -35,12 +35,11 @@ def architecture(kind: str, **fields: Any) -> Any:
     return AutoConfig.for_model(kind, **every)
 
 
-def saved(config: Any, layers: int, dtype: torch.dtype, autocast: bool, checkpointing: bool) -> int:
+def saved(kind: str, layers: int, dtype: torch.dtype, autocast: bool, checkpointing: bool) -> int:
     """Bytes that a forward pass keeps, without the weights."""
     from transformers import AutoModelForCausalLM
 
-    config.num_hidden_layers, config.layer_types = layers, None
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_config(architecture(kind, num_hidden_layers=layers), dtype=dtype)
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -62,21 +61,18 @@ def saved(config: Any, layers: int, dtype: torch.dtype, autocast: bool, checkpoi
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("how", ["autocast", "float32", "bfloat16"])
 def test_a_layer_keeps_as_many_bytes_of_a_token_as_are_reckoned(kind: str, how: str) -> None:
-    config = architecture(kind)
     dtype = torch.bfloat16 if how == "bfloat16" else torch.float32
-    three, one = (saved(config, layers, dtype, how == "autocast", False) for layers in (3, 1))
+    three, one = (saved(kind, layers, dtype, how == "autocast", False) for layers in (3, 1))
     trainer = Trainer("deepspeed" if how == "bfloat16" else "torch", bf16=how != "float32")
-    assert (three - one) / 2 / TOKENS == pytest.approx(layer_bytes(shape_of(config), trainer), rel=0.01)
+    assert (three - one) / 2 / TOKENS == pytest.approx(layer_bytes(shape_of(architecture(kind)), trainer), rel=0.01)
 
 
 @pytest.mark.parametrize("how", ["autocast", "bfloat16"])
 def test_a_checkpointed_layer_keeps_its_input(how: str) -> None:
-    config = architecture("qwen2")
     dtype = torch.bfloat16 if how == "bfloat16" else torch.float32
-    three, one = (saved(config, layers, dtype, how == "autocast", True) for layers in (3, 1))
+    three, one = (saved("qwen2", layers, dtype, how == "autocast", True) for layers in (3, 1))
     trainer = Trainer("deepspeed" if how == "bfloat16" else "torch", checkpointing=True, micro_tokens=TOKENS)
-    config.num_hidden_layers = 3
-    shape = shape_of(config)
+    shape = shape_of(architecture("qwen2", num_hidden_layers=3))
     kept = passes(shape, trainer)["activations"] - TOKENS * layer_bytes(shape, trainer)
     assert (three - one) / 2 == pytest.approx(kept / 3, rel=0.01)
 
@@ -93,9 +89,8 @@ def states(shape: Shape, **options: Any) -> int:
 
 @pytest.mark.parametrize("ranks", [8, 32])
 def test_states_of_zero_are_those_of_deepspeeds_own_estimators(seven: Shape, ranks: int) -> None:
-    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as third
-    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as second
-
+    second = pytest.importorskip("deepspeed.runtime.zero.stage_1_and_2").estimate_zero2_model_states_mem_needs
+    third = pytest.importorskip("deepspeed.runtime.zero.stage3").estimate_zero3_model_states_mem_needs
     total, where = seven.parameters, {"num_gpus_per_node": 8, "num_nodes": ranks // 8}
     _, gpu = second(total, cpu_offload=False, **where)
     assert states(seven, processes=ranks, zero=2) == pytest.approx(gpu, rel=1e-6)
@@ -110,8 +105,11 @@ def test_states_of_zero_are_those_of_deepspeeds_own_estimators(seven: Shape, ran
             additional_buffer_factor=1,
             **where,
         )
-        assert states(seven, processes=ranks, zero=3, offload=offload) == pytest.approx(gpu, rel=0.02)
-        outside = 8 * host(seven, Trainer("deepspeed", ranks, 3, offload))  # type: ignore[arg-type]
+        # Without offload they leave out the bf16 gradients, which their estimator of stage 2 counts.
+        gradients = 2 * total // ranks if offload == "none" else 0
+        found = states(seven, processes=ranks, zero=3, offload=offload)
+        assert found == pytest.approx(gpu + gradients, rel=1e-6)
+        outside = 8 * host(seven, Trainer("deepspeed", ranks, 3, offload))
         # They count 16 or 18 bytes a parameter; the gradients are there in both types.
         assert offload == "none" or cpu <= outside <= 1.13 * cpu
 

@@ -70,7 +70,7 @@ def family(name: str) -> str:
     """
     if name in CONFIGS:
         return name
-    plain = re.sub(r"(-Instruct|-Base)?(-v0\.\d|-2507)?$", "", name)
+    plain = re.sub(r"-(Instruct|Base)(?=-|$)|-2507$", "", name)
     for pattern, same in SAME.items():
         plain = re.sub(f"{pattern}$", same, plain)
     if plain not in CONFIGS:

@@ -9,7 +9,7 @@ from math import ceil
 
 from selftrain.estimating import disk
 from selftrain.estimating.hardware import PROFILES, Hardware
-from selftrain.estimating.memory import Sampler, Trainer, host, sampling, together, training
+from selftrain.estimating.memory import Sampler, Trainer, host, sampling, training
 from selftrain.estimating.network import step_traffic, weights_traffic
 from selftrain.estimating.shapes import Shape
 from selftrain.estimating.speed import sampling_speed, training_speed
@@ -39,6 +39,22 @@ class Job:
     zero: int = 3
     sequence_parallel: int = 1
     micro_tokens: int = 16384
+
+
+SHORT = Job()
+"""Solutions to problems of mathematics by a model of 7B parameters."""
+LONG = Job(
+    problems=32,
+    samples=16,
+    drawn=12000,
+    longest=33000,
+    kept=4,
+    sequences=2,
+    tensor_parallel=4,
+    sequence_parallel=4,
+    micro_tokens=33000,
+)
+"""Long reasoning by a model of 32B parameters."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,22 @@ def passes_of(job: Job) -> int:
     return max(1, ceil(tokens / max(job.micro_tokens, job.longest)))
 
 
+def tables(small: Shape, large: Shape, serial: float) -> dict[str, str]:
+    """Those of the page, by name.
+
+    Args:
+        small, large: shapes of 7B and 32B parameters.
+        serial: seconds that one process takes for a sample.
+    """
+    return {
+        "short": cost_table(small, SHORT, serial),
+        "short memory": memory_table(small, SHORT),
+        "long": cost_table(large, LONG, serial),
+        "long memory": memory_table(large, LONG),
+        "states": offload_table(small, 8),
+    }
+
+
 def cost_table(shape: Shape, job: Job, serial: float, machine: str = "H100") -> str:
     """As Markdown: a row for each quantity, a column for each number of GPUs."""
     costs = [cost(shape, job, gpus, PROFILES[machine], serial) for gpus in SIZES]
@@ -171,11 +203,6 @@ def memory_table(shape: Shape, job: Job, machine: str = "H100") -> str:
     return table(["on each GPU", *(f"fit, {gpus}" for gpus in SIZES), "sampling"], body)
 
 
-def held(shape: Shape, job: Job, machine: str = "H100") -> int:
-    """Responses of the longest length that a replica grows together."""
-    return together(shape, sampler_of(job, PROFILES[machine]))
-
-
 def offload_table(shape: Shape, gpus: int) -> str:
     """What a fit keeps on each of so many GPUs beside activations, and outside it, by stage of ZeRO."""
     body = []
@@ -198,4 +225,4 @@ def minutes(seconds: float) -> str:
 
 
 def gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 0.05e9 else f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:,.1f} GB" if size >= 0.05e9 else f"{size / 1e6:,.0f} MB" if size else "-"
