@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   selftrain run configs/quickstart.yaml                   a model improves itself on this machine, in minutes
   selftrain run configs/quickstart.yaml run.seed=1 run.name=second
   selftrain run my.yaml --dry-run                         what it would do, without doing it
+  selftrain estimate my.yaml --hardware H100              tokens, memory, disk, time and cost, before anything runs
   selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and do what depends on it
   selftrain launch --slurm my.yaml --time 12:00:00        a job file to read and submit
   selftrain adopt my.yaml completions/*.parquet           train on what another tool sampled, judged anew

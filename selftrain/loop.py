@@ -14,6 +14,7 @@ from selftrain.evaluation import is_verdict
 from selftrain.events import Evaluated, Event, Finished, Notice, StageFinished
 from selftrain.files import write_text
 from selftrain.planning.settings import evaluated
+from selftrain.rationing import ended, plan
 from selftrain.registry import nearest
 from selftrain.session import Session
 from selftrain.stages.evaluate import answers_fit, metrics_of, rejudged, searched_otherwise
@@ -30,7 +31,29 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
     Args:
         until: ``STAGE`` or ``ITERATION/STAGE``: end after it.
     """
-    config = session.config
+    yield from _told_before(session)
+    yield from roll_back(session)
+    for stage, work in preparation(session):
+        yield from finish(session, stage, work)
+        if until in (stage.name, stage.label):
+            return
+    iterations = session.config.loop.iterations
+    for iteration in range(iterations + 1):
+        if reason := plan(session, iteration):
+            yield Finished(str(session.run.root), ended(session, reason, iteration))
+            return
+        for stage, work in iteration_stages(session, iteration):
+            yield from finish(session, stage, work)
+            if until in (stage.name, stage.label):
+                return
+        if reason := close(session, iteration):
+            yield Finished(str(session.run.root), ended(session, reason, iteration + 1))
+            return
+    done = f"all {iterations} iterations are done"
+    yield Finished(str(session.run.root), ended(session, done, iterations + 1))
+
+
+def _told_before(session: Session) -> Iterator[Event]:
     if dropped := {task: count for task, count in session.problems.dropped.items() if count}:
         told = ", ".join(f"{count} of {task}" for task, count in dropped.items())
         yield Notice(f"left out problems that also occur in an evaluated split: {told}", "warning")
@@ -38,20 +61,6 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
         yield Notice(line, "warning")
     for line in said(session):
         yield Notice(line, "info")
-    yield from roll_back(session)
-    for stage, work in preparation(session):
-        yield from finish(session, stage, work)
-        if until in (stage.name, stage.label):
-            return
-    for iteration in range(config.loop.iterations + 1):
-        for stage, work in iteration_stages(session, iteration):
-            yield from finish(session, stage, work)
-            if until in (stage.name, stage.label):
-                return
-        if reason := close(session, iteration):
-            yield Finished(str(session.run.root), reason)
-            return
-    yield Finished(str(session.run.root), f"all {config.loop.iterations} iterations are done")
 
 
 def finish(session: Session, stage: Stage, work: Work) -> Iterator[Event]:

@@ -165,8 +165,10 @@ class Session:
             return ids if all(map(reads_ids, asked)) else ()
         return same_tokens(ids, self.tokenizer, next(iter(self._foreign(model).values())).tokenizer)
 
-    def samples_per_problem(self, n: int, task: str) -> int:
-        return self.config.tasks[task].sampling.n or n
+    def samples_per_problem(self, n: int, task: str, limit: int | None = None) -> int:
+        """Of a step that draws ``n``, as the task has it; no more than a budget leaves."""
+        own = self.config.tasks[task].sampling.n or n
+        return own if limit is None else min(own, limit)
 
     def model_values(self, model: str = POLICY) -> dict[str, float]:
         """Sampling settings of a model's generation config, as far as it says; of the policy, those of the model the

@@ -9,8 +9,13 @@ import pytest
 from qwen_like import write
 from small_data import aime_rows, aqua_rows, countdown_rows, gsm8k_rows, math500_rows, math_rows, write_lines
 
+from selftrain.artifacts import RunDir
+from selftrain.checks.estimate import Asked, estimate
 from selftrain.cli import main
 from selftrain.config import load_config, read_tree
+from selftrain.estimating.hardware import PROFILES
+from selftrain.estimating.launch import Placed
+from selftrain.session import Session
 from selftrain.train_config import is_fit
 
 EVERY = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
@@ -31,6 +36,14 @@ LOCAL = {
     "dapo_gsm8k": ("model.path={}/chat", *GSM8K, "grow.draft.prompts=4"),
     "iterative_dpo_gsm8k": ("model.path={}/chat", *GSM8K),
     "rest_em_math": ("model.path={}/base", *MATH),
+    "rest_em_7b_8gpu": ("model.path={}/base", *MATH, "grow.draft.sampler.max_model_len=2048"),
+    "rest_em_7b_4nodes": (
+        "model.path={}/chat",
+        *MATH,
+        "tasks.math500.data_dir={}/math",
+        "tasks.aime24.data_dir={}/math",
+        "grow.draft.sampler.max_model_len=2048",
+    ),
     "rest_mcts_math": (
         "model.path={}/base",
         *MATH,
@@ -44,6 +57,13 @@ LOCAL = {
     "train_prm": ("model.path={}/chat", "data.path={}/steps.jsonl"),
 }
 """By config: what is put in place of what lies on the hub."""
+
+
+PLACED = {
+    "rest_em_7b_8gpu": Placed("deepspeed", 8, 3, replicas=8),
+    "rest_em_7b_4nodes": Placed("deepspeed", 32, 3, sequence_parallel=4, replicas=32),
+}
+"""Where configs for many GPUs run."""
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +141,20 @@ def test_a_mixture_says_what_is_missing_and_goes_without(
     assert "learners.policy.examples.chat.from: no such file: data/chat.jsonl" in capsys.readouterr().err
     assert "learners.policy.examples.chat=null" in config.read_text()
     assert dry_run(config, (*MIXED, "learners.policy.examples.chat=null"), folder, tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_configs_for_many_gpus_fit_them_by_the_estimate(name: str, folder: Path, tmp_path: Path) -> None:
+    (path,) = (path for path in CONFIGS if path.stem == name)
+    data = [given.replace("{}", str(folder)) for given in LOCAL[name] if not given.startswith(("model", "grow"))]
+    config = load_config(path, data)
+    with Session(config, RunDir(tmp_path)) as session:
+        found = estimate(session, Asked(hardware=PROFILES["H100"], placed=PLACED[name]))
+        alone = estimate(session, Asked(hardware=PROFILES["H100"], placed=Placed()))
+    assert found.shape.parameters == 7_615_616_512 and found.gpus == PLACED[name].gpus
+    assert found.fits and not alone.fits
+    fit, sampling = found.memory
+    assert fit.what == "fit of policy" and 12e9 < fit.total < 60e9
+    # Room for two dozen of the longest responses at once.
+    longest = config.grow["draft"].max_tokens
+    assert sampling.parts["cache"] / 57_344 > 24 * longest

@@ -44,7 +44,14 @@ def check_names(config: RunConfig) -> None:
     _check_evaluate(config)
     _check_held_out(config)
     _check_stop(config)
+    _check_budget(config)
     _check_online(config)
+
+
+def _check_budget(config: RunConfig) -> None:
+    budget = config.run.budget
+    if budget is not None and (budget.tokens is None) == (budget.gpu_hours is None):
+        raise ConfigError("run.budget: set tokens or gpu_hours, one of the two")
 
 
 def _check_online(config: RunConfig) -> None:

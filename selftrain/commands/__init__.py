@@ -4,6 +4,7 @@ COMMANDS = {
     "run": "run the loop of a config; the same command resumes it",
     "launch": "write a job file of a run for Slurm or Ray",
     "adopt": "take rollouts of other tools as the samples of an iteration",
+    "estimate": "what a config will take: tokens, memory, disk, time, cost; or what a run took beside that",
     "train": "fit one learner to a file of examples or pairs",
     "evaluate": "evaluate one checkpoint",
     "prm": "how well a reward source finds the wrong steps of labelled solutions",

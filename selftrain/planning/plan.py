@@ -17,9 +17,10 @@ from selftrain.planning.references import (
     search_references,
 )
 from selftrain.planning.searches import of_evaluation, of_grow
-from selftrain.planning.settings import POLICY, objective_needs
+from selftrain.planning.settings import POLICY, most_samples, objective_needs
 from selftrain.planning.values import valued
 from selftrain.schema import RunConfig
+from selftrain.spending.note import samples_limit
 
 NOT_DONE = "not done"
 """In place of the digest of a mark that is not there yet."""
@@ -110,6 +111,9 @@ class Stages:
         own = any(step.model == POLICY for step in self.config.grow.values())
         inputs = {"policy": self.checkpoint_digest(POLICY, iteration - 1)} if own else {}
         config = {**self._model, **self._data, **fingerprints.grow(self.config)}
+        limit = samples_limit(self.run, iteration)
+        if limit is not None and limit < most_samples(self.config):
+            config["samples per problem"] = limit
         reads = self._made_by(POLICY, iteration - 1)
         for place, text in search_references(self.config, of_grow(self.config)).items():
             model = self.model(text, iteration, "grow", place)

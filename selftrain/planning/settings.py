@@ -31,6 +31,13 @@ def sampling_of(config: RunConfig) -> Sampling:
     return next((replace(step.sampling(), stop_ids=()) for step in config.grow.values()), Sampling())
 
 
+def most_samples(config: RunConfig) -> int:
+    """The largest number of samples that any step draws of a problem; 0 where all steps are searches."""
+    steps = [step for step in config.grow.values() if step.kind == "sample"]
+    counts = [task.sampling.n or step.n for step in steps for task in config.tasks.values()]
+    return max(counts, default=0)
+
+
 def evaluated(config: RunConfig, iteration: int) -> bool:
     """Whether an iteration ends with an evaluation."""
     return iteration % config.loop.evaluate_every == 0 or iteration == config.loop.iterations

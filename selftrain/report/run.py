@@ -16,6 +16,7 @@ from selftrain.planning.best import best_iteration, watched_tasks
 from selftrain.regrading import lines, why
 from selftrain.report.audits import audit_lines
 from selftrain.report.best_of import best_of_lines
+from selftrain.report.budget import budget_lines
 from selftrain.report.forgetting import forgetting_lines, overview_lines
 from selftrain.report.html import write_report
 from selftrain.report.monitors import monitor_lines, monitor_rows
@@ -73,7 +74,13 @@ def closing(run: RunDir) -> str:
         "next: other settings with key=value (loop.iterations=5, grow.draft.n=16, run.seed=1 run.name=second);",
         "      your own data with tasks.NAME.kind=jsonl; your own verifier with tasks.NAME.verifier=FILE.py:name",
     ]
-    others = [*best_of_lines(rows), *search_lines(rows), *protocol_lines(rows), *monitor_lines(monitors, config)]
+    others = [
+        *budget_lines(run),
+        *best_of_lines(rows),
+        *search_lines(rows),
+        *protocol_lines(rows),
+        *monitor_lines(monitors, config),
+    ]
     return "\n".join([iterations_table(rows), "", *others, *summary, *verdicts, *places_and_next])
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from selftrain.ranges import Count, Size, SleepLevel
+from selftrain.ranges import Count, Positive, Size, SleepLevel
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Ends the run where it is spent; one of the two is set."""
+
+    tokens: Count | None = None
+    """Drawn by samplers and read by fits, evaluations and warm-ups included."""
+    gpu_hours: Positive | None = None
+    """Hours of stages times GPUs; a resumed run may then end otherwise than an undisturbed one."""
+    least: Count = 4
+    """Samples per problem without which no further iteration is begun, where a step draws as many."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,8 @@ class Run:
     reuse: bool = True
     """Whether this run takes samples and verdicts from ``folder/.samples`` where another made the same, and gives its
     own."""
+    budget: Budget | None = None
+    """What the run may take: samples per problem and iterations are chosen within it, those of the config at most."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from selftrain.events import Event, Notice, Progress, StageFinished, StageStarte
 from selftrain.planning.writers import Writer
 from selftrain.sampling.base import Request
 from selftrain.session import Session
+from selftrain.spending.note import samples_limit
 from selftrain.stages.search import search_parts
 from selftrain.stages.trees import Forest, grown_parts, told, trees_folder
 from selftrain.stages.verify import set_aside_others, verdicts_folder
@@ -174,13 +175,14 @@ def work_lists(session: Session, iteration: int, step: str) -> list[list[Request
     chosen = session.config.grow[step]
     writer = session.writer(step, iteration - 1)
     sampling = {task: session.settings(chosen.sampling(), task, chosen.model) for task in session.config.tasks}
+    limit = samples_limit(session.run, iteration)
     return [
         by_length(
             request(
                 problem,
                 writer,
                 sampling[problem.task],
-                session.samples_per_problem(chosen.n, problem.task) if chosen.kind == "sample" else 1,
+                session.samples_per_problem(chosen.n, problem.task, limit) if chosen.kind == "sample" else 1,
                 seed=session.config.run.seed,
                 iteration=iteration,
                 step=step,

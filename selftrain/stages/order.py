@@ -11,6 +11,7 @@ from selftrain.events import Event
 from selftrain.planning.references import trained_before, training_order
 from selftrain.planning.settings import POLICY, evaluated
 from selftrain.session import Session
+from selftrain.spending.note import NOTE as BUDGET
 from selftrain.stages.evaluate import answers_fit, evaluate
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
@@ -75,7 +76,7 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
         "start": ["."],
         "warmup": ["checkpoint", "log.jsonl"],
         "head": ["checkpoint"],
-        "grow": ["samples", "trees", "verdicts", GROW, "verify.done"],
+        "grow": ["samples", "trees", "verdicts", GROW, "verify.done", BUDGET],
         "verify": ["verdicts", GROW],
         "score": ["scores", FILE],
         "improve": [f"examples/{learner}", f"selection-{learner}.json", learner],
