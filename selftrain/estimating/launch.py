@@ -65,10 +65,13 @@ def placed(config: RunConfig, sampler: Component) -> Placed:
     launch: Mapping[str, Any] = to_tree(config.launch)
     train, sample = launch.get("train") or {}, launch.get("sample") or {}
     named = {name: train[name] for name in TRAIN if name in train}
+    parallel = int(sampler.options.get("tensor_parallel_size", 1))
+    # Where their number is left open, as many as there is room for on the GPUs that the rest needs.
+    room = max(int(named.get("processes", 1)), int(launch["score_processes"])) // parallel
     return Placed(
         **named,
-        replicas=int(sample.get("replicas", 1)),
-        tensor_parallel=int(sampler.options.get("tensor_parallel_size", 1)),
+        replicas=int(sample.get("replicas") or max(1, room)),
+        tensor_parallel=parallel,
         keep=str(launch["keep"]),
         scorers=int(launch["score_processes"]),
     )
