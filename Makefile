@@ -16,7 +16,7 @@ export SELFTRAIN_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/dat
 export HF_HUB_OFFLINE ?=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install sandbox quickstart test check control kills audit-study bench clean
+.PHONY: install sandbox quickstart test check control kills audit-study bench gpu-check clean
 
 install: $(DONE)
 
@@ -86,6 +86,10 @@ audit-study: $(DONE)
 bench: $(DONE)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# One NVIDIA GPU, under 8 minutes, one JSON (docs/gpu.md); ARGS=--cpu tries the script itself on a CPU.
+gpu-check: $(DONE)
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-protocols build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from selftrain.models import logprobs
+from selftrain.models import attention, logprobs
 from selftrain.models.checkpoint import load_model
 from selftrain.models.logprobs import Positions, batch_logprobs, check_head, check_packing, read_head, token_logprobs
 
@@ -143,6 +143,73 @@ def test_packed_sequences_do_not_see_each_other(model: Any) -> None:
     others = [*range(4), *range(14, 17)]
     assert again[others].equal(packed[others])
     assert not again[5:13].equal(packed[5:13])
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "checkpointed"])
+def test_varlen_attention_is_that_of_sdpa_without_a_mask(model: Any, again: bool) -> None:
+    """In value and gradient, also where layers are computed again; lengths may be given or are read off the position
+    ids. What follows a sequence or stands before it does not reach it."""
+    sizes = (5, 9, 4)
+    row = torch.cat([random_ids(size, seed=size) for size in sizes])[None]
+    position_ids = torch.cat([torch.arange(size) for size in sizes])[None]
+    masked = batch_logprobs(model, row, position_ids, every_token(row))
+    expected = gradients(model, masked.sum())
+    masks: list[Any] = []
+    hook = model.base_model.layers[0].self_attn.register_forward_pre_hook(
+        lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    ) if hasattr(model.base_model, "layers") else None  # fmt: skip
+    attention.use(model, attention.VARLEN)
+    if again:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    try:
+        found = batch_logprobs(model, row, position_ids, every_token(row), lengths=sizes)
+        assert_close(gradients(model, found.sum()), expected)
+        assert torch.allclose(found, masked, atol=1e-5)
+        assert batch_logprobs(model, row, position_ids, every_token(row)).equal(found)
+        other = row.clone()
+        other[0, 5:14] = random_ids(9, seed=99)
+        changed = batch_logprobs(model, other, position_ids, every_token(other), lengths=sizes)
+        assert changed[:4].equal(found[:4]) and changed[14:].equal(found[14:]) and not changed[5:13].equal(found[5:13])
+        assert not masks or set(masks) == {None}
+        check_packing(model)
+    finally:
+        attention.use(model, "sdpa")
+        model.gradient_checkpointing_disable()
+        model.eval()
+        if hook is not None:
+            hook.remove()
+
+
+def test_varlen_reads_and_grows_padded_rows_as_sdpa_does() -> None:
+    model = build("qwen3")
+    ids = random_ids(2, 6)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    plain_rows, grown = model(ids, attention_mask=mask).logits, model.generate(ids[:1], max_new_tokens=5)
+    attention.use(model, attention.VARLEN)
+    assert model(ids, attention_mask=mask).logits.equal(plain_rows)
+    assert model.generate(ids[:1], max_new_tokens=5).equal(grown)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "suits"),
+    [
+        ("qwen3", {}, True),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}, False),
+        ("llama", {"attention_dropout": 0.1}, False),
+        ("gpt2", {"attn_pdrop": 0.1}, False),
+        ("gemma2", {}, False),
+    ],
+)
+def test_varlen_is_for_attention_that_is_only_causal(kind: str, changes: dict[str, Any], suits: bool) -> None:
+    assert attention.suits_varlen(build(kind, **changes)) is suits
+
+
+def test_the_flash_kernel_is_called_with_what_it_takes() -> None:
+    """Shapes and arguments, as PyTorch checks them without a GPU; grouped keys too."""
+    query, key = (torch.empty(1, heads, 20, 16, dtype=torch.bfloat16, device="meta") for heads in (4, 2))
+    ends = torch.empty(3, dtype=torch.int32, device="meta")
+    assert attention._flash(query, key, key, ends, 12, 0.25).shape == (1, 20, 4, 16)
 
 
 def test_padding_on_the_right_changes_nothing(model: Any) -> None:

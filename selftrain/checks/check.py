@@ -10,6 +10,7 @@ from typing import Any
 
 from selftrain.checks.best_of import check_best_of
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
+from selftrain.checks.kernels import check_kernels
 from selftrain.checks.launch import check_heads_divide, check_interpreters, check_replicas
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
@@ -70,6 +71,7 @@ def check(session: Session) -> None:
     check_scored_by(session)
     check_value_heads(session)
     check_lora(config, partial(model_config, config))
+    check_kernels(config)
 
 
 def check_data(session: Session) -> None:

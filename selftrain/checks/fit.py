@@ -10,6 +10,7 @@ from pathlib import Path
 
 from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config, on_head
 from selftrain.checks.heads import check_head, check_headless, check_language_model
+from selftrain.checks.kernels import check_kernels
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.preview import indented, marked, with_values
@@ -56,6 +57,7 @@ def check_fit(session: Session, config: TrainConfig) -> Given:
         context = context_length(session.config)
         check_scored_by(session)
         check_lora(session.config, partial(model_config, session.config))
+        check_kernels(session.config)
     found = {where: _examples(session, config, entries, context, where) for where, entries in read.items()}
     return _given(found)
 

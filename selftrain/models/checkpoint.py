@@ -126,12 +126,14 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto") -> PreTrainedModel:
+def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto", nf4: bool = False) -> PreTrainedModel:
     """A causal language model from a folder or the hub, on its device; an adapter comes unmerged on its base.
 
     Args:
         dtype: float32, bfloat16 or auto (bfloat16 on a GPU, float32 elsewhere).
         device: a torch device or auto.
+        nf4: hold its linear layers in 4 bits, normal-float and quantised twice (Dettmers et al. 2023, arXiv
+            2305.14314), to be read only.
 
     Raises:
         OSError: there is no such checkpoint, or the base of the adapter is gone.
@@ -150,10 +152,25 @@ def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto") -
     where = pick_device(device)
     if where == "cpu":
         keep_freed_memory()
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        str(path), dtype=pick_dtype(dtype, where), attn_implementation="sdpa"
-    )
+    computed = pick_dtype(dtype, where)
+    if nf4:
+        return AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=computed,
+            attn_implementation="sdpa",
+            device_map={"": where},
+            quantization_config=_nf4(computed),
+        )
+    model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=computed, attn_implementation="sdpa")
     return model.to(where)  # type: ignore[no-any-return]
+
+
+def _nf4(computed: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=computed
+    )
 
 
 def reload_weights(model: PreTrainedModel, folder: Path | str) -> bool:

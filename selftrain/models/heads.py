@@ -9,6 +9,7 @@ hidden states, positions are given, and no logits are computed.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.files import replacing
-from selftrain.models import adapters, checkpoint, export
+from selftrain.models import adapters, attention, checkpoint, export
 from selftrain.models.head_form import SETTINGS, WEIGHTS, Head, HeadForm, has_value_head, read_form
 
 if TYPE_CHECKING:
@@ -44,23 +45,29 @@ class ValueModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, lengths: Sequence[int] = ()
+    ) -> Tensor:
         """As `raw`."""
-        hidden = self.backbone(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        more = attention.told(self.backbone, position_ids, lengths)
+        hidden = self.backbone(input_ids, position_ids=position_ids, use_cache=False, **more).last_hidden_state
         return self.read(hidden.reshape(-1, hidden.shape[-1])[positions])
 
-    def raw(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor) -> Tensor:
+    def raw(
+        self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, lengths: Sequence[int] = ()
+    ) -> Tensor:
         """The head's outputs at some positions of a right-padded or packed batch.
 
         Args:
             input_ids: ``[B, T]``; no mask is needed, since nothing to the right of a token reaches it.
             position_ids: ``[B, T]``, only for packed rows.
             positions: ``[M]`` flat places in ``[B * T]``.
+            lengths: of the sequences of a packed row, where they are at hand (`attention.told`).
 
         Returns:
             ``[M]`` in fp32, before the normaliser.
         """
-        out: Tensor = self(input_ids, position_ids, positions)
+        out: Tensor = self(input_ids, position_ids, positions, lengths)
         return out
 
     def read(self, hidden: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def over_sequences(terms: Terms, totals: Totals, losses: Tensor, rewards: Tensor
     sure = (rewards > 0).float() * right + (rewards < 0).float() * (1.0 - right) + 0.5 * (rewards == 0).float()
     measures = {
         "reward accuracy": Mean(sure.sum(), count),
-        "right reward": Mean((rewards * right).sum(), float(right.sum())),
-        "wrong reward": Mean((rewards * (1.0 - right)).sum(), count - float(right.sum())),
+        "right reward": Mean((rewards * right).sum(), right.sum()),
+        "wrong reward": Mean((rewards * (1.0 - right)).sum(), count - right.sum()),
     }
     return Loss((terms.weights * losses).sum() / max(1, totals.sequences), measures)
 

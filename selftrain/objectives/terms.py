@@ -7,7 +7,7 @@ head are ``[M]``: one for each target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,7 +72,7 @@ class Mean(NamedTuple):
     """A mean whose parts can be added up."""
 
     total: Tensor | float
-    over: float
+    over: Tensor | float
     """How many it is the sum of."""
 
 
@@ -87,16 +87,33 @@ class Loss(NamedTuple):
 
 @dataclass
 class Tally:
-    """Means over the forward passes of a step."""
+    """Means over the forward passes of a step. What lies on a GPU is read when it is asked for, at once."""
 
-    totals: dict[str, list[float]] = field(default_factory=dict)
+    parts: list[tuple[str, Mean]] = field(default_factory=list)
 
     def add(self, measures: Mapping[str, Mean]) -> None:
-        for name, (total, over) in measures.items():
-            former = self.totals.setdefault(name, [0.0, 0.0])
-            former[0] += float(total)
+        self.parts += measures.items()
+
+    @property
+    def totals(self) -> dict[str, list[float]]:
+        """Sum and count of each measure."""
+        found: dict[str, list[float]] = {}
+        numbers = read_numbers([number for _, mean in self.parts for number in mean])
+        for (name, _), total, over in zip(self.parts, numbers[::2], numbers[1::2], strict=True):
+            former = found.setdefault(name, [0.0, 0.0])
+            former[0] += total
             former[1] += over
+        return found
 
     def means(self) -> dict[str, float]:
         """Means of what was counted at all."""
         return {name: total / over for name, (total, over) in self.totals.items() if over}
+
+
+def read_numbers(values: Sequence[Tensor | float]) -> list[float]:
+    """Numbers and tensors of one element as numbers; a GPU is waited for once."""
+    import torch
+
+    held = [value.detach().double().reshape(()) for value in values if not isinstance(value, float | int)]
+    read = iter(torch.stack(held).tolist() if held else [])
+    return [float(value) if isinstance(value, float | int) else next(read) for value in values]

@@ -126,7 +126,9 @@ class TransformersSampler:
         alive = rows
         for step in range(longest):
             tokens, scores = draw(logits, uniforms[:, step], settings)
-            for row, token, score in zip(alive, tokens.tolist(), scores.tolist(), strict=True):
+            # Together: a GPU is waited for once a step.
+            drawn = torch.stack([tokens.double(), scores.double()]).tolist()
+            for row, token, score in zip(alive, map(int, drawn[0]), drawn[1], strict=True):
                 if not row.ended:
                     self._extend(row, token, score, settings)
             living = [place for place, row in enumerate(alive) if not row.ended]
@@ -191,6 +193,7 @@ class Batch:
         width, device = max(map(len, distinct)), self._model.device
         ids = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in distinct], device=device)
         self._padding = torch.tensor([width - len(p) for p in distinct], device=device)
+        self._padded = any(len(p) < width for p in distinct)
         self._length = 0
         logits = self._forward(ids)
         index = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
@@ -207,6 +210,7 @@ class Batch:
         """Keep the rows of ``index``, in its order."""
         self._cache.reorder_cache(index)
         self._padding = self._padding[index]
+        self._padded = bool(self._padding.any())
 
     def _forward(self, ids: Tensor) -> Tensor:
         import torch
@@ -214,7 +218,7 @@ class Batch:
         start, self._length = self._length, self._length + ids.shape[1]
         places = torch.arange(self._length, device=ids.device)[None]
         # Rows of one length need no mask, and attention without a mask is faster.
-        mask = (places >= self._padding[:, None]).long() if self._padding.any() else None
+        mask = (places >= self._padding[:, None]).long() if self._padded else None
         # Rows that have ended may be fed on beyond the context, where learnt positions have no vector.
         positions = (places[:, start:] - self._padding[:, None]).clamp(min=0, max=self._last)
         out = self._model(

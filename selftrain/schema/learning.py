@@ -67,6 +67,9 @@ class Lora:
     """Of what they read, in training."""
     targets: tuple[str, ...] = ("all-linear",)
     """Layers by the ends of their names; ``all-linear``: every linear layer but the output head."""
+    base: Literal["compute", "nf4"] = "compute"
+    """What the frozen weights are held in during a fit: the type of the computation, or 4 bits (Dettmers et al. 2023,
+    QLoRA), by bitsandbytes and on a GPU."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,20 @@ class Replicas:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """What a fit computes with: memory and speed alone, no finished stage depends on it."""
+
+    attention: Literal["auto", "sdpa", "varlen", "flash_attention_2", "flash_attention_3"] = "auto"
+    """sdpa: PyTorch's, packed sequences kept apart by a mask; varlen: each packed sequence by itself, by PyTorch's own
+    flash kernel on a GPU; flash_attention_2, flash_attention_3: the packages; auto: on a GPU the newest of these that
+    is installed, else varlen; sdpa on a CPU."""
+    loss: Literal["chunked", "cut_cross_entropy"] = "chunked"
+    """chunked: a part of the logits at a time; cut_cross_entropy: the package, which holds none."""
+    compile: bool = False
+    """Compile each layer with torch.compile."""
+
+
+@dataclass(frozen=True)
 class Launch:
     place: Literal["inline", "processes"] = "inline"
     """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
@@ -84,6 +98,7 @@ class Launch:
     score_processes: Count = 1
     """Processes that share the responses a model scores; 1: this one does. No more than there are GPUs, where there are
     any."""
+    kernels: Kernels = field(default_factory=Kernels)
 
 
 @dataclass(frozen=True)

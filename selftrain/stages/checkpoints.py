@@ -59,6 +59,7 @@ def run_fit(
         journal = files.enter_context(replacing(target.with_name("log.jsonl"), later=True))
         folder = files.enter_context(replacing(target, later=True, beside=[journal]))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
+        asked = replace(asked, kernels=session.config.launch.kernels)
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
         if isinstance(fitted, Learner) and VALUES in chosen.needs:

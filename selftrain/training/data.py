@@ -7,9 +7,9 @@ tells them apart by position ids that start again from 0. In both, a token's los
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from math import isnan
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class MicroBatch:
         terms: what the objective sees of them, without the log-probabilities.
         examples: ``[S]`` which of the step's examples each sequence is.
         tokens: real tokens, without padding.
+        lengths: of the sequences of a packed row; else nothing.
     """
 
     input_ids: Tensor
@@ -43,6 +44,24 @@ class MicroBatch:
     terms: Terms
     examples: Tensor
     tokens: int
+    lengths: tuple[int, ...] = ()
+
+
+def moved(batch: MicroBatch, device: str | torch.device) -> MicroBatch:
+    """A micro-batch on a device. A GPU takes it from pinned memory, after what it has been asked to do so far and
+    without being waited for."""
+    kind = torch.device(device).type
+    if kind == batch.input_ids.device.type:
+        return batch
+    return _moved(batch, device, pin=kind == "cuda")  # type: ignore[no-any-return]
+
+
+def _moved(value: Any, device: str | torch.device, pin: bool) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{name: _moved(own, device, pin) for name, own in vars(value).items()})
+    if not isinstance(value, Tensor):
+        return value
+    return (value.pin_memory() if pin else value).to(device, non_blocking=pin)
 
 
 def totals(batches: Sequence[MicroBatch], divergence: float = 0.0) -> Totals:
@@ -136,7 +155,7 @@ def _packed(examples: Sequence[Example], group: list[int], pad: int, device: str
     )
     positions = torch.cat([torch.arange(size) for size in sizes])[None].to(ids.device)
     starts = [0, *np.cumsum(sizes)[:-1].tolist()]
-    return _micro_batch(examples, group, starts, ids, positions)
+    return replace(_micro_batch(examples, group, starts, ids, positions), lengths=tuple(sizes))
 
 
 def _micro_batch(

@@ -18,10 +18,11 @@ import torch
 
 from selftrain.models import checkpoint
 from selftrain.models.head_form import HeadForm
-from selftrain.objectives.terms import Loss, Tally, Terms, Totals
+from selftrain.objectives.terms import Loss, Tally, Terms, Totals, read_numbers
 from selftrain.objectives.values import VALUES
-from selftrain.schema import Lora, Optim
-from selftrain.training.data import MicroBatch, totals
+from selftrain.schema import Kernels, Lora, Optim
+from selftrain.training import kernels as computing
+from selftrain.training.data import MicroBatch, moved, totals
 from selftrain.training.learnt import LanguageModel, Learnt, ValueLearner
 from selftrain.training.scoring import Scores, score
 from selftrain.types import Example
@@ -53,9 +54,14 @@ class Step:
 
 
 class TorchEngine:
-    """Plain PyTorch, one process."""
+    """Plain PyTorch, one process.
 
-    def __init__(
+    Args:
+        kernels: what it computes with.
+        learnt: a model that is here already, in place of the one in ``source``, whose tokenizer counts alone.
+    """
+
+    def __init__(  # noqa: PLR0913
         self,
         source: Path,
         objective: Objective,
@@ -67,9 +73,11 @@ class TorchEngine:
         temperature: float = 1.0,
         head: HeadForm | None = None,
         seed: int = 0,
+        kernels: Kernels | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
         compute = checkpoint.pick_dtype(optim.dtype, checkpoint.pick_device(device))
-        self.learnt: Learnt = (
+        self.learnt: Learnt = learnt or (
             ValueLearner(source, head, device, seed)
             if VALUES in objective.needs
             else LanguageModel(source, lora, compute, device, temperature)
@@ -77,14 +85,14 @@ class TorchEngine:
         self.model: Any = self.learnt.model
         self.tokenizer = checkpoint.load_tokenizer(source)
         self.device = str(self.model.device)
-        if optim.batching == "packed":
-            self.learnt.check_packing()
-        if optim.gradient_checkpointing:
-            self.learnt.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-        self.model.train()
         self._objective, self._temperature = objective, temperature
         self._optim = optim
         self._compute = None if compute == torch.float32 else compute
+        with self._autocast():
+            computing.use(self.learnt, kernels or Kernels(), compute, packed=optim.batching == "packed")
+        if optim.gradient_checkpointing:
+            self.learnt.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.train()
         self.begin(steps)
 
     def begin(self, steps: int) -> None:
@@ -113,11 +121,11 @@ class TorchEngine:
         """
         whole = totals(batches, divergence)
         tally = Tally()
-        loss = 0.0
+        losses = []
         for batch in batches:
             part = self._loss(batch, whole)
             part.value.backward()
-            loss += float(part.value.item())
+            losses.append(part.value.detach())
             tally.add(part.measures)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip or math.inf)
         lr = self._optim.lr * lr_factor(self._done, self._steps, self._optim)
@@ -128,16 +136,18 @@ class TorchEngine:
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
         counted = whole.values if VALUES in self.needs else whole.tokens
-        return Step(loss, float(norm.item()), lr, tokens, counted, tally.means())
+        # What a GPU computes is read once all of the step is asked for: it would idle at every look in between.
+        *parts, size = read_numbers([*losses, norm])
+        return Step(sum(parts), size, lr, tokens, counted, tally.means())
 
     def evaluate(self, batches: Sequence[MicroBatch], divergence: float = 0.0) -> float:
         """The objective without a step."""
         whole = totals(batches, divergence)
         self.model.eval()
         with torch.no_grad():
-            loss = sum(float(self._loss(batch, whole).value.item()) for batch in batches)
+            losses = [self._loss(batch, whole).value for batch in batches]
         self.model.train()
-        return loss
+        return sum(read_numbers(losses))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -151,8 +161,8 @@ class TorchEngine:
         return found
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the fitted parameters, to come back to."""
-        return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+        """A copy of the fitted parameters in the memory of the CPU, to come back to."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.model.named_parameters() if p.requires_grad}
 
     def restore(self, weights: dict[str, torch.Tensor]) -> None:
         self.model.load_state_dict(weights, strict=False)
@@ -160,15 +170,25 @@ class TorchEngine:
     def save(self, folder: Path) -> None:
         self.learnt.save(self.tokenizer, folder)
 
+    def close(self) -> None:
+        """Free its memory, on a GPU for other processes too; it is of no use any more."""
+        del self.model, self.learnt, self._optimizer
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _loss(self, batch: MicroBatch, whole: Totals) -> Loss:
         with self._autocast():
-            terms = self.learnt.seen(batch)
+            terms = self.learnt.seen(moved(batch, self.device))
         return self._objective.loss(terms, whole)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._compute is None:
             return nullcontext()
-        return torch.autocast(self.device.partition(":")[0], dtype=self._compute)
+        kind = self.device.partition(":")[0]
+        # Rounded weights are kept for the whole pass by default, 2 bytes each. With gradient checkpointing each is used
+        # once in it.
+        cached = not (kind == "cuda" and self._optim.gradient_checkpointing)
+        return torch.autocast(kind, dtype=self._compute, cache_enabled=cached)
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from selftrain.models.head_form import HeadForm
-from selftrain.schema import Gap, Lora, Optim
+from selftrain.schema import Gap, Kernels, Lora, Optim
 from selftrain.training.data import MicroBatch, length, micro_batches, units
 from selftrain.training.divergence import apart, divergence
 from selftrain.training.engine import Objective, Step, TorchEngine
@@ -77,6 +77,8 @@ class Fit:
     """Holds the trainer from one fit to the next."""
     held_out: Sequence[Example] = ()
     """For validation, beside the share that ``optim`` holds out of the examples."""
+    kernels: Kernels = field(default_factory=Kernels)
+    """What it computes with."""
 
 
 @dataclass
@@ -108,6 +110,7 @@ def opened(asked: Fit, steps: int) -> TorchEngine:
         temperature=asked.temperature,
         head=asked.head,
         seed=asked.seed,
+        kernels=asked.kernels,
     )
     if asked.state is not None:
         engine.load_state(asked.state)
@@ -163,6 +166,8 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
         engine.save_state(asked.keep_state)
     if asked.resident is not None:
         asked.resident.engine = engine
+    else:
+        engine.close()
 
 
 def prepared(engine: TorchEngine, examples: list[Example], gap: Gap) -> tuple[list[Example], dict[str, float]]:
@@ -206,5 +211,4 @@ def _lay_out(engine: TorchEngine, examples: Sequence[Example], optim: Optim) -> 
         batching=optim.batching,
         max_tokens=optim.micro_tokens,
         pad=engine.tokenizer.pad_token_id or 0,
-        device=engine.device,
     )

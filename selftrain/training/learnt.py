@@ -27,6 +27,8 @@ class Learnt(Protocol):
     """A ``torch.nn.Module``; its parameters that require a gradient are fitted."""
     backbone: Any
     """The transformers model in it."""
+    cut: bool
+    """Whether log-probabilities are read by the kernels of Cut Cross-Entropy."""
 
     def seen(self, batch: MicroBatch) -> Terms:
         """What an objective sees of a forward pass over a batch."""
@@ -43,6 +45,8 @@ class LanguageModel:
     An adapter in ``source`` is continued, on any other checkpoint a fresh one begins.
     """
 
+    cut = False
+
     def __init__(
         self, source: Path, lora: Lora | None, compute: torch.dtype, device: str, temperature: float = 1.0
     ) -> None:
@@ -53,14 +57,15 @@ class LanguageModel:
         else:
             base = adapters.adapter_base(source)
             dtype = str(compute).removeprefix("torch.")
-            self.model = checkpoint.load_model(base or source, dtype=dtype, device=device)
+            self.model = checkpoint.load_model(base or source, dtype=dtype, device=device, nf4=lora.base == "nf4")
             wrapper = adapters.trainable(self.model, lora, source if base else None)
             self.adapter = adapters.Adapter(wrapper, base or source)
         self.backbone = self.model
         check_head(self.model)
 
     def seen(self, batch: MicroBatch) -> Terms:
-        logprobs = batch_logprobs(self.model, batch.input_ids, batch.position_ids, batch.positions, self._temperature)
+        inputs = batch.input_ids, batch.position_ids, batch.positions, self._temperature
+        logprobs = batch_logprobs(self.model, *inputs, lengths=batch.lengths, cut=self.cut)
         return replace(batch.terms, logprobs=logprobs)
 
     def check_packing(self) -> None:
@@ -78,12 +83,15 @@ class ValueLearner:
         seed: of a fresh head.
     """
 
+    cut = False
+
     def __init__(self, source: Path, head: HeadForm | None, device: str, seed: int = 0) -> None:
         self.model: Any = heads.load_value_model(source, head, dtype="float32", device=device, seed=seed)
         self.backbone = self.model.backbone
 
     def seen(self, batch: MicroBatch) -> Terms:
-        return replace(batch.terms, values=self.model.raw(batch.input_ids, batch.position_ids, batch.value_positions))
+        inputs = batch.input_ids, batch.position_ids, batch.value_positions, batch.lengths
+        return replace(batch.terms, values=self.model.raw(*inputs))
 
     def check_packing(self) -> None:
         check_packing(self.backbone)

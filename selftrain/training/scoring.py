@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from selftrain.models import adapters, checkpoint
 from selftrain.models.logprobs import batch_logprobs, check_head
-from selftrain.training.data import MicroBatch, cut, learnt, padded
+from selftrain.training.data import MicroBatch, cut, learnt, moved, padded
 from selftrain.types import Example
 
 Scores = NDArray[np.float32]
@@ -112,11 +112,16 @@ def score_batches(
 ) -> dict[int, Scores]:
     """Log-probabilities of the tokens that carry loss of the examples in some batches, by the place of the example."""
     found: dict[int, Scores] = {}
+    read: list[tuple[list[int], MicroBatch, torch.Tensor]] = []
     for group in groups:
-        batch = padded(examples, group, 0, model.device)
+        batch = padded(examples, group, 0, "cpu")
+        here = moved(batch, model.device)
         with torch.inference_mode():
-            values = batch_logprobs(model, batch.input_ids, None, batch.positions, temperature=temperature)
-        found.update(zip(group, _split(values, batch), strict=True))
+            values = batch_logprobs(model, here.input_ids, None, here.positions, temperature=temperature)
+        read.append((group, batch, values))
+    # Once all is asked for: a GPU that is waited for after every batch has nothing to do while the next is laid out.
+    for group, batch, values in read:
+        found.update(zip(group, by_sequence(values, batch), strict=True))
     return found
 
 
@@ -137,7 +142,7 @@ def whole(examples: Sequence[Example], found: Mapping[int, Scores]) -> list[Scor
     return every
 
 
-def _split(values: torch.Tensor, batch: MicroBatch) -> Iterator[Scores]:
-    """By sequence; tokens of one stand together."""
+def by_sequence(values: torch.Tensor, batch: MicroBatch) -> Iterator[Scores]:
+    """What was read of a batch, by sequence; tokens of one stand together."""
     counts = torch.bincount(batch.terms.sequences, minlength=len(batch.examples))
     return (own.numpy() for own in values.float().cpu().split(counts.tolist()))
