@@ -2,10 +2,11 @@
 with as many generated tokens and as many optimizer steps of the policy.
 
 For each seed configs/rest_mcts_arithmetic.yaml comes first. What its policy drew in a round, dropped proposals and
-roll-outs included, divided by what the samples of a problem cost the others (``n`` responses as long as those of the
-start), is the number of problems that configs/quickstart.yaml and configs/iterative_rpo_arithmetic.yaml ask in a round;
-that their tokens are within 5 % of it, in every round, is checked. What the value model reads is told beside it and
-given to nobody. The control fits the start to its worked solutions alone, for the steps of two rounds.
+roll-outs included, divided by what the samples of a problem cost the others (``n`` responses as long as those that the
+start wrote for the control), is the number of problems that configs/quickstart.yaml and
+configs/iterative_rpo_arithmetic.yaml ask in a round. That their tokens are within 5 % of it, in every round, is
+checked. What the value model reads is told beside it and given to nobody. The control fits the start to its worked
+solutions alone, for the steps of two rounds.
 
     python benchmarks/self_training_study.py --seeds 0,1,2 [--folder FOLDER] [key=value ...]
 
@@ -38,6 +39,7 @@ ROUNDS, NEAR = 2, 0.05
 SEARCH, EM, RPO, CONTROL = "ReST-MCTS*", "ReST-EM", "iterative RPO", "control"
 METHODS = {SEARCH: "rest_mcts_arithmetic", EM: "quickstart", RPO: "iterative_rpo_arithmetic"}
 ARMS = METHODS | {CONTROL: "quickstart_control"}
+MEASURED = "grow.draft.prompts=1000"
 METRICS = ("pass@1", "avg@4")
 """Greedy, and the mean of four samples."""
 TEST = {"task": "arithmetic", "split": "test"}
@@ -62,12 +64,11 @@ def study(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     searched = run(folder, SEARCH, seed, overrides)
     start = (searched.warmup / "policy" / "checkpoint").resolve()
     same = [f"model.path={start}", "model.architecture=null", "model.alphabet=null", "warmup.policy=null", *overrides]
-    drawn = mean([cost(searched, number)["tokens"] for number in (1, ROUNDS)])
+    # What the control samples is learnt by nobody: it says how long the start's responses to train problems are.
+    alone = run(folder, CONTROL, seed, [*same, f"learners.policy.optim.steps={steps(searched)}", MEASURED])
     for arm in (EM, RPO):
-        wanted = f"grow.draft.prompts={problems_for(drawn, searched, arm, overrides)}"
+        wanted = f"grow.draft.prompts={problems_for(searched, alone, arm, overrides)}"
         run(folder, arm, seed, [*same, f"loop.iterations={ROUNDS}", wanted])
-    # What the control samples is learnt by nobody.
-    run(folder, CONTROL, seed, [*same, f"learners.policy.optim.steps={steps(searched)}", "grow.draft.prompts=16"])
     check(folder, seed)
     return {"seed": seed, **{arm: told(place(folder, arm, seed)) for arm in ARMS}}
 
@@ -83,14 +84,14 @@ def place(folder: Path, arm: str, seed: int) -> RunDir:
     return RunDir(folder / f"{ARMS[arm]}-{seed}")
 
 
-def problems_for(tokens: float, start: RunDir, arm: str, overrides: Sequence[str]) -> int:
-    """How many problems an arm asks in a round to draw so many tokens with the config's number of samples."""
+def problems_for(searched: RunDir, alone: RunDir, arm: str, overrides: Sequence[str]) -> int:
+    """How many problems an arm asks in a round to draw as many tokens as the search, with its config's ``n``."""
     config = load_config(CONFIGS / f"{ARMS[arm]}.yaml", overrides)
-    _, sampled = outcomes(start, {"iteration": 0, **TEST})
-    length = mean([one.n_tokens for one in sampled])
-    wanted = round(tokens / (config.grow["draft"].n * length))
+    tokens = mean([cost(searched, number)["tokens"] for number in (1, ROUNDS)])
+    drawn = cost(alone, 1)
+    wanted = round(tokens / (config.grow["draft"].n * drawn["tokens"] / drawn["responses"]))
     there = config.tasks["arithmetic"].options["sizes"]["train"]
-    assert wanted <= there, f"{arm} would need {wanted} problems, there are {there}: raise its n"
+    assert ROUNDS * wanted <= there, f"{arm} would need {ROUNDS} times {wanted} problems, there are {there}"
     return wanted
 
 
