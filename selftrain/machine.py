@@ -22,6 +22,10 @@ def environment() -> dict[str, Any]:
     for name in ("selftrain", "torch", "transformers", "peft", "datasets", "deepspeed", *ENGINES):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    cards = sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))
-    found["accelerators"] = f"{len(cards)} NVIDIA" if cards else "none"
+    found["accelerators"] = f"{len(cards())} NVIDIA" if cards() else "none"
     return found
+
+
+def cards() -> list[str]:
+    """The NVIDIA GPUs of this machine, as the driver names them."""
+    return sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))

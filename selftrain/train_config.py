@@ -12,7 +12,20 @@ from omegaconf import MISSING
 
 from selftrain.compose import read_tree
 from selftrain.config import ConfigError, check_fit
-from selftrain.schema import Learner, LearnerModel, Loop, Lora, Model, Optim, Reward, Run, RunConfig, Track
+from selftrain.schema import (
+    Launch,
+    Learner,
+    LearnerModel,
+    Loop,
+    Lora,
+    Model,
+    Optim,
+    Reward,
+    Run,
+    RunConfig,
+    Track,
+    Trainer,
+)
 
 POLICY = "policy"
 FROM_RUN = re.compile(r"iteration_(\d+)/examples/([^/]+)$")
@@ -53,6 +66,11 @@ class TrainLearner:
 
 
 @dataclass(frozen=True)
+class TrainLaunch:
+    train: Trainer = field(default_factory=Trainer)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything a fit depends on."""
 
@@ -60,6 +78,7 @@ class TrainConfig:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     learner: TrainLearner = field(default_factory=TrainLearner)
+    launch: TrainLaunch = field(default_factory=TrainLaunch)
     track: Track = field(default_factory=Track)
 
 
@@ -104,5 +123,6 @@ def as_run(config: TrainConfig) -> RunConfig:
         reward=Reward(sources={}, dtype=learner.optim.dtype),
         learners={POLICY: learner},
         loop=Loop(0),
+        launch=Launch(train=config.launch.train),
         track=config.track,
     )

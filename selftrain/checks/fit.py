@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ from selftrain.checks.heads import check_head, check_headless, check_language_mo
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.preview import indented, marked, with_values
+from selftrain.checks.trainer import check_trainer, overridden
 from selftrain.config import ConfigError
 from selftrain.encoding import make_encoder
 from selftrain.models.head_form import HeadForm
@@ -54,8 +55,9 @@ def check_fit(session: Session, config: TrainConfig) -> Given:
         context = context_length(session.config)
         check_scored_by(session)
         check_lora(session.config, partial(model_config, session.config))
+        check_trainer(session.config, partial(model_config, session.config))
     found = {where: _examples(session, config, entries, context, where) for where, entries in read.items()}
-    return _given(found)
+    return _given(found, overridden(session.config))
 
 
 def _paths(config: TrainConfig) -> dict[str, str]:
@@ -151,8 +153,9 @@ def _examples(
     return kept, ties
 
 
-def _given(found: dict[str, tuple[list[Example], int]]) -> Given:
-    notes = [
+def _given(found: dict[str, tuple[list[Example], int]], told: Iterable[str]) -> Given:
+    notes = [*told]
+    notes += [
         f"{where}: {ties} pair(s) left out, whose two sides are the same" for where, (_, ties) in found.items() if ties
     ]
     training, _ = found["data.path"]

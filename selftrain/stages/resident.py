@@ -22,7 +22,7 @@ from selftrain.session import Session
 if TYPE_CHECKING:
     from selftrain.training.fit import Fit
 
-STATE = "optimizer.pt"
+STATE = "optimizer"
 
 
 def going_on(session: Session, iteration: int, learner: str, asked: Fit) -> Fit:
@@ -120,4 +120,4 @@ def carry_on(session: Session, iteration: int, learner: str, source: Path, targe
     before = state_file(session, iteration - 1, learner)
     if learner in kept_states(session) and before.exists():
         with replacing(state_file(session, iteration, learner)) as copy:
-            shutil.copyfile(before, copy)
+            shutil.copytree(before, copy)

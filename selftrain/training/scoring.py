@@ -116,7 +116,7 @@ def score_batches(
         batch = padded(examples, group, 0, model.device)
         with torch.inference_mode():
             values = batch_logprobs(model, batch.input_ids, None, batch.positions, temperature=temperature)
-        found.update(zip(group, _split(values, batch), strict=True))
+        found.update(zip(group, by_sequence(values, batch), strict=True))
     return found
 
 
@@ -137,7 +137,7 @@ def whole(examples: Sequence[Example], found: Mapping[int, Scores]) -> list[Scor
     return every
 
 
-def _split(values: torch.Tensor, batch: MicroBatch) -> Iterator[Scores]:
-    """By sequence; tokens of one stand together."""
+def by_sequence(values: torch.Tensor, batch: MicroBatch) -> Iterator[Scores]:
+    """What was read of a batch, by sequence; tokens of one stand together."""
     counts = torch.bincount(batch.terms.sequences, minlength=len(batch.examples))
     return (own.numpy() for own in values.float().cpu().split(counts.tolist()))
