@@ -162,7 +162,7 @@ def _run(request: Mapping[str, Any]) -> int:
     from selftrain.cli import main
     from selftrain.training import group
 
-    group.Worker = WarmWorker  # type: ignore[misc]
+    vars(group)["Worker"] = WarmWorker
     try:
         status = main(request["arguments"])
     except SystemExit as ended:

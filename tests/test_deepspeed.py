@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from scored import END
 
+from selftrain.files import replacing
 from selftrain.models import checkpoint
 from selftrain.models.head_form import HeadForm
 from selftrain.models.small import random_model
@@ -22,9 +24,11 @@ from selftrain.objectives.paired import DPO
 from selftrain.objectives.values import MSE
 from selftrain.schema import Lora, Optim, Trainer
 from selftrain.training import state
-from selftrain.training.data import cut, micro_batches
+from selftrain.training.data import cut, length, micro_batches
 from selftrain.training.engine import Engine, Objective, Step, TorchEngine
 from selftrain.training.group import Group
+from selftrain.training.unfinished import Unfinished, identity
+from selftrain.training.zero import settings
 from selftrain.training.zero.engine import SERVE, DeepSpeedEngine, filled, start_of
 from selftrain.types import Example
 
@@ -86,11 +90,19 @@ def assert_same_steps(found: Sequence[Step], expected: Sequence[Step]) -> None:
 
 
 @pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """Two processes that all tests of this file share."""
-    opened = Group(SERVE, 2)
+def groups() -> Iterator[list[Group]]:
+    opened: list[Group] = []
     yield opened
-    opened.close()
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def group(groups: list[Group]) -> Group:
+    """Two processes that all tests of this file share, but for those that follow one which ended them."""
+    if not groups or not groups[-1]:
+        groups.append(Group(SERVE, 2))
+    return groups[-1]
 
 
 Open = Callable[..., DeepSpeedEngine]
@@ -118,7 +130,8 @@ def two(group: Group, tiny: Path, tmp_path: Path) -> Iterator[Open]:
 
     yield opened
     for engine in engines:
-        engine.close()
+        if group:
+            engine.close()
 
 
 class Single:
@@ -145,9 +158,7 @@ def test_ranks_have_like_shares_and_as_many_passes() -> None:
     ]
     sizes = [[sum(one.tokens for one in own if one.share == share) for share in (0, 1)] for own in laid]
     assert all(abs(one - other) <= 50 for one, other in sizes) and any(one != other for one, other in sizes)
-    assert all(
-        sum(own) == sum(len(e.prompt_ids) + len(e.response_ids) for e in batch(n)) for n, own in enumerate(sizes)
-    )
+    assert [sum(own) for own in sizes] == [sum(map(length, batch(number))) for number in range(STEPS)]
     counts = [[sum(one.share == share for one in own) for share in (0, 1)] for own in laid]
     assert any(one != other for one, other in counts), "in some steps a rank has less to compute"
     assert [[*map(bool, share)] for share in filled([[laid[0][0]], [], [*laid[0][:2]]])] == [
@@ -204,7 +215,7 @@ def test_a_fresh_optimizer_begins_anew(two: Open, single: Single, tmp_path: Path
 
 @pytest.mark.parametrize("zero", [2, 3])
 def test_adapters_are_fitted_alike(two: Open, tiny: Path, tmp_path: Path, zero: int) -> None:
-    start = {"lora": Lora(r=4, alpha=8)}
+    start: dict[str, Any] = {"lora": Lora(r=4, alpha=8)}
     alone = Single(tiny, NLL(), EXAMPLES, **start)
     engine = two(zero, start=start)
     assert_same_steps(steps(engine, range(FEW)), alone.taken)
@@ -212,11 +223,11 @@ def test_adapters_are_fitted_alike(two: Open, tiny: Path, tmp_path: Path, zero: 
     engine.save(tmp_path / "checkpoint")
     assert (tmp_path / "checkpoint" / "adapter_model.safetensors").exists()
     alone.engine.save(tmp_path / "alone")
-    logits = [
+    ours, theirs = (
         checkpoint.load_model(tmp_path / name, dtype="float32", device="cpu")(torch.arange(12)[None]).logits
         for name in ("checkpoint", "alone")
-    ]
-    assert torch.allclose(*logits, atol=1e-4)
+    )
+    assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def valued(example: Example) -> Example:
@@ -245,7 +256,7 @@ def pairs() -> list[Example]:
         for role in ("chosen", "rejected"):
             response = tuple(rng.randrange(16) for _ in range(rng.randint(1, 30)))
             reference = tuple(-rng.random() * 4 for _ in response)
-            own = {"pair_id": f"{number}", "role": role, "reference_logprobs": reference}
+            own: dict[str, Any] = {"pair_id": f"{number}", "role": role, "reference_logprobs": reference}
             found.append(Example(f"{number}{role}", f"p{number}", "own", (3, 4, number % 16), response, **own))
     return found
 
@@ -301,11 +312,107 @@ def test_the_state_of_another_model_is_refused(two: Open, tokenizer: Any, tiny: 
     checkpoint.save(random_model(architecture, tokenizer, seed=0), tokenizer, tmp_path / "other")
     other = TorchEngine(tmp_path / "other", NLL(), OPTIM, steps=1, device="cpu")
     other.save_state(tmp_path / "state", state.WEIGHTS)
-    told = (
-        r"holds the state of another model: model\.layers\.0\.mlp\.\w+\.weight is \[48, 32\] there and \[64, 32\] here"
-    )
+    told = r"the state of another model: model\.layers\.0\.mlp\.\w+\.weight is \[48, 32\] there and \[64, 32\] here"
     mine = TorchEngine(tiny, NLL(), OPTIM, steps=1, device="cpu")
     before = mine.weights()
     with pytest.raises(ValueError, match=told):
         mine.load_state(tmp_path / "state")
     assert all(tensor.equal(before[name]) for name, tensor in mine.weights().items())
+
+
+def test_a_full_disk_is_told_and_ends_all_ranks(tiny: Path, tmp_path: Path) -> None:
+    group = Group("limited:serve", 2)
+    trainer = Trainer("deepspeed", 2, 3)
+    engine = DeepSpeedEngine(start_of(tiny, NLL(), OPTIM), NLL(), OPTIM, steps=1, trainer=trainer, group=group)
+    with pytest.raises(OSError, match="File too large"), replacing(tmp_path / "checkpoint") as folder:
+        engine.save(folder)
+    assert not group and list(tmp_path.iterdir()) == []
+
+
+def test_a_model_no_rank_can_load_is_told(group: Group, two: Open, tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="no file named"):
+        two(source=tmp_path / "broken")
+    assert not group
+
+
+def test_the_config_wins_over_the_users_own_and_says_where(tmp_path: Path) -> None:
+    file = tmp_path / "user.json"
+    user = {
+        "train_batch_size": 64,
+        "gradient_clipping": 0.5,
+        "fp16": {"enabled": True},
+        "wall_clock_breakdown": True,
+        "zero_optimization": {
+            "stage": 2,
+            "overlap_comm": True,
+            "offload_optimizer": {"device": "nvme", "pin_memory": True},
+        },
+    }
+    file.write_text(json.dumps(user))
+    config, lost = settings.merged(settings.read(str(file)), Trainer("deepspeed", 2, 3), OPTIM, bf16=False)
+    zero = config["zero_optimization"]
+    assert lost == [
+        "fp16.enabled",
+        "train_batch_size",
+        "zero_optimization.offload_optimizer.device",
+        "zero_optimization.stage",
+    ]
+    assert config["wall_clock_breakdown"] and zero["overlap_comm"] and zero["offload_optimizer"]["pin_memory"]
+    assert (zero["stage"], zero["offload_optimizer"]["device"], config["gradient_clipping"]) == (3, "none", 0.5)
+    assert "fp16" not in config and "train_batch_size" not in config
+    assert settings.merged({}, Trainer("deepspeed"), OPTIM, bf16=True)[0]["bf16"] == {"enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"zero_optimisation": {}}', "'zero_optimisation' is no key that can be set here .did you mean 'zero_optim"),
+        ('{"zero_optimization": {"stage3_bucket": 1}}', r"'zero_optimization\.stage3_bucket' is no key"),
+        ('{"zero_optimization": {"zero_quantized_weights": true}}', "'zero_optimization.zero_quantized_weights' is no"),
+        ('{"zero_optimization": {"offload_param": {"nvme_path": "/x"}}}', r"offload_param\.nvme_path' is no key"),
+        ('{"zero_optimization": 3}', "zero_optimization is no JSON object"),
+        ("[1]", "holds no JSON object"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_a_wrong_key_is_told(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "user.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=told):
+        settings.read(str(file))
+
+
+def test_deepspeed_knows_every_key_that_can_be_set() -> None:
+    from deepspeed.runtime.config import DeepSpeedConfig
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    names = {*DeepSpeedZeroConfig.model_fields, *(one.alias for one in DeepSpeedZeroConfig.model_fields.values())}
+    assert {*settings.FREE_ZERO, *settings.OURS_ZERO, *settings.OFFLOADS} <= names
+    assert {name.removeprefix("stage3_") for name in settings.FREE_ZERO} <= {*DeepSpeedZeroConfig.model_fields}
+    config, _ = settings.merged({}, Trainer("deepspeed", 2, 3, "parameters"), OPTIM, bf16=True)
+    understood = DeepSpeedConfig(config)
+    assert understood.zero_optimization_stage == 3 and understood.bfloat16_config.enabled
+    assert not understood.managed_gradient_accumulation and understood.gradient_clipping == OPTIM.clip
+
+
+def test_where_a_fit_stands_is_that_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    """Another fit, with other examples or another learning rate, is not gone on with."""
+    engine = TorchEngine(tiny, NLL(), OPTIM, steps=STEPS, device="cpu")
+    steps(engine, range(3))
+    own = identity(EXAMPLES, OPTIM, NLL())
+    (tmp_path / "log").write_text("three lines")
+    Unfinished(tmp_path / "unfinished", own).save(engine, 3, tmp_path / "log")
+    others = [
+        identity(EXAMPLES[1:], OPTIM, NLL()),
+        identity([replace(EXAMPLES[0], weight=7.0), *EXAMPLES[1:]], OPTIM, NLL()),
+        identity(EXAMPLES, replace(OPTIM, lr=1.0), NLL()),
+        identity(EXAMPLES, OPTIM, NLL("sequences")),
+    ]
+    for name in (own, *others):
+        fresh = TorchEngine(tiny, NLL(), OPTIM, steps=STEPS, device="cpu")
+        begun = Unfinished(tmp_path / "unfinished", name).resume(fresh, tmp_path / "new")
+        assert begun == (3 if name == own else 0)
+        assert (tmp_path / "new").read_text() == ("three lines" if name == own else "")
+    assert identity(EXAMPLES, replace(OPTIM, micro_tokens=1), NLL()) == own

@@ -108,7 +108,7 @@ def test_every_key_has_a_meaning_and_every_section_a_line() -> None:
 def test_every_key_of_a_fit_is_listed_with_its_default() -> None:
     """Those it shares with a run are on the page of all keys."""
     listed = re.findall(r"^\| `(\w+\.\w+)` \| (.+?) \| .+ \|$", (DOCS / "train.md").read_text(), re.MULTILINE)
-    hints, shared = get_type_hints(TrainConfig), ("model", "track")
+    hints, shared = get_type_hints(TrainConfig), ("model", "launch", "track")
     places = {name: hints[name] for name in ("run", "data", "learner")}
     expected = [(f"{name}.{own.name}", default(own)) for name, kind in places.items() for own in rows(kind)]
     assert listed == expected and {*places, *shared} == {own.name for own in dataclasses.fields(TrainConfig)}

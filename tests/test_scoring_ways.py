@@ -22,7 +22,8 @@ from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.stages.scorers import Scorers
 from selftrain.training import scoring
-from selftrain.training.ranks import Ranks, device_of
+from selftrain.training.group import device_of
+from selftrain.training.ranks import Ranks
 from selftrain.training.scoring import Scorer
 from selftrain.types import Example, Sample
 

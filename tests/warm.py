@@ -1,5 +1,5 @@
-"""Processes that have vLLM and DeepSpeed imported from their first moment: importing them takes longer than most of what
-they do here.
+"""Processes that have vLLM and DeepSpeed imported from their first moment: importing them takes longer than most of
+what they do here.
 
 ``python tests/warm.py`` imports it once, starts no thread, and forks a process for every request on its socket. All
 test processes of a run share one, which begins with the first request and ends with the run.
@@ -30,6 +30,7 @@ FOLDER = "SELFTRAIN_WARM"
 ENGINES = (
     "selftrain.sampling.vllm_engine:serve",
     "counted:serve",
+    "limited:serve",
     "selftrain.training.ranks:serve",
     "selftrain.training.zero.rank:serve",
 )

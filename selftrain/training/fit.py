@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -100,7 +101,7 @@ def opened(asked: Fit, steps: int) -> Engine:
 
 
 def _engine(asked: Fit, steps: int) -> Engine:
-    start = {"lora": asked.lora, "temperature": asked.temperature, "head": asked.head, "seed": asked.seed}
+    start: dict[str, Any] = {name: getattr(asked, name) for name in ("lora", "temperature", "head", "seed")}
     if asked.trainer.engine == "torch":
         return TorchEngine(asked.source, asked.objective, asked.optim, steps=steps, **start)
     from selftrain.training.zero.engine import DeepSpeedEngine, start_of

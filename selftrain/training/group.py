@@ -34,6 +34,7 @@ class Group:
         self._answers()
 
     def __len__(self) -> int:
+        """How many there are; none once it is closed."""
         return len(self._workers)
 
     def ask(self, request: Any) -> list[Any]:
@@ -42,7 +43,7 @@ class Group:
         Raises:
             Exception: what a rank failed with, or WorkerDied; all are ended then.
         """
-        return self.ask_each([request] * len(self._workers))
+        return self.ask_each([request] * len(self))
 
     def ask_each(self, requests: Sequence[Any]) -> list[Any]:
         """As `ask`, with a request of its own for each rank."""
@@ -53,6 +54,7 @@ class Group:
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
+        self._workers = []
         self._folder.cleanup()
 
     def _answers(self) -> list[Any]:

@@ -58,7 +58,8 @@ class DeepSpeedEngine:
         self.tokenizer = checkpoint.load_tokenizer(start.source)
         self._width = trainer.sequence_parallel
         self._objective, self._optim = objective, optim
-        self._group, self._own = (group, False) if group else (Group(SERVE, trainer.processes), True)
+        self._own = group is None
+        self._group = Group(SERVE, trainer.processes) if group is None else group
         self._ask("open", Asked(start, objective, optim, config, trainer.sequence_parallel))
         self._steps, self._done = steps, 0
 

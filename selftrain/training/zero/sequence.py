@@ -107,7 +107,8 @@ class Sequences:
         return (ids, positions, local, *told), lambda read: self._together(read, owner)
 
     def _together(self, read: Tensor, owner: Tensor) -> Tensor:
-        whole: Tensor = _Gathered.apply(read, owner, self._place, self.size, self.groups.get_sequence_parallel_group())
+        group = self.groups.get_sequence_parallel_group()
+        whole: Tensor = _Gathered.apply(read, owner, self._place, self.size, group)  # type: ignore[no-untyped-call]
         return whole
 
 
