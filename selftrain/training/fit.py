@@ -86,6 +86,11 @@ class Resident:
         engine, self.engine = self.engine, None
         return engine
 
+    def close(self) -> None:
+        """End what is held."""
+        if (engine := self.take()) is not None:
+            engine.close()
+
 
 def opened(asked: Fit, steps: int) -> Engine:
     """The trainer at ``source``, its optimizer where the last fit left it or new."""
