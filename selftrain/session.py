@@ -55,9 +55,11 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._engine.close()
         self.close_scorers()
+        for _, held in self.trainers.values():
+            held.close()
         self._open.close()
 
     @cached_property

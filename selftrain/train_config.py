@@ -25,6 +25,7 @@ from selftrain.schema import (
     Run,
     RunConfig,
     Track,
+    Trainer,
 )
 
 POLICY = "policy"
@@ -68,6 +69,7 @@ class TrainLearner:
 @dataclass(frozen=True)
 class TrainLaunch:
     kernels: Kernels = field(default_factory=Kernels)
+    train: Trainer = field(default_factory=Trainer)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,6 @@ def as_run(config: TrainConfig) -> RunConfig:
         reward=Reward(sources={}, dtype=learner.optim.dtype),
         learners={POLICY: learner},
         loop=Loop(0),
-        launch=Launch(kernels=config.launch.kernels),
+        launch=Launch(kernels=config.launch.kernels, train=config.launch.train),
         track=config.track,
     )

@@ -16,6 +16,7 @@ from kill_driver import Driver, driving
 from warm import FOLDER, WarmWorker
 
 from selftrain.sampling import vllm_process
+from selftrain.training import group
 
 ALPHABET = "0123456789+-*= #"
 LACKING = ("SELFTRAIN_DATA", "SELFTRAIN_HARNESSES")
@@ -60,9 +61,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_engines() -> Iterator[None]:
-    """Engines start in processes that have vLLM imported."""
+    """Engines and ranks start in processes that have vLLM and DeepSpeed imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "Worker", WarmWorker)
+        patch.setattr(group, "Worker", WarmWorker)
         yield
 
 

@@ -87,10 +87,12 @@ def lay(trap: Trap) -> None:
 
     from selftrain.sampling.transformers import TransformersSampler
     from selftrain.training.engine import TorchEngine
+    from selftrain.training.zero.engine import DeepSpeedEngine
 
     replace = trap.before("replace", os.replace, lambda source, target: target)
     os.replace = trap.after("replaced", replace, lambda source, target: target)
     os.fsync = trap.before("fsync", os.fsync, lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
+    DeepSpeedEngine.step = trap.after("step", DeepSpeedEngine.step, lambda *_: "")  # type: ignore[method-assign]
     TorchEngine.step = trap.after("step", TorchEngine.step, lambda *_: "")  # type: ignore[method-assign]
     saved = trap.after("weights", PreTrainedModel.save_pretrained, lambda model, folder: folder)
     PreTrainedModel.save_pretrained = saved  # type: ignore[method-assign]
@@ -156,8 +158,12 @@ def _run(request: Mapping[str, Any]) -> int:
     os.environ.update(request["environment"])
     if request["trap"] is not None:
         lay(Trap(**request["trap"]))
-    from selftrain.cli import main
+    from warm import WarmWorker
 
+    from selftrain.cli import main
+    from selftrain.training import group
+
+    vars(group)["Worker"] = WarmWorker
     try:
         status = main(request["arguments"])
     except SystemExit as ended:

@@ -139,6 +139,21 @@ def test_light_commands_load_nothing_heavy(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_deepspeed_is_imported_only_where_it_is_used() -> None:
+    """Never with a module, nor by accelerate as it saves a model."""
+    for _, path in modules():
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            source = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            assert not any(name.startswith("deepspeed") for name in [source, *names]), path
+    from accelerate.utils import other
+
+    from selftrain.models.checkpoint import plain
+
+    plain()
+    assert not other.is_deepspeed_available()
+
+
 def test_help_answers_at_once() -> None:
     seconds = []
     for _ in range(3):

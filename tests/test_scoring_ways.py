@@ -22,7 +22,8 @@ from selftrain.session import Session
 from selftrain.stages.logprobs import Logprobs, RunModels
 from selftrain.stages.scorers import Scorers
 from selftrain.training import scoring
-from selftrain.training.ranks import Ranks, device_of
+from selftrain.training.group import device_of
+from selftrain.training.ranks import Ranks
 from selftrain.training.scoring import Scorer
 from selftrain.types import Example, Sample
 
@@ -57,7 +58,7 @@ def test_two_ranks_give_what_one_process_gives(tiny: Path, tmp_path: Path, monke
         assert_equal(two.logprobs(many, temperature=0.7), alone.logprobs(many, temperature=0.7))
         assert_equal(two.base_logprobs(many), alone.base_logprobs(many))
         assert two.logprobs([]) == [] and len(two.logprobs([answer((3,), (4, END))])) == 1
-        two._workers[1].kill()
+        two._group._workers[1].kill()
         with pytest.raises(RuntimeError, match="killed by SIGKILL"):
             two.logprobs(many)
 
@@ -73,9 +74,9 @@ def test_every_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [device_of(rank, 2) for rank in range(2)] == ["cuda:0", "cuda:1"]
-    with pytest.raises(ValueError, match=r"3 processes score on 2 GPUs; set launch\.score_processes"):
-        device_of(0, 3)
+    assert [device_of(rank, 2, "launch.score_processes") for rank in range(2)] == ["cuda:0", "cuda:1"]
+    with pytest.raises(ValueError, match=r"3 processes for 2 GPUs, one each; set launch\.score_processes"):
+        device_of(0, 3, "launch.score_processes")
 
 
 def test_vllm_reads_what_the_model_in_this_process_gives(engine: VLLMSampler, tiny: Path, other: Path) -> None:

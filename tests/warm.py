@@ -1,4 +1,5 @@
-"""Processes that have vLLM imported from their first moment: importing it takes longer than most of what it does here.
+"""Processes that have vLLM and DeepSpeed imported from their first moment: importing them takes longer than most of
+what they do here.
 
 ``python tests/warm.py`` imports it once, starts no thread, and forks a process for every request on its socket. All
 test processes of a run share one, which begins with the first request and ends with the run.
@@ -26,7 +27,14 @@ from selftrain.workers import Worker
 
 FOLDER = "SELFTRAIN_WARM"
 """Names the folder that the processes of one test run meet in."""
-ENGINES = ("selftrain.sampling.vllm_engine:serve", "selftrain.sampling.apart:serve", "counted:serve")
+ENGINES = (
+    "selftrain.sampling.vllm_engine:serve",
+    "selftrain.sampling.apart:serve",
+    "counted:serve",
+    "limited:serve",
+    "selftrain.training.ranks:serve",
+    "selftrain.training.zero.rank:serve",
+)
 MESSAGE = 1 << 17
 
 
@@ -87,8 +95,9 @@ class WarmWorker(Worker):
     def _begin(self, channel: int, lifeline: int, output: int | IO[bytes] | None, fds: Sequence[int]) -> Any:
         if self.reference not in ENGINES:
             return super()._begin(channel, lifeline, output, fds)
-        assert output is not None and not isinstance(output, int)
-        return Warm("selftrain.workers:_keep", output=output.fileno(), fds=[channel, lifeline])
+        assert not isinstance(output, int), "what is dropped has nowhere to go here"
+        stream = 1 if output is None else output.fileno()  # Ranks print where this process does.
+        return Warm("selftrain.workers:_keep", output=stream, fds=[channel, lifeline])
 
 
 def children(pid: int) -> list[int]:
@@ -110,7 +119,8 @@ def _connect() -> socket.socket:
 
 
 def _start(folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    told = {"OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "DS_ACCELERATOR": "cpu"}
+    environment = {**os.environ, **told}
     log = folder / "log"
     appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     streams = [(0, os.devnull, os.O_RDONLY), (1, str(log), appended), (2, str(log), appended)]
@@ -215,6 +225,12 @@ def _preload() -> None:
         "vllm.lora.request",
         "vllm.entrypoints.openai.api_server",
         "transformers.models.qwen3.modeling_qwen3",
+        "transformers.models.qwen3_moe.modeling_qwen3_moe",
+        "peft",
+        "deepspeed",
+        "deepspeed.runtime.zero.stage3",
+        "deepspeed.runtime.zero.muon.muon_optimizer",
+        "selftrain.training.zero.engine",
     ):
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not be forked"

@@ -20,6 +20,7 @@ from selftrain.checks.prompts import check_prompts
 from selftrain.checks.searching import check_searching, check_steps
 from selftrain.checks.sections import check_names
 from selftrain.checks.sources import said
+from selftrain.checks.trainer import check_trainer, overridden
 from selftrain.checks.values import check_value_heads
 from selftrain.checks.writers import check_evaluated, check_samplers, check_writers, room
 from selftrain.config import ConfigError, to_tree
@@ -72,6 +73,7 @@ def check(session: Session) -> None:
     check_value_heads(session)
     check_lora(config, partial(model_config, config))
     check_kernels(config)
+    check_trainer(config, partial(model_config, config))
 
 
 def check_data(session: Session) -> None:
@@ -192,6 +194,7 @@ def plan(session: Session) -> Iterator[str]:
         if problems.dropped[task]:
             yield f"  {problems.dropped[task]} problems left out: they also occur in an evaluated split"
     yield from session.unread_golds
+    yield from overridden(config)
     for name, warmup in config.warmup.items():
         yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {fit_length(warmup)}"
     for name, step in config.grow.items():

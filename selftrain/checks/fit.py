@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from selftrain.checks.kernels import check_kernels
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.preview import indented, marked, with_values
+from selftrain.checks.trainer import check_trainer, overridden
 from selftrain.config import ConfigError
 from selftrain.encoding import make_encoder
 from selftrain.models.head_form import HeadForm
@@ -58,8 +59,9 @@ def check_fit(session: Session, config: TrainConfig) -> Given:
         check_scored_by(session)
         check_lora(session.config, partial(model_config, session.config))
         check_kernels(session.config)
+        check_trainer(session.config, partial(model_config, session.config))
     found = {where: _examples(session, config, entries, context, where) for where, entries in read.items()}
-    return _given(found)
+    return _given(found, overridden(session.config))
 
 
 def _paths(config: TrainConfig) -> dict[str, str]:
@@ -155,8 +157,9 @@ def _examples(
     return kept, ties
 
 
-def _given(found: dict[str, tuple[list[Example], int]]) -> Given:
-    notes = [
+def _given(found: dict[str, tuple[list[Example], int]], told: Iterable[str]) -> Given:
+    notes = [*told]
+    notes += [
         f"{where}: {ties} pair(s) left out, whose two sides are the same" for where, (_, ties) in found.items() if ties
     ]
     training, _ = found["data.path"]

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -86,6 +87,14 @@ def quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+@functools.cache
+def plain() -> None:
+    """Models are saved by none of DeepSpeed's engines: accelerate would import it, two seconds, to see that."""
+    if find_spec("accelerate") is not None:
+        other: Any = importlib.import_module("accelerate.utils.other")
+        other.is_deepspeed_available = lambda: False
 
 
 def pick_device(device: str) -> str:
@@ -273,6 +282,7 @@ def save(
     model.generation_config = GenerationConfig(
         eos_token_id=ends if len(ends) > 1 else end, pad_token_id=pad, bos_token_id=tokenizer.bos_token_id
     )
+    plain()
     with disk_errors(folder):
         if adapter is None:
             model.save_pretrained(folder)
@@ -299,13 +309,36 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _check_reload(model: PreTrainedModel, folder: Path) -> None:
-    """Loaded as whoever uses it will load it; of a model's later ones, only the weights are read."""
+    """Names, shapes and values of all tensors, which of them are one, and that a prompt can be gone on from.
+
+    Of a model's later checkpoints only the weights are read.
+    """
+    import torch
     from transformers import AutoModelForCausalLM
 
     written = weights(model, folder) if model in CAME_BACK else None
+    loaded: Any = None
     if written is None:
-        written = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).state_dict()
-    for name, tensor in model.state_dict().items():
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
+        written = loaded.state_dict()
+    own = model.state_dict()
+    for name, tensor in own.items():
         if name not in written or not written[name].equal(tensor.cpu()):
             raise ValueError(f"{folder}: '{name}' does not load back as it was saved; the checkpoint is not used")
+    if loaded is None:
+        return
+    if _tied(own) != _tied(written):
+        raise ValueError(f"{folder}: does not load back with the same weights tied; the checkpoint is not used")
+    with torch.inference_mode():
+        ids = loaded.generate(torch.zeros(1, 1, dtype=torch.long), max_new_tokens=2, do_sample=False)
+    if not 1 < ids.shape[1] <= 3:
+        raise ValueError(f"{folder}: generates nothing when it is loaded back; the checkpoint is not used")
     CAME_BACK.add(model)
+
+
+def _tied(tensors: dict[str, torch.Tensor]) -> set[frozenset[str]]:
+    """Names of tensors that share their memory."""
+    groups: dict[int, set[str]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(tensor.data_ptr(), set()).add(name)
+    return {frozenset(names) for names in groups.values() if len(names) > 1}

@@ -72,8 +72,9 @@ class ValueModel(nn.Module):
 
     def read(self, hidden: Tensor) -> Tensor:
         """The head's outputs for hidden states: ``[M, H]`` to ``[M]``, fp32 also under autocast."""
+        kept = next(self.head.parameters()).dtype  # Not fp32 only where a trainer computes with rounded copies.
         with torch.autocast(hidden.device.type, enabled=False):
-            out: Tensor = self.head(hidden.float()).squeeze(-1)
+            out: Tensor = self.head(hidden.to(kept)).squeeze(-1).float()
         return out
 
     def normalised(self, raw: Tensor) -> Tensor:
@@ -158,6 +159,7 @@ def save_value_model(model: ValueModel, tokenizer: PreTrainedTokenizerBase, fold
     checkpoint.quiet()
     config = model.config
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    checkpoint.plain()
     with replacing(folder) as temporary, checkpoint.disk_errors(folder):
         model.backbone.save_pretrained(temporary)
         head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}

@@ -60,7 +60,8 @@ def read_head(model: PreTrainedModel, reuse: bool = False) -> Callable[[Tensor],
     into = _Product()
 
     def logits(hidden: Tensor) -> Tensor:
-        out: Tensor = into(head.weight, hidden) if reuse and _plain(head, hidden) else head(hidden).float()
+        # Its forward itself: hooks on modules (DeepSpeed's) must run as often on every rank, and chunks differ.
+        out: Tensor = into(head.weight, hidden) if reuse and _plain(head, hidden) else head.forward(hidden).float()
         if divide:
             out = out / divide
         if multiply:

@@ -85,6 +85,26 @@ class Kernels:
 
 
 @dataclass(frozen=True)
+class Trainer:
+    """What fits learners: one process of plain PyTorch, or several with DeepSpeed. No finished stage depends on it."""
+
+    engine: Literal["torch", "deepspeed"] = "torch"
+    processes: Count = 1
+    """Of deepspeed: ranks, a GPU for each where there are any."""
+    zero: Count = 2
+    """Stage of ZeRO: 1 divides the optimizer's state among the processes, 2 the gradients too, 3 the parameters too."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What lies in the memory of the CPU: the optimizer's state, or with ZeRO-3 the parameters too."""
+    config: str | None = None
+    """A DeepSpeed JSON file; what the config says here, or a learner's optim, wins over it."""
+    sequence_parallel: Count = 1
+    """Processes that share each sequence."""
+    save_every: Count | None = None
+    """Steps of a fit from one saved state to the next, for any engine: a fit that is killed goes on from the last one;
+    it begins anew where none is given."""
+
+
+@dataclass(frozen=True)
 class Launch:
     place: Literal["inline", "processes"] = "inline"
     """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
@@ -99,6 +119,7 @@ class Launch:
     """Processes that share the responses a model scores; 1: this one does. No more than there are GPUs, where there are
     any."""
     kernels: Kernels = field(default_factory=Kernels)
+    train: Trainer = field(default_factory=Trainer)
 
 
 @dataclass(frozen=True)

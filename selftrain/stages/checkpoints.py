@@ -11,7 +11,7 @@ from selftrain.config import instantiate
 from selftrain.encoding import chat_template
 from selftrain.errors import failing_as_run_error
 from selftrain.events import Progress
-from selftrain.files import replacing
+from selftrain.files import remove, replacing
 from selftrain.models.adapters import adapter_base, set_base
 from selftrain.models.head_form import has_value_head
 from selftrain.objectives.values import VALUES
@@ -25,6 +25,8 @@ SHOWN = ("reward accuracy", "clipped", "value accuracy", "pair accuracy")
 """Of what an objective tells, what is shown while it runs; all of it is in the log."""
 
 
+UNFINISHED = "unfinished"
+"""What a fit that is killed goes on from, beside the checkpoint."""
 IMPROVE = "improve-"
 """Before a learner's name, the name of the stage that fits it in an iteration."""
 
@@ -41,7 +43,7 @@ def run_fit(
     temperature: float = 1.0,
     held_out: Sequence[Example] = (),
 ) -> Iterator[Progress]:
-    """Fit in this process and put the checkpoint in its place, and ``log.jsonl`` beside it; one event per step.
+    """Fit and put the checkpoint in its place, and ``log.jsonl`` beside it; one event per step.
 
     Args:
         temperature: the samples were drawn at, for objectives that compare with it.
@@ -59,7 +61,8 @@ def run_fit(
         journal = files.enter_context(replacing(target.with_name("log.jsonl"), later=True))
         folder = files.enter_context(replacing(target, later=True, beside=[journal]))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
-        asked = replace(asked, kernels=session.config.launch.kernels)
+        launch = session.config.launch
+        asked = replace(asked, kernels=launch.kernels, trainer=launch.train, unfinished=target.with_name(UNFINISHED))
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
         if isinstance(fitted, Learner) and VALUES in chosen.needs:
@@ -81,6 +84,7 @@ def run_fit(
             session.check_stop()
         _name_base(session, folder, folder)
         _carry_template(session, folder)
+    remove(target.with_name(UNFINISHED))
     if asked.resident is not None:
         session.trainers[stage.removeprefix(IMPROVE)] = (target, asked.resident)
 

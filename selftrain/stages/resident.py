@@ -22,7 +22,7 @@ from selftrain.session import Session
 if TYPE_CHECKING:
     from selftrain.training.fit import Fit
 
-STATE = "optimizer.pt"
+STATE = "optimizer"
 
 
 def going_on(session: Session, iteration: int, learner: str, asked: Fit) -> Fit:
@@ -38,6 +38,8 @@ def going_on(session: Session, iteration: int, learner: str, asked: Fit) -> Fit:
         return asked
     at, resident = session.trainers.pop(learner, (None, None))
     here = at == asked.source
+    if resident is not None and not here:
+        resident.close()
     if stays(session):
         asked = replace(asked, resident=resident if here else Resident())
     if chosen.optim.state == "keep":
@@ -117,7 +119,9 @@ def carry_on(session: Session, iteration: int, learner: str, source: Path, targe
     at, resident = session.trainers.pop(learner, (None, None))
     if at == source:
         session.trainers[learner] = (target, resident)
+    elif resident is not None:
+        resident.close()
     before = state_file(session, iteration - 1, learner)
     if learner in kept_states(session) and before.exists():
         with replacing(state_file(session, iteration, learner)) as copy:
-            shutil.copyfile(before, copy)
+            shutil.copytree(before, copy)

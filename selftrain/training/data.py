@@ -35,6 +35,7 @@ class MicroBatch:
         examples: ``[S]`` which of the step's examples each sequence is.
         tokens: real tokens, without padding.
         lengths: of the sequences of a packed row; else nothing.
+        share: which of several ranks computes it.
     """
 
     input_ids: Tensor
@@ -45,6 +46,7 @@ class MicroBatch:
     examples: Tensor
     tokens: int
     lengths: tuple[int, ...] = ()
+    share: int = 0
 
 
 def moved(batch: MicroBatch, device: str | torch.device) -> MicroBatch:
@@ -108,16 +110,45 @@ def length(example: Example) -> int:
 
 
 def micro_batches(
-    examples: Sequence[Example], *, batching: Batching, max_tokens: int, pad: int, device: str | torch.device = "cpu"
+    examples: Sequence[Example],
+    *,
+    batching: Batching,
+    max_tokens: int,
+    pad: int,
+    device: str | torch.device = "cpu",
+    shares: int = 1,
 ) -> list[MicroBatch]:
     """Cut the examples of one step into forward passes of at most ``max_tokens`` (padding counted; one example, or one
     pair, always fits).
+
+    Args:
+        shares: ranks that compute them; each has about as many tokens.
 
     Raises:
         ValueError: a prompt is empty, so that nothing stands before the first token of its response.
     """
     form = _packed if batching == "packed" else padded
-    return [form(examples, group, pad, device) for group in cut(examples, batching=batching, max_tokens=max_tokens)]
+    laid = []
+    for share, own in enumerate(dealt(examples, shares)):
+        groups = cut([examples[i] for i in own], batching=batching, max_tokens=max_tokens)
+        found = (form(examples, [own[i] for i in group], pad, device) for group in groups)
+        laid += [replace(batch, share=share) for batch in found]
+    return laid
+
+
+def dealt(examples: Sequence[Example], shares: int) -> list[list[int]]:
+    """Indices of the examples of each share, pairs together: the longest first, each to the share with the fewest
+    tokens (Graham 1969, "Bounds on Multiprocessing Timing Anomalies"; at most 4/3 of the best there is)."""
+    if shares == 1:
+        return [[*range(len(examples))]]
+    found: list[list[int]] = [[] for _ in range(shares)]
+    tokens = [0] * shares
+    sizes = {tuple(unit): sum(length(examples[i]) for i in unit) for unit in units(examples)}
+    for unit in sorted(sizes, key=lambda unit: (-sizes[unit], unit)):
+        least = tokens.index(min(tokens))
+        found[least].extend(unit)
+        tokens[least] += sizes[unit]
+    return [sorted(own) for own in found]
 
 
 def cut(examples: Sequence[Example], *, batching: Batching, max_tokens: int) -> list[list[int]]:

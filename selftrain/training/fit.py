@@ -6,20 +6,25 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from selftrain.models.head_form import HeadForm
-from selftrain.schema import Gap, Kernels, Lora, Optim
+from selftrain.schema import Gap, Kernels, Lora, Optim, Trainer
+from selftrain.training import state
 from selftrain.training.data import MicroBatch, length, micro_batches, units
 from selftrain.training.divergence import apart, divergence
-from selftrain.training.engine import Objective, Step, TorchEngine
+from selftrain.training.engine import Engine, Objective, Step, TorchEngine
 from selftrain.training.gap import on_own_terms
 from selftrain.training.needs import check_needs, check_partners
 from selftrain.training.schedule import epochs_to_steps, schedule
+from selftrain.training.unfinished import Unfinished, identity
 from selftrain.types import Example
 
 
@@ -32,20 +37,6 @@ class Fitted:
     last: Step
     validation: float | None = None
     """Loss on the held-out problems, where this step looked."""
-
-
-@dataclass
-class Best:
-    """The best weights so far and how long nothing was better."""
-
-    loss: float = float("inf")
-    weights: dict[str, Any] | None = None
-    looks: int = 0
-
-    def better(self, loss: float) -> bool:
-        self.looks = 0 if loss < self.loss else self.looks + 1
-        self.loss = min(loss, self.loss)
-        return self.looks == 0
 
 
 @dataclass(frozen=True)
@@ -79,42 +70,51 @@ class Fit:
     """For validation, beside the share that ``optim`` holds out of the examples."""
     kernels: Kernels = field(default_factory=Kernels)
     """What it computes with."""
+    trainer: Trainer = field(default_factory=Trainer)
+    """What fits, and how often it writes where it stands."""
+    unfinished: Path | None = None
+    """Folder of what a fit that is killed goes on from, left there; None: nothing is kept."""
 
 
 @dataclass
 class Resident:
     """A trainer that stays in memory."""
 
-    engine: TorchEngine | None = None
+    engine: Engine | None = None
     """None before the first fit, and where one failed."""
 
-    def take(self) -> TorchEngine | None:
+    def take(self) -> Engine | None:
         """The trainer, which is no longer held: a fit that fails leaves it in no state to go on from."""
         engine, self.engine = self.engine, None
         return engine
 
+    def close(self) -> None:
+        """End what is held."""
+        if (engine := self.take()) is not None:
+            engine.close()
 
-def opened(asked: Fit, steps: int) -> TorchEngine:
+
+def opened(asked: Fit, steps: int) -> Engine:
     """The trainer at ``source``, its optimizer where the last fit left it or new."""
     engine = asked.resident.take() if asked.resident else None
     if engine is not None:
         if asked.span is None:
             engine.begin(steps)
         return engine
-    engine = TorchEngine(
-        asked.source,
-        asked.objective,
-        asked.optim,
-        steps=asked.span or steps,
-        lora=asked.lora,
-        temperature=asked.temperature,
-        head=asked.head,
-        seed=asked.seed,
-        kernels=asked.kernels,
-    )
+    engine = _engine(asked, asked.span or steps)
     if asked.state is not None:
         engine.load_state(asked.state)
     return engine
+
+
+def _engine(asked: Fit, steps: int) -> Engine:
+    start: dict[str, Any] = {name: getattr(asked, name) for name in ("lora", "temperature", "head", "seed")}
+    if asked.trainer.engine == "torch":
+        return TorchEngine(asked.source, asked.objective, asked.optim, steps=steps, kernels=asked.kernels, **start)
+    from selftrain.training.zero.engine import DeepSpeedEngine, start_of
+
+    begins = start_of(asked.source, asked.objective, asked.optim, **start)
+    return DeepSpeedEngine(begins, asked.objective, asked.optim, steps=steps, trainer=asked.trainer)
 
 
 def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
@@ -138,39 +138,50 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
     lengths = [max(length(training[i]) for i in unit) for unit in together]
     steps = optim.steps or epochs_to_steps(len(together), optim.batch_size, optim.epochs)
     torch.manual_seed(asked.seed)
-    engine = opened(asked, steps)
-    training, told = prepared(engine, training, asked.gap)
-    given, given_beside = apart(asked.held_out)
-    held_out, _ = prepared(engine, [*held_out, *given], asked.gap)
-    held_out_beside += given_beside
-    best = Best()
-    with asked.log.open("w") as journal:
-        for number, batch in enumerate(schedule(lengths, optim.batch_size, steps, asked.seed), 1):
-            chosen = [i for unit in batch for i in together[unit]]
-            z = _divergence(engine, [beside[i] for i in chosen] if beside else [])
-            done = engine.step(_lay_out(engine, [training[i] for i in chosen], optim), z)
-            if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
-                raise ValueError(f"the loss is not finite at step {number}; lower optim.lr, or compute in float32")
-            looking = held_out and (number % optim.validation.every == 0 or number == steps)
-            validation = validation_loss(engine, held_out, optim, held_out_beside) if looking else None
-            journal.write(json.dumps({"step": number, **logged(done), **told, "validation": validation}) + "\n")
-            if validation is not None and best.better(validation):
-                best.weights = engine.weights()
-            yield Fitted(number, steps, done, validation)
-            if best.looks >= optim.validation.patience:
-                break
-    if best.weights is not None:
-        engine.restore(best.weights)
-    engine.save(asked.target)
-    if asked.keep_state is not None:
-        engine.save_state(asked.keep_state)
-    if asked.resident is not None:
-        asked.resident.engine = engine
-    else:
-        engine.close()
+    with TemporaryDirectory(prefix="selftrain-fit-") as spare, ExitStack() as held:
+        engine = held.enter_context(closing(opened(asked, steps)))
+        training, told = prepared(engine, training, asked.gap)
+        given, given_beside = apart(asked.held_out)
+        held_out, _ = prepared(engine, [*held_out, *given], asked.gap)
+        held_out_beside += given_beside
+        behind = Unfinished(asked.unfinished or Path(spare), _identity(asked, [*examples, *partners]))
+        begun = behind.resume(engine, asked.log)
+        best, left = behind.best, schedule(lengths, optim.batch_size, steps, asked.seed)
+        with asked.log.open("a") as journal:
+            for number, batch in enumerate(islice(left, begun, None), begun + 1):
+                chosen = [i for unit in batch for i in together[unit]]
+                z = _divergence(engine, [beside[i] for i in chosen] if beside else [])
+                done = engine.step(_lay_out(engine, [training[i] for i in chosen], optim), z)
+                if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
+                    raise ValueError(f"the loss is not finite at step {number}; lower optim.lr, or compute in float32")
+                looking = held_out and (number % optim.validation.every == 0 or number == steps)
+                validation = validation_loss(engine, held_out, optim, held_out_beside) if looking else None
+                journal.write(json.dumps({"step": number, **logged(done), **told, "validation": validation}) + "\n")
+                if validation is not None and best.better(validation):
+                    behind.keep_weights(engine)
+                yield Fitted(number, steps, done, validation)
+                if best.looks >= optim.validation.patience:
+                    break
+                if asked.trainer.save_every and number % asked.trainer.save_every == 0 and number < steps:
+                    journal.flush()
+                    behind.save(engine, number, asked.log)
+        behind.take_best(engine)
+        engine.save(asked.target)
+        if asked.keep_state is not None:
+            engine.save_state(asked.keep_state, state.MOMENTS)
+        if asked.resident is not None:
+            asked.resident.engine = engine
+            held.pop_all()
 
 
-def prepared(engine: TorchEngine, examples: list[Example], gap: Gap) -> tuple[list[Example], dict[str, float]]:
+def _identity(asked: Fit, examples: Sequence[Example]) -> str:
+    if asked.unfinished is None:
+        return ""
+    own = (asked.objective, asked.lora, asked.head, asked.temperature, asked.gap, asked.span, asked.seed)
+    return identity([*examples, *asked.held_out], asked.optim, *own)
+
+
+def prepared(engine: Engine, examples: list[Example], gap: Gap) -> tuple[list[Example], dict[str, float]]:
     """Examples with what is computed from the weights before the first step, and what is told of that."""
     if "old" not in engine.needs or not examples:
         return examples, {}
@@ -195,20 +206,21 @@ def hold_out(examples: Sequence[Example], fraction: float) -> tuple[list[Example
 
 
 def validation_loss(
-    engine: TorchEngine, held_out: Sequence[Example], optim: Optim, partners: Sequence[Example] = ()
+    engine: Engine, held_out: Sequence[Example], optim: Optim, partners: Sequence[Example] = ()
 ) -> float:
     """The objective over all held-out examples, as if they were one step."""
     return engine.evaluate(_lay_out(engine, held_out, optim), _divergence(engine, partners))
 
 
-def _divergence(engine: TorchEngine, partners: Sequence[Example]) -> float:
+def _divergence(engine: Engine, partners: Sequence[Example]) -> float:
     return divergence(partners, engine.logprobs(partners)) if partners else 0.0
 
 
-def _lay_out(engine: TorchEngine, examples: Sequence[Example], optim: Optim) -> list[MicroBatch]:
+def _lay_out(engine: Engine, examples: Sequence[Example], optim: Optim) -> list[MicroBatch]:
     return micro_batches(
         examples,
         batching=optim.batching,
         max_tokens=optim.micro_tokens,
         pad=engine.tokenizer.pad_token_id or 0,
+        shares=engine.shares,
     )

@@ -6,15 +6,16 @@ batch, and how it is saved.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from selftrain.models import adapters, checkpoint, export, heads
 from selftrain.models.head_form import HeadForm
-from selftrain.models.logprobs import batch_logprobs, check_head, check_packing
+from selftrain.models.logprobs import Positions, batch_logprobs, check_head, check_packing
 from selftrain.objectives.terms import Terms
 from selftrain.schema import Lora
 from selftrain.training.data import MicroBatch
@@ -30,7 +31,18 @@ class Learnt(Protocol):
     cut: bool
     """Whether log-probabilities are read by the kernels of Cut Cross-Entropy."""
 
-    def seen(self, batch: MicroBatch) -> Terms:
+    def inputs(self, batch: MicroBatch) -> tuple[Tensor | None, ...]:
+        """What `read` takes: input ids and position ids ``[B, T]``, the flat places ``[N]`` that are read, and what
+        else is told of each place."""
+
+    def read(self, *inputs: Any, lengths: tuple[int, ...] = ()) -> Tensor:
+        """The forward pass: ``[N]`` in fp32, a log-probability or a value for each place.
+
+        Args:
+            lengths: of the sequences of a packed row, where they are known.
+        """
+
+    def terms(self, batch: MicroBatch, read: Tensor) -> Terms:
         """What an objective sees of a forward pass over a batch."""
 
     def check_packing(self) -> None:
@@ -63,10 +75,18 @@ class LanguageModel:
         self.backbone = self.model
         check_head(self.model)
 
-    def seen(self, batch: MicroBatch) -> Terms:
-        inputs = batch.input_ids, batch.position_ids, batch.positions, self._temperature
-        logprobs = batch_logprobs(self.model, *inputs, lengths=batch.lengths, cut=self.cut)
-        return replace(batch.terms, logprobs=logprobs)
+    def inputs(self, batch: MicroBatch) -> tuple[Tensor | None, ...]:
+        return batch.input_ids, batch.position_ids, batch.positions.index, batch.positions.targets
+
+    def read(self, *inputs: Any, lengths: tuple[int, ...] = ()) -> Tensor:
+        input_ids, position_ids, index, targets = inputs
+        places = Positions(index, targets)
+        return batch_logprobs(
+            self.model, input_ids, position_ids, places, self._temperature, lengths=lengths, cut=self.cut
+        )
+
+    def terms(self, batch: MicroBatch, read: Tensor) -> Terms:
+        return replace(batch.terms, logprobs=read)
 
     def check_packing(self) -> None:
         check_packing(self.model)
@@ -89,12 +109,49 @@ class ValueLearner:
         self.model: Any = heads.load_value_model(source, head, dtype="float32", device=device, seed=seed)
         self.backbone = self.model.backbone
 
-    def seen(self, batch: MicroBatch) -> Terms:
-        inputs = batch.input_ids, batch.position_ids, batch.value_positions, batch.lengths
-        return replace(batch.terms, values=self.model.raw(*inputs))
+    def inputs(self, batch: MicroBatch) -> tuple[Tensor | None, ...]:
+        return batch.input_ids, batch.position_ids, batch.value_positions
+
+    def read(self, *inputs: Any, lengths: tuple[int, ...] = ()) -> Tensor:
+        values: Tensor = self.model.raw(*inputs, lengths)
+        return values
+
+    def terms(self, batch: MicroBatch, read: Tensor) -> Terms:
+        return replace(batch.terms, values=read)
 
     def check_packing(self) -> None:
         check_packing(self.backbone)
 
     def save(self, tokenizer: Any, folder: Path) -> None:
         heads.save_value_model(self.model, tokenizer, folder)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fit begins with."""
+
+    source: Path
+    compute: torch.dtype
+    """Type of the computation."""
+    values: bool = False
+    """Whether it is a value model."""
+    lora: Lora | None = None
+    head: HeadForm | None = None
+    temperature: float = 1.0
+    seed: int = 0
+
+    def opened(self, device: str) -> Learnt:
+        """The model on a device; raises OSError, ValueError, RuntimeError where it does not load."""
+        if self.values:
+            return ValueLearner(self.source, self.head, device, self.seed)
+        return LanguageModel(self.source, self.lora, self.compute, device, self.temperature)
+
+
+def seen(learnt: Learnt, batch: MicroBatch) -> Terms:
+    """What an objective sees of a batch, by one forward pass."""
+    return learnt.terms(batch, learnt.read(*learnt.inputs(batch), lengths=batch.lengths))
+
+
+def fitted(learnt: Learnt) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are fitted, by name."""
+    return {name: p for name, p in learnt.model.named_parameters() if p.requires_grad}

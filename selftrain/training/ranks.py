@@ -6,23 +6,16 @@ number does not depend on how many ranks there are.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import distributed
 
+from selftrain.training.group import Group, device_of, join
 from selftrain.training.scoring import Scorer, Scores, alone, whole
 from selftrain.types import Example
-from selftrain.workers import Worker
-
-GLANCE = 0.1
-"""Seconds one rank is waited for before the next is looked at: where one fails the others wait for it in vain."""
-LOOPBACK = "lo"
 
 
 class Asked(NamedTuple):
@@ -45,14 +38,7 @@ class Ranks:
     """
 
     def __init__(self, checkpoint: Path | str, count: int, *, dtype: str = "auto") -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="selftrain-ranks-")
-        store = f"file://{self._folder.name}/store"
-        reference = "selftrain.training.ranks:serve"
-        # Each has the output of this process: what a rank prints before it fails tells why.
-        self._workers = [
-            Worker(reference, str(checkpoint), dtype, rank, count, store, output=True) for rank in range(count)
-        ]
-        self._answers()
+        self._group = Group("selftrain.training.ranks:serve", count, str(checkpoint), dtype)
 
     def __enter__(self) -> Ranks:
         return self
@@ -65,9 +51,7 @@ class Ranks:
         return False
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.close()
-        self._folder.cleanup()
+        self._group.close()
 
     def logprobs(self, examples: Sequence[Example], *, temperature: float = 1.0) -> list[Scores]:
         """As `Scorer.logprobs`.
@@ -83,48 +67,14 @@ class Ranks:
         return self._ask(Asked(alone(examples), temperature, base=True))
 
     def _ask(self, asked: Asked) -> list[Scores]:
-        for worker in self._workers:
-            worker.send(asked)
-        return whole(asked.examples, self._answers()[0])
-
-    def _answers(self) -> list[Any]:
-        """One of each rank; where one fails all are ended."""
-        answers: dict[int, Any] = {}
-        try:
-            while len(answers) < len(self._workers):
-                for rank, worker in enumerate(self._workers):
-                    if rank not in answers and worker.poll(GLANCE):
-                        answers[rank] = worker.receive()
-        except BaseException:
-            self.close()
-            raise
-        return [answers[rank] for rank in range(len(self._workers))]
+        return whole(asked.examples, self._group.ask(asked)[0])
 
 
 def serve(checkpoint: str, dtype: str, rank: int, count: int, store: str) -> Callable[[Asked], Iterator[Any]]:
     """Start-up of a rank; it answers what is asked by all that was found where it is the first, else by nothing."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    if Path(f"/sys/class/net/{LOOPBACK}").exists():
-        # The name of a machine need not lead to it, and nothing is to leave it.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-    scorer = Scorer(checkpoint, dtype=dtype, device=device_of(rank, count))
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
+    scorer = Scorer(checkpoint, dtype=dtype, device=device_of(rank, count, "launch.score_processes"))
+    join(rank, count, store)
     return partial(_answer, scorer)
-
-
-def device_of(rank: int, count: int) -> str:
-    """The device of a rank.
-
-    Raises:
-        ValueError: there are GPUs, but not one for each.
-    """
-    if not torch.cuda.is_available():
-        return "cpu"
-    if count > torch.cuda.device_count():
-        raise ValueError(
-            f"{count} processes score on {torch.cuda.device_count()} GPUs; set launch.score_processes to that"
-        )
-    return f"cuda:{rank}"
 
 
 def _answer(scorer: Scorer, asked: Asked) -> Iterator[dict[int, Scores] | None]:

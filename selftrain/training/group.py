@@ -1,0 +1,100 @@
+"""Processes that compute together, a GPU for each where there are any: started, asked and ended as one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.workers import Worker
+
+GLANCE = 0.1
+"""Seconds one rank is waited for before the next is looked at: where one fails the others wait for it in vain."""
+LOOPBACK = "lo"
+
+
+class Group:
+    """They end with this process.
+
+    Args:
+        reference: ``package.module:function``, their start-up, called with ``args``, the rank, how many there are and
+            where they meet (see `join`); it returns what answers a request.
+
+    Raises:
+        Exception: whatever a rank fails with as it starts; all are ended then.
+    """
+
+    def __init__(self, reference: str, count: int, *args: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="selftrain-ranks-")
+        store = f"file://{self._folder.name}/store"
+        # Each has the output of this process: what a rank prints before it fails tells why.
+        self._workers = [Worker(reference, *args, rank, count, store, output=True) for rank in range(count)]
+        self._answers()
+
+    def __len__(self) -> int:
+        """How many there are; none once it is closed."""
+        return len(self._workers)
+
+    def ask(self, request: Any) -> list[Any]:
+        """The answer of each rank to the same request, in order.
+
+        Raises:
+            Exception: what a rank failed with, or WorkerDied; all are ended then.
+        """
+        return self.ask_each([request] * len(self))
+
+    def ask_each(self, requests: Sequence[Any]) -> list[Any]:
+        """As `ask`, with a request of its own for each rank."""
+        for worker, request in zip(self._workers, requests, strict=True):
+            worker.send(request)
+        return self._answers()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+        self._folder.cleanup()
+
+    def _answers(self) -> list[Any]:
+        answers: dict[int, Any] = {}
+        try:
+            while len(answers) < len(self._workers):
+                for rank, worker in enumerate(self._workers):
+                    if rank not in answers and worker.poll(GLANCE):
+                        answers[rank] = worker.receive()
+        except BaseException:
+            self.close()
+            raise
+        return [answers[rank] for rank in range(len(self._workers))]
+
+
+def join(rank: int, count: int, store: str) -> None:
+    """Become one of several processes of `torch.distributed`: over gloo, and over NCCL what lies on GPUs."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    if Path(f"/sys/class/net/{LOOPBACK}").exists():
+        # The name of a machine need not lead to it, and nothing is to leave it.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, init_method=store, rank=rank, world_size=count)
+
+
+def device_of(rank: int, count: int, key: str) -> str:
+    """The device of a rank.
+
+    Args:
+        key: of the config, that says how many ranks there are.
+
+    Raises:
+        ValueError: there are GPUs, but not one for each.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    if count > torch.cuda.device_count():
+        raise ValueError(f"{count} processes for {torch.cuda.device_count()} GPUs, one each; set {key} to that")
+    return f"cuda:{rank}"
