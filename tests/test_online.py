@@ -42,7 +42,7 @@ def test_it_is_evaluated_as_often_as_asked(run: Path) -> None:
 def test_a_run_that_was_killed_goes_on_from_the_last_saved_optimizers(run: Path, start: Run) -> None:
     """Iteration 3 is fitted, but its optimizers were in memory only: it is done again."""
     killed = start("killed", "--until", "3/improve-policy")
-    assert not (killed / "iteration_0003" / "policy" / "optimizer.pt").exists()
+    assert not (killed / "iteration_0003" / "policy" / "optimizer").exists()
     assert (start("killed") / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     assert (killed / "redone" / "000" / "iteration_0003" / "improve-policy.done").exists()
 
