@@ -180,7 +180,8 @@ def differences(folder: Path, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
                 "arms": [later, earlier],
                 "seeds": [tested(*both) for both in zip(ends[earlier], ends[later], strict=True)],
                 "by problem": tested(averaged(ends[earlier]), averaged(ends[later])),
-                "by seed": tested(whole(ends[earlier]), whole(ends[later])),
+                # One seed says nothing of others.
+                **({"by seed": tested(whole(ends[earlier]), whole(ends[later]))} if len(seeds) > 1 else {}),
             }
 
 
@@ -208,7 +209,9 @@ def tables(rows: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, An
         lines = [[str(row["seed"]), arm, *by_round(row[arm][metric])] for row in rows for arm in ARMS]
         yield table(["seed", metric, "start", "after 1", "end"], lines)
     seeds = [f"seed {row['seed']}" for row in rows]
-    yield table(["", "", *seeds, "all, by problem", "all, by seed"], [compared_line(one) for one in compared])
+    overall = [over for over in ("by problem", "by seed") if over in compared[0]]
+    lines = [compared_line(one, overall) for one in compared]
+    yield table(["", "", *seeds, *(f"all, {over}" for over in overall)], lines)
     names = list(rows[0][SEARCH]["rounds"][0])
     lines = [
         [str(row["seed"]), arm, str(number), *(f"{one[name]:,}" for name in names)]
@@ -225,9 +228,9 @@ def by_round(estimates: Sequence[Sequence[float]]) -> list[str]:
     return [percent(first), percent(between[0]) if between else "", ranged(last)]
 
 
-def compared_line(one: Mapping[str, Any]) -> list[str]:
-    overall = [change(one[over], with_range=True) for over in ("by problem", "by seed")]
-    return [" - ".join(one["arms"]), one["metric"], *map(change, one["seeds"]), *overall]
+def compared_line(one: Mapping[str, Any], overall: Sequence[str]) -> list[str]:
+    together = [change(one[over], with_range=True) for over in overall]
+    return [" - ".join(one["arms"]), one["metric"], *map(change, one["seeds"]), *together]
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
