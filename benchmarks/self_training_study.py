@@ -5,8 +5,9 @@ For each seed configs/rest_mcts_arithmetic.yaml comes first. What its policy dre
 roll-outs included, divided by what the samples of a problem cost the others (``n`` responses as long as those that the
 start wrote for the control), is the number of problems that configs/quickstart.yaml and
 configs/iterative_rpo_arithmetic.yaml ask in a round. That their tokens are within 5 % of it, in every round, is
-checked. What the value model reads is told beside it and given to nobody. The control fits the start to its worked
-solutions alone, for the steps of two rounds.
+checked. What the value model reads is told beside it and given to nobody. ReST-EM fits the start anew in every round,
+the search and iterative RPO go on with what they have; what that alone does is told by a ReST-EM that goes on too. The
+control fits the start to its worked solutions alone, for the steps of two rounds.
 
     python benchmarks/self_training_study.py --seeds 0,1,2 [--folder FOLDER] [key=value ...]
 
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import save
 
@@ -36,9 +37,24 @@ from selftrain.report.tables import p_value
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 ROUNDS, NEAR = 2, 0.05
-SEARCH, EM, RPO, CONTROL = "ReST-MCTS*", "ReST-EM", "iterative RPO", "control"
-METHODS = {SEARCH: "rest_mcts_arithmetic", EM: "quickstart", RPO: "iterative_rpo_arithmetic"}
-ARMS = METHODS | {CONTROL: "quickstart_control"}
+SEARCH, EM, CONTINUED, RPO, CONTROL = "ReST-MCTS*", "ReST-EM", "ReST-EM, continued", "iterative RPO", "control"
+
+
+class Arm(NamedTuple):
+    config: str
+    run: str
+    """How the names of its runs begin."""
+    settings: tuple[str, ...] = ()
+
+
+SAMPLED = {
+    EM: Arm("quickstart", "quickstart"),
+    CONTINUED: Arm("quickstart", "continued", ("learners.policy.init=previous",)),
+    RPO: Arm("iterative_rpo_arithmetic", "iterative_rpo_arithmetic"),
+}
+"""Those that draw whole responses."""
+METHODS = {SEARCH: Arm("rest_mcts_arithmetic", "rest_mcts_arithmetic"), **SAMPLED}
+ARMS = {**METHODS, CONTROL: Arm("quickstart_control", "quickstart_control")}
 MEASURED = "grow.draft.prompts=1000"
 METRICS = ("pass@1", "avg@4")
 """Greedy, and the mean of four samples."""
@@ -66,7 +82,7 @@ def study(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     same = [f"model.path={start}", "model.architecture=null", "model.alphabet=null", "warmup.policy=null", *overrides]
     # What the control samples is learnt by nobody: it says how long the start's responses to train problems are.
     alone = run(folder, CONTROL, seed, [*same, f"learners.policy.optim.steps={steps(searched)}", MEASURED])
-    for arm in (EM, RPO):
+    for arm in SAMPLED:
         wanted = f"grow.draft.prompts={problems_for(searched, alone, arm, overrides)}"
         run(folder, arm, seed, [*same, f"loop.iterations={ROUNDS}", wanted])
     check(folder, seed)
@@ -76,17 +92,17 @@ def study(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
 def run(folder: Path, arm: str, seed: int, overrides: Sequence[str]) -> RunDir:
     found = place(folder, arm, seed)
     own = [f"run.folder={folder}", f"run.name={found.root.name}", f"run.seed={seed}", "track.live=none"]
-    assert cli(["run", str(CONFIGS / f"{ARMS[arm]}.yaml"), *own, *overrides]) == 0
+    assert cli(["run", str(CONFIGS / f"{ARMS[arm].config}.yaml"), *own, *ARMS[arm].settings, *overrides]) == 0
     return found
 
 
 def place(folder: Path, arm: str, seed: int) -> RunDir:
-    return RunDir(folder / f"{ARMS[arm]}-{seed}")
+    return RunDir(folder / f"{ARMS[arm].run}-{seed}")
 
 
 def problems_for(searched: RunDir, alone: RunDir, arm: str, overrides: Sequence[str]) -> int:
     """How many problems an arm asks in a round to draw as many tokens as the search, with its config's ``n``."""
-    config = load_config(CONFIGS / f"{ARMS[arm]}.yaml", overrides)
+    config = load_config(CONFIGS / f"{ARMS[arm].config}.yaml", overrides)
     tokens = mean([cost(searched, number)["tokens"] for number in (1, ROUNDS)])
     drawn = cost(alone, 1)
     wanted = round(tokens / (config.grow["draft"].n * drawn["tokens"] / drawn["responses"]))
@@ -180,7 +196,8 @@ def differences(folder: Path, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
                 "arms": [later, earlier],
                 "seeds": [tested(*both) for both in zip(ends[earlier], ends[later], strict=True)],
                 "by problem": tested(averaged(ends[earlier]), averaged(ends[later])),
-                "by seed": tested(whole(ends[earlier]), whole(ends[later])),
+                # One seed says nothing of others.
+                **({"by seed": tested(whole(ends[earlier]), whole(ends[later]))} if len(seeds) > 1 else {}),
             }
 
 
@@ -208,7 +225,9 @@ def tables(rows: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, An
         lines = [[str(row["seed"]), arm, *by_round(row[arm][metric])] for row in rows for arm in ARMS]
         yield table(["seed", metric, "start", "after 1", "end"], lines)
     seeds = [f"seed {row['seed']}" for row in rows]
-    yield table(["", "", *seeds, "all, by problem", "all, by seed"], [compared_line(one) for one in compared])
+    overall = [over for over in ("by problem", "by seed") if over in compared[0]]
+    lines = [compared_line(one, overall) for one in compared]
+    yield table(["", "", *seeds, *(f"all, {over}" for over in overall)], lines)
     names = list(rows[0][SEARCH]["rounds"][0])
     lines = [
         [str(row["seed"]), arm, str(number), *(f"{one[name]:,}" for name in names)]
@@ -225,9 +244,9 @@ def by_round(estimates: Sequence[Sequence[float]]) -> list[str]:
     return [percent(first), percent(between[0]) if between else "", ranged(last)]
 
 
-def compared_line(one: Mapping[str, Any]) -> list[str]:
-    overall = [change(one[over], with_range=True) for over in ("by problem", "by seed")]
-    return [" - ".join(one["arms"]), one["metric"], *map(change, one["seeds"]), *overall]
+def compared_line(one: Mapping[str, Any], overall: Sequence[str]) -> list[str]:
+    together = [change(one[over], with_range=True) for over in overall]
+    return [" - ".join(one["arms"]), one["metric"], *map(change, one["seeds"]), *together]
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
