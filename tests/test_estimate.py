@@ -165,7 +165,9 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def test_after_a_run_the_estimate_stands_beside_what_it_took(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     taken = {number: spent(run, number) for number in run.iterations()}
     mean = taken[1]["grow"] / (24 * 6)
-    told = said(capsys, run.root, "--response-tokens", mean, "--sample-tokens-per-s", 100, "--train-tokens-per-s", 100)
+    told = said(
+        capsys, run.root, "--response-tokens", mean, "--sample-tokens-per-s", 10_000, "--train-tokens-per-s", 100
+    )
     rows: dict[str, Any] = {line.split()[0]: line.split() for line in told.splitlines() if line.strip()}
     assert rows["grow"][1] == rows["grow"][2] and rows["grow"][3] == "1.00"
     assert int(rows["evaluate"][2].replace(",", "")) == taken[0]["evaluate"] + taken[1]["evaluate"]

@@ -21,7 +21,7 @@ from selftrain.types import Example, Sample, Verdict
 
 pytestmark = needs_data
 CONFIGS = Path(__file__).parent.parent / "configs"
-SEQUENCES, PROBLEMS, N = 32, 64, 8
+SEQUENCES, PROBLEMS, N = 16, 64, 8
 
 
 def command(folder: Path, *more: str) -> list[str]:

@@ -253,8 +253,8 @@ def test_a_level_that_does_not_work_says_why() -> None:
 
 def test_doctor_shows_every_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
-    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()]
-    shown = {name: text for name, text in lines}
+    lines = [line.partition(" ") for line in map(str.strip, capsys.readouterr().out.splitlines())]
+    shown = {name: text.strip() for name, _, text in lines}
     assert shown["sandbox"] == levels.strongest()
     assert {name: shown[name] for name in levels.LEVELS} == {
         name: levels.trial(name) or "works" for name in levels.LEVELS
