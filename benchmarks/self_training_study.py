@@ -221,9 +221,13 @@ def interval(values: Sequence[float]) -> list[float]:
 
 def tables(rows: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """In Markdown: how the arms ended, how they differ, what they drew and learnt from."""
-    for metric in METRICS:
-        lines = [[str(row["seed"]), arm, *by_round(row[arm][metric])] for row in rows for arm in ARMS]
-        yield table(["seed", metric, "start", "after 1", "end"], lines)
+    lines = [
+        [str(row["seed"]), arm, *(cell for metric in METRICS for cell in by_round(row[arm][metric]))]
+        for row in rows
+        for arm in ARMS
+    ]
+    heads = [f"{metric}, {when}" for metric in METRICS for when in ("start", "after 1", "end")]
+    yield table(["seed", "", *heads], lines)
     seeds = [f"seed {row['seed']}" for row in rows]
     overall = [over for over in ("by problem", "by seed") if over in compared[0]]
     lines = [compared_line(one, overall) for one in compared]
