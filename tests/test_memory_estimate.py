@@ -89,8 +89,9 @@ def states(shape: Shape, **options: Any) -> int:
 
 @pytest.mark.parametrize("ranks", [8, 32])
 def test_states_of_zero_are_those_of_deepspeeds_own_estimators(seven: Shape, ranks: int) -> None:
-    second = pytest.importorskip("deepspeed.runtime.zero.stage_1_and_2").estimate_zero2_model_states_mem_needs
-    third = pytest.importorskip("deepspeed.runtime.zero.stage3").estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as third
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as second
+
     total, where = seven.parameters, {"num_gpus_per_node": 8, "num_nodes": ranks // 8}
     _, gpu = second(total, cpu_offload=False, **where)
     assert states(seven, processes=ranks, zero=2) == pytest.approx(gpu, rel=1e-6)
