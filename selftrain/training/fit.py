@@ -166,7 +166,7 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
                     journal.flush()
                     behind.save(engine, number, asked.log)
         behind.take_best(engine)
-        engine.save(asked.target)
+        engine.save(asked.target, asked.source)
         if asked.keep_state is not None:
             engine.save_state(asked.keep_state, state.MOMENTS)
         if asked.resident is not None:
