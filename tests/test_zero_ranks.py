@@ -56,7 +56,7 @@ def opened(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_zero_3_never_has_the_whole_model_on_a_device(group: Group, tiny: Path, dtype: str) -> None:
+def test_zero_3_never_has_the_whole_model_on_a_device(group: Group, tiny: Path, dtype: Any) -> None:
     for zero, whole in ((2, True), (3, False)):
         group.ask((WHOLE, ()))
         opened(group, tiny, zero, optim=replace(OPTIM, dtype=dtype)).close()

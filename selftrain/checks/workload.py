@@ -137,6 +137,12 @@ class Workload:
         ]
         return round(max(limits, default=0))
 
+    def longest_worked(self, learner: str) -> int:
+        """Tokens of a demonstration that a warm-up reads, of the task whose are longest."""
+        tasks = {one.task for one in demonstrated(self._session, self._config.warmup[learner].source)}
+        lengths = (self.prompt(task, "train_prompt") + self._lengths.solution(task) for task in tasks)
+        return round(max(lengths, default=0))
+
     def longest_sampled(self) -> int:
         """Of prompt and response together."""
         every = [(step.sampling(), step.model) for step in self._config.grow.values()]
