@@ -19,6 +19,7 @@ from selftrain.models.head_form import HeadForm
 from selftrain.objectives.nll import NLL
 from selftrain.objectives.values import MSE
 from selftrain.schema import Optim, Trainer
+from selftrain.training import state
 from selftrain.training.data import micro_batches, totals
 from selftrain.training.engine import Objective
 from selftrain.training.fit import Fit, Resident, fit
@@ -48,11 +49,19 @@ def group() -> Iterator[Group]:
 
 
 def opened(
-    group: Group, source: Path, zero: int, objective: Objective | None = None, optim: Optim = OPTIM, **start: Any
+    group: Group,
+    source: Path,
+    zero: int,
+    objective: Objective | None = None,
+    optim: Optim = OPTIM,
+    offload: Any = "none",
+    **start: Any,
 ) -> DeepSpeedEngine:
     chosen = objective or NLL()
-    begins = start_of(source, chosen, optim, **start)
-    return DeepSpeedEngine(begins, chosen, optim, steps=1, trainer=Trainer("deepspeed", 2, zero), group=group)
+    trainer = Trainer("deepspeed", 2, zero, offload)
+    return DeepSpeedEngine(
+        start_of(source, chosen, optim, **start), chosen, optim, steps=1, trainer=trainer, group=group
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -78,6 +87,27 @@ def test_ranks_that_stay_outlive_the_checkpoint_they_began_with(
         shutil.rmtree(source)
         assert json.loads((target / "config.json").read_text())["model_type"] == "qwen3"
     assert load_file(tmp_path / "2" / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize(("zero", "offload"), [(1, "none"), (2, "optimizer"), (3, "none")])
+def test_a_fit_in_bf16_goes_on_to_the_same_bits(
+    group: Group, tiny: Path, tmp_path: Path, zero: int, offload: Any
+) -> None:
+    optim = replace(OPTIM, dtype="bfloat16")
+    laid = micro_batches(examples(), batching="bucketed", max_tokens=100, pad=0, shares=2)
+    undisturbed = opened(group, tiny, zero, optim=optim, offload=offload)
+    for step in range(4):
+        if step == 2:
+            undisturbed.save_state(tmp_path / "half", state.ALL)
+        undisturbed.step(laid)
+    undisturbed.save_state(tmp_path / "whole", state.ALL)
+    again = opened(group, tiny, zero, optim=optim, offload=offload)
+    again.load_state(tmp_path / "half")
+    for _ in range(2):
+        again.step(laid)
+    again.save_state(tmp_path / "again", state.ALL)
+    mine, whole = (load_file(tmp_path / name / "part-00000.safetensors") for name in ("again", "whole"))
+    assert mine.keys() == whole.keys() and all(tensor.equal(whole[name]) for name, tensor in mine.items())
 
 
 def test_a_rank_that_is_killed_ends_all_and_its_end_is_what_is_told(group: Group, tiny: Path) -> None:
