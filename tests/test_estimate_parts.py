@@ -151,3 +151,14 @@ def test_a_warm_up_takes_what_its_own_settings_say(tmp_path: Path) -> None:
     warmup, fit, _ = found(tmp_path, *given).memory
     assert (warmup.what, fit.what) == ("warm-up of policy", "fit of policy")
     assert warmup.parts["activations"] > 3 * fit.parts["activations"]
+
+
+def test_main_memory_holds_the_model_once_for_each_process_as_a_fit_begins(tmp_path: Path) -> None:
+    where = {"shape": "Qwen/Qwen2.5-7B", "hardware": PROFILES["H100"]}
+    own = found(tmp_path, **where, placed=Placed("deepspeed", 8, 3))
+    assert own.begins == (4 + 2) * own.shape.parameters
+    said = "\n".join(memory_lines(own))
+    assert "as a fit begins, of the machine's own memory: 45.7 GB for each process, 366 GB for all 8" in said
+    assert found(tmp_path, **where, placed=Placed()).begins == 0
+    adapter = found(tmp_path, "warmup=null", "learners.policy.lora={r: 4}", **where, placed=Placed("deepspeed", 8, 3))
+    assert adapter.begins == 2 * own.shape.parameters

@@ -117,3 +117,10 @@ def test_a_rank_that_is_killed_ends_all_and_its_end_is_what_is_told(group: Group
     with pytest.raises(WorkerDied, match="was killed by SIGKILL"):
         group.ask_each(asked)
     assert not group
+
+
+def test_what_deepspeed_asserts_is_an_error_that_a_run_tells(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"overlap_comm": true}}')
+    trainer = Trainer("deepspeed", 1, 1, config=str(tmp_path / "ds.json"))
+    with pytest.raises(ValueError, match="DeepSpeed refuses these settings: managed_gradient_accumulation=False"):
+        DeepSpeedEngine(start_of(tiny, NLL(), OPTIM), NLL(), OPTIM, steps=1, trainer=trainer)

@@ -13,7 +13,17 @@ from selftrain.config import ConfigError
 from selftrain.estimating import disk
 from selftrain.estimating.hardware import Hardware
 from selftrain.estimating.launch import Placed, placed
-from selftrain.estimating.memory import BF16, USABLE, Parts, cached_tokens, host, sampling, together, training
+from selftrain.estimating.memory import (
+    BF16,
+    USABLE,
+    Parts,
+    beginning,
+    cached_tokens,
+    host,
+    sampling,
+    together,
+    training,
+)
 from selftrain.estimating.shapes import Shape, adapter_parameters, given, known, shape_of
 from selftrain.estimating.speed import Speeds, sampling_speed, scoring_speed, training_speed
 from selftrain.estimating.work import Work
@@ -56,6 +66,10 @@ class Need:
         return sum(self.parts.values())
 
 
+Fitting = tuple[Need, int, int]
+"""Of a process that fits: memory of its GPU; bytes outside of it; bytes there until the model is divided."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     shape: Shape
@@ -66,6 +80,10 @@ class Estimate:
     """Bytes of a GPU that may be planned with; None where nobody said which."""
     host: int
     """Bytes of each process outside its GPU."""
+    begins: int
+    """As `host`, of a process of a fit, until its model is divided; 0 where it is not."""
+    processes: int
+    """Of a fit."""
     disk: Mapping[str, int]
     gpus: int
     counted: bool
@@ -86,10 +104,10 @@ def estimate(session: Session, asked: Asked) -> Estimate:
     fits = {name: _fit_need(session, name, work, where, asked) for name in config.learners}
     warmups = [_warmup_need(session, name, work, where, asked) for name in config.warmup]
     room = None if asked.hardware is None else USABLE * asked.hardware.memory
-    outside = max((beside for _, beside in (*warmups, *fits.values())), default=0)
+    every = [*warmups, *fits.values()]
     drawn = _sampling_need(session, shape, where, longest, asked)
-    staying = [need for name, (need, _) in fits.items() if config.learners[name].init == "previous"]
-    memory = [need for need, _ in (*warmups, *fits.values())] + drawn
+    staying = [need for name, (need, *_) in fits.items() if config.learners[name].init == "previous"]
+    memory = [need for need, *_ in every] + drawn
     if where.keep == "run" and config.launch.place == "inline":
         memory += _together(staying, drawn)
     gpus = asked.gpus or where.gpus
@@ -99,7 +117,9 @@ def estimate(session: Session, asked: Asked) -> Estimate:
         speeds=_speeds(session, shape, where, work, asked),
         memory=memory,
         room=room,
-        host=outside,
+        host=max((outside for _, outside, _ in every), default=0),
+        begins=max((begins for *_, begins in every), default=0),
+        processes=where.processes,
         disk=_disk(session, shape, works, asked.shape),
         gpus=gpus,
         counted=work.read,
@@ -137,19 +157,19 @@ def config_of(session: Session, name: str) -> Any:
             raise ConfigError(f"{error}; give its config.json, or the name of a known shape, with --shape") from error
 
 
-def _fit_need(session: Session, name: str, work: Workload, where: Placed, asked: Asked) -> tuple[Need, int]:
+def _fit_need(session: Session, name: str, work: Workload, where: Placed, asked: Asked) -> Fitting:
     """Memory of a fit on its GPU, and outside of it."""
     return _need(session, f"fit of {name}", session.config.learners[name], where, asked, work.longest(name), name)
 
 
-def _warmup_need(session: Session, name: str, work: Workload, where: Placed, asked: Asked) -> tuple[Need, int]:
+def _warmup_need(session: Session, name: str, work: Workload, where: Placed, asked: Asked) -> Fitting:
     warmup = session.config.warmup[name]
     return _need(session, f"warm-up of {name}", warmup, where, asked, work.longest_worked(name), name)
 
 
 def _need(
     session: Session, what: str, fitted: Learner | Warmup, where: Placed, asked: Asked, longest: int, name: str
-) -> tuple[Need, int]:
+) -> Fitting:
     shape = policy_shape(session, asked.shape)
     learner = session.config.learners.get(name)
     if learner is not None and learner.model.path is not None:
@@ -161,7 +181,7 @@ def _need(
     trainer = where.trainer(fitted.optim, longest, trained, on_gpu(asked))
     told = f"{trainer.tokens:,} tokens in a forward pass"
     told += "" if not trainer.checkpointing else ", activations computed again"
-    return Need(what, training(shape, trainer), told), host(shape, trainer)
+    return Need(what, training(shape, trainer), told), host(shape, trainer), beginning(shape, trainer)
 
 
 def _together(staying: list[Need], drawn: list[Need]) -> list[Need]:

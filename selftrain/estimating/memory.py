@@ -123,6 +123,16 @@ def host(shape: Shape, trainer: Trainer) -> int:
     return (weights + (trainer.width + 4 * FP32) * fitted) // trainer.processes
 
 
+def beginning(shape: Shape, trainer: Trainer) -> int:
+    """Bytes of the machine's own memory that each process of DeepSpeed takes until the model is divided: read in fp32,
+    and rounded beside that; of an adapter the base is read in the type of the computation."""
+    if trainer.engine == "torch":
+        return 0
+    if trainer.trained is not None:
+        return trainer.width * shape.parameters
+    return (FP32 + (BF16 if trainer.bf16 else 0)) * shape.parameters
+
+
 def passes(shape: Shape, trainer: Trainer) -> Parts:
     """Bytes that one forward pass leaves for its backward pass."""
     tokens, residual = trainer.tokens, residual_bytes(trainer)

@@ -65,6 +65,9 @@ def memory_lines(found: Estimate) -> Iterator[str]:
     yield from (f"  {need.what}: {need.told}" for need in found.memory if need.told)
     if found.host:
         yield f"  beside it, of the machine's own memory: {size(found.host)} for each process"
+    if found.begins:
+        every = f", {size(found.processes * found.begins)} for all {found.processes}" if found.processes > 1 else ""
+        yield f"  as a fit begins, of the machine's own memory: {size(found.begins)} for each process{every}"
     if found.room is not None:
         yield from _verdicts(found, found.room)
 

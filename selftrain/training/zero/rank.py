@@ -93,9 +93,12 @@ class Rank:
         exact = {name: p.detach().float() for name, p in self._parameters.items() if rounds}
         if asked.config["zero_optimization"]["stage"] == 3:
             self._divide(reading)
-        self._engine, *_ = deepspeed.initialize(
-            model=reading, optimizer=optimizer, config=asked.config, mpu=self._sequences.groups
-        )
+        try:
+            self._engine, *_ = deepspeed.initialize(
+                model=reading, optimizer=optimizer, config=asked.config, mpu=self._sequences.groups
+            )
+        except AssertionError as error:  # So it refuses what does not go together.
+            raise ValueError(f"DeepSpeed refuses these settings: {error}") from error
         self._open.callback(self._engine.destroy)
         self._tie_in(reading)
         if exact:  # DeepSpeed would begin with what is left of them in bf16.
