@@ -33,14 +33,25 @@ def replacing(path: Path, later: bool = False, beside: Collection[Path] = ()) ->
     try:
         yield temporary
         sync([temporary, *temporary.rglob("*"), *beside])
-        if path.is_dir():
-            os.replace(path, old)  # Removed under another name: what is half removed is never taken for the whole.
-        os.replace(temporary, path)
+        _take_place(temporary, path, old)
         if not later:
             sync([path.parent])
         remove(old)
     finally:
         remove(temporary)
+
+
+def _take_place(temporary: Path, path: Path, old: Path) -> None:
+    """A folder that stood there is removed under another name: what is half removed is never taken for the whole."""
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(old, path)
+        raise
 
 
 def discard(path: Path) -> None:

@@ -81,3 +81,14 @@ def test_where_a_fit_stands_is_there_until_its_mark_is(fits: Fits) -> None:
     again = fits.run()
     assert again.status == 0, again.err
     fits.assert_went_on()
+
+
+def test_a_disk_that_is_full_leaves_the_last_state(fits: Fits) -> None:
+    trap = Trap("replace", "fit/unfinished/state", n=2, fail=True)
+    full = fits.driver.run([*fits.command(), "launch.train.save_every=50"], trap)
+    assert full.status == 1 and full.err.count("\n") == 1 and "the disk or a quota is full" in full.err
+    assert fits.state()["step"] == 50
+    fits.mark_log()
+    again = fits.run()
+    assert again.status == 0, again.err
+    fits.assert_went_on()
