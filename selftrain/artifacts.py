@@ -18,7 +18,7 @@ from typing import Any
 
 from selftrain.digests import file_digest
 from selftrain.errors import RunError, StaleStage
-from selftrain.files import TEMPORARY, place, read_json, remove, write_json
+from selftrain.files import TEMPORARY, clear, place, read_json, write_json
 
 REMOVED = "removed.json"
 """Of an iteration: the outputs that were removed on purpose, and are not missed."""
@@ -230,8 +230,7 @@ class RunDir:
 
     def remove_temporaries(self) -> None:
         """Remove what a killed process left half-written; only who holds the lock may."""
-        for path in list(self.root.rglob(TEMPORARY)):
-            remove(path)
+        clear(self.root)
 
     def set_aside(self, paths: Sequence[Path]) -> Path | None:
         """Move what exists of ``paths``, in order, to a numbered folder of ``redone/``; nothing is ever deleted."""

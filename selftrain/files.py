@@ -12,6 +12,8 @@ from typing import Any
 
 TEMPORARY = ".*.tmp"
 """What files are called until they are whole; a killed process leaves some behind."""
+OLD = ".old"
+"""Before the end of its temporary name: what another folder takes the place of."""
 SYNCED_TOGETHER = 8
 
 
@@ -27,7 +29,7 @@ def replacing(path: Path, later: bool = False, beside: Collection[Path] = ()) ->
         beside: further files and folders that are synced before ``path`` is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _aside(path), _aside(path, ".old")
+    temporary, old = _aside(path), _aside(path, OLD)
     remove(temporary)
     remove(old)
     try:
@@ -52,6 +54,16 @@ def _take_place(temporary: Path, path: Path, old: Path) -> None:
     except OSError:
         os.replace(old, path)
         raise
+
+
+def clear(folder: Path) -> None:
+    """Remove what killed processes left half-written below; what they were about to replace has its name again."""
+    for path in list(folder.rglob(TEMPORARY)):
+        place = path.with_name(path.name[1:].removesuffix(f"{OLD}.tmp").rpartition(".")[0])
+        if path.name.endswith(f"{OLD}.tmp") and not place.exists():
+            os.replace(path, place)
+        else:
+            remove(path)
 
 
 def discard(path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from scored import END
 
+from selftrain.artifacts import RunDir
 from selftrain.files import discard, replacing
 from selftrain.models import checkpoint
 from selftrain.objectives.nll import NLL
@@ -146,3 +147,29 @@ def test_a_folder_that_is_replaced_is_whole_at_any_moment(tmp_path: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         discard(state)
     assert not state.exists()
+
+
+def test_a_process_killed_between_the_names_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "fit" / "state"
+    with replacing(state) as folder:
+        folder.mkdir()
+        (folder / "a").write_text("old")
+    renamed: list[Path] = []
+
+    def killed(source: Path, target: Path) -> None:
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(source.rename(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt), replacing(state) as folder:
+            folder.mkdir()
+    assert not state.exists()
+    RunDir(tmp_path).remove_temporaries()
+    assert (state / "a").read_text() == "old" and [path.name for path in state.parent.iterdir()] == ["state"]
+    (tmp_path / "fit" / ".state.7.old.tmp").mkdir()
+    RunDir(tmp_path).remove_temporaries()
+    assert (state / "a").read_text() == "old" and [path.name for path in state.parent.iterdir()] == ["state"]
