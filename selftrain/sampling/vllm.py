@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from selftrain.errors import NotHere
 from selftrain.ranges import Count, Positive, Share
 from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Take, Unit
 from selftrain.sampling.order import longest_first, order
@@ -62,11 +63,11 @@ class VLLM:
     sleeps = True
 
     def check(self) -> None:
-        """Raises ValueError where vLLM is not installed."""
+        """Raises NotHere where vLLM is not installed."""
         from importlib.util import find_spec
 
         if find_spec("vllm") is None:
-            raise ValueError("kind: vllm is not installed here; install it (make install), or choose transformers")
+            raise NotHere("kind: vllm is not installed here; install it (make install), or choose transformers")
 
     def open(self, checkpoint: Path) -> VLLMSampler:
         return VLLMSampler(self, checkpoint)
