@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from selftrain import machine
 from selftrain.errors import NotHere
 from selftrain.ranges import Count, Positive, Share
 from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Take, Unit
@@ -127,7 +128,7 @@ class VLLMSampler:
         self._options = options
         self._layout = layout_of(weights, self._tokenizer)
         self._context = context_length(weights.model, options.max_model_len)
-        gpu = Path("/proc/driver/nvidia/version").exists()
+        gpu = bool(machine.gpus())
         adapters = {"enable_lora": True, "max_lora_rank": self._rank} if self._rank else {}
         sleeping = {"enable_sleep_mode": True} if seat.sleeps else {}
         arguments = {**adapters, **reading(weights), **sleeping, **options.arguments(gpu)}
