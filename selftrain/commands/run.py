@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from selftrain.artifacts import RunDir
+from selftrain.checks.here import elsewhere, refuse
 from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm, watch
 from selftrain.commands.mirroring import mirroring, pulled
 from selftrain.commands.opening import begin, check_once, config_arguments, prepare_libraries, set_aside
@@ -33,13 +34,14 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.session import Session
 
     folder = RunDir(Path(config.run.folder) / config.run.name)
+    lacking: list[str] = []
     with Session(config, folder) as session:
         check_labels(session, options.until, options.redo)
-        check_once(session)
+        check_once(session, lacking.append if options.dry_run else refuse)
         if options.dry_run:
             from selftrain.checks.preview import preview, reuse
 
-            print("\n".join([*plan(session), *reuse(session), *preview(session)]))
+            print("\n".join([*plan(session), *reuse(session), *preview(session), *elsewhere(lacking)]))
             return 0
         with folder.lock(), stop_on_sigterm(folder), mirroring(session) as mirror:
             if mirror is not None and not watch(session, pulled(session, mirror, options.redo)):
