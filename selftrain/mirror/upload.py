@@ -58,6 +58,7 @@ class Mirror:
     _last: bool = False
     """Whether no more stages follow."""
     _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
     _refused: bool = False
     _claimed: bool = False
 
@@ -80,7 +81,8 @@ class Mirror:
             self.held = Held(self.store, dict(self._copying.files), dict(self._copying.marks))
         except Down as error:
             self._down(error)
-        threading.Thread(target=self._serve, name="mirror", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="mirror", daemon=True)
+        self._thread.start()
 
     def _claim(self, say: Callable[[str], None], check: Callable[[], None], *, late: bool) -> None:
         if self._claimed:
@@ -124,7 +126,7 @@ class Mirror:
         self._last = True
         self.wake()
         began, shown, moved = time.monotonic(), 0, self._copying
-        while not (self._settled or self._refused or self._in_vain(began, seconds, stopping)):
+        while not (self._settled or self._refused or self._dead or self._in_vain(began, seconds, stopping)):
             if not stopping:
                 self.check_stop()
             yield from self.told()
@@ -149,6 +151,11 @@ class Mirror:
         return bool(self._failing) and now > max(began, self._since) + seconds
 
     @property
+    def _dead(self) -> bool:
+        """Whether nothing is uploaded any more, by a fault of ours: Python has told of it."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    @property
     def _settled(self) -> bool:
         return self._done >= self._asked
 
@@ -168,7 +175,8 @@ class Mirror:
                 beside = (*BESIDE, self.run.events.name) if self._last else BESIDE
                 self._copying.sync(beside)
             except FileNotFoundError:
-                continue  # Set aside meanwhile: what is there now?
+                self._ended.wait(self.first)  # Set aside meanwhile: what is there then?
+                continue
             except (Down, Unusable, OSError) as error:
                 self._down(error)
                 self._ended.wait(pause)
@@ -202,5 +210,4 @@ class Mirror:
     def _check(self) -> None:
         if self._ended.is_set():
             raise Down("the run is over")
-        if self.lock.lost:
-            raise RunError(f"{self.store.url} was taken over by another process")
+        self.lock.check()
