@@ -85,6 +85,11 @@ def described(options: argparse.Namespace) -> Job:
         raise ConfigError("--nodes, --sbatch: a Ray cluster has the machines it has; they belong to --slurm")
     gpus = gpus_of(config) if options.gpus_per_node is None else options.gpus_per_node
     named = [f"--{flag}={value}" for flag in SLURM if (value := getattr(options, flag))]
+    if options.ray and named:
+        raise ConfigError(f"{named[0]}: a Ray cluster has no such thing; it belongs to --slurm")
+    for entry in options.env:
+        if "=" not in entry:
+            raise ConfigError(f"--env {entry}: gives it no value; write {entry}=VALUE")
     pairs = [entry.partition("=") for entry in options.env]
     own = None if options.container else own_venv()
     return Job(

@@ -17,6 +17,8 @@ PLAIN = re.compile(r"[\w.@+,:/%=\[\]()&|*-]+")
 """What may stand in a line for the scheduler, which reads quotes in its own way."""
 TIME = re.compile(r"\d+|\d+:\d{1,2}(:\d{1,2})?|\d+-\d{1,2}(:\d{1,2}){0,2}")
 NAME = re.compile(r"[A-Za-z_]\w*")
+MOST_GRACE = 65535
+"""Seconds before its limit at which Slurm signals a job at most."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,27 @@ class Job:
                 )
         if not TIME.fullmatch(self.time):
             raise ConfigError(f"--time {self.time}: write it as 30 (minutes), 12:00:00 or 2-00:00:00")
+        if self.grace > MOST_GRACE:
+            raise ConfigError(f"--grace {self.grace}: Slurm signals at most {MOST_GRACE} seconds before a limit")
+        if 0 < seconds_of(self.time) <= self.grace:
+            raise ConfigError(
+                f"--grace {self.grace}: with --time {self.time} the run is asked to stop as soon as it starts; "
+                "lower it, or raise --time"
+            )
+        if not self.file.name.isprintable():
+            raise ConfigError(f"--output {str(self.file)!r}: cannot stand in a line of the script; choose another name")
         for name, _ in self.environment:
             if not NAME.fullmatch(name):
                 raise ConfigError(f"--env {name}: is no name of a variable; write NAME=VALUE")
+
+
+def seconds_of(time: str) -> int:
+    """A time limit as Slurm writes it; 0 is none."""
+    days, dash, rest = time.rpartition("-")
+    parts = [*map(int, rest.split(":"))]
+    # The first number is hours behind days and where there are three, else minutes.
+    hours, minutes, seconds = [*parts, 0, 0][:3] if dash or len(parts) == 3 else [0, *parts, 0][:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def own_name(config: RunConfig) -> str:
