@@ -68,6 +68,7 @@ class Mirror:
     _last: bool = False
     """Whether no more stages follow."""
     _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
     _refused: bool = False
     _claimed: bool = False
 
@@ -89,7 +90,8 @@ class Mirror:
             self.held = Held(self.store, dict(self._files), dict(self._marks))
         except Down as error:
             self._down(error)
-        threading.Thread(target=self._serve, name="mirror", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="mirror", daemon=True)
+        self._thread.start()
 
     def _claim(self, say: Callable[[str], None], check: Callable[[], None], *, late: bool) -> None:
         if self._claimed:
@@ -130,7 +132,7 @@ class Mirror:
         self._last = True
         self.wake()
         began, shown = time.monotonic(), 0
-        while not (self._settled or self._refused or self._in_vain(began, seconds, stopping)):
+        while not (self._settled or self._refused or self._dead or self._in_vain(began, seconds, stopping)):
             if not stopping:
                 self.check_stop()
             yield from self.told()
@@ -155,6 +157,11 @@ class Mirror:
         return bool(self._failing) and now > max(began, self._since) + seconds
 
     @property
+    def _dead(self) -> bool:
+        """Whether nothing is uploaded any more, by a fault of ours: Python has told of it."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    @property
     def _settled(self) -> bool:
         return self._done >= self._asked
 
@@ -173,7 +180,8 @@ class Mirror:
                 self._claim(self._say, self._check, late=True)
                 self._sync()
             except FileNotFoundError:
-                continue  # Set aside meanwhile: what is there now?
+                self._ended.wait(self.first)  # Set aside meanwhile: what is there then?
+                continue
             except (Down, Unusable, OSError) as error:
                 self._down(error)
                 self._ended.wait(pause)
@@ -219,8 +227,7 @@ class Mirror:
     def _check(self) -> None:
         if self._ended.is_set():
             raise Down("the run is over")
-        if self.lock.lost:
-            raise RunError(f"{self.store.url} was taken over by another process")
+        self.lock.check()
 
     def _waiting(self) -> Iterator[tuple[Path, bytes, dict[str, Any]]]:
         """Marks that the mirror does not hold, what they say and which files they list, in the order they were
