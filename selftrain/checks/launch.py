@@ -24,6 +24,11 @@ def check_replicas(config: RunConfig) -> None:
             "launch.sample.sleep: an engine gives up the memory of a GPU, and there is none here: remove it (without a "
             "GPU an engine that is kept stays awake)"
         )
+    if launch.sample.sleep and launch.keep != "run":
+        raise ConfigError(
+            f"launch.sample.sleep: with launch.keep: {launch.keep} engines end before a fit, and none sleeps; set "
+            "launch.keep to run, or remove it"
+        )
     for where, component in samplers(config).items():
         if remote(component):
             continue
@@ -84,9 +89,10 @@ def _divides(ranks: int, heads: int, groups: int) -> bool:
 def check_interpreters(config: RunConfig) -> None:
     """Interpreters of stages: asked for in processes, there, and with this version of selftrain."""
     chosen = config.launch.python
+    stages = [*STAGES, *(f"{kind}-{name}" for kind in ("warmup", "head", "improve") for name in config.learners)]
     for stage in chosen:
-        if stage.partition("-")[0] not in STAGES:
-            raise ConfigError(f"launch.python.{stage}: no such stage ({nearest(stage, STAGES)})")
+        if stage not in stages:
+            raise ConfigError(f"launch.python.{stage}: no such stage ({nearest(stage, stages)})")
     if chosen and config.launch.place != "processes":
         raise ConfigError(
             f"launch.python.{next(iter(chosen))}: a stage of this process runs under its interpreter; set launch.place "
