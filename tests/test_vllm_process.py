@@ -39,6 +39,13 @@ def odd():
         raise Odd("no such expert")
     return answer
 
+def brief():
+    def answer(told):
+        yield [told]
+        if told == 1:
+            os._exit(3)
+    return answer
+
 def hanging():
     def answer(told):
         time.sleep(600)
@@ -102,6 +109,18 @@ def test_errors_of_any_class_are_told_and_notes_of_the_start_are_not_kept(tmp_pa
     said = asked(opened("odd"))
     assert re.search(r"Odd.*: no such expert", said) and "printed" not in said
     assert not list(tmp_path.glob("*.log"))
+
+
+def test_what_an_engine_answered_before_it_died_counts() -> None:
+    engine = opened("brief")
+    for number in range(2):
+        engine.ask(number)
+    engine._worker._process.wait(60)  # type: ignore[attr-defined]
+    engine.ask(2)
+    assert [engine.receive(), engine.receive()] == [[0], [1]]
+    with pytest.raises(EngineFailed, match="ended with exit status 3"):
+        engine.receive()
+    engine.close()
 
 
 @pytest.mark.parametrize("name", ["hanging", "idle"])

@@ -45,6 +45,8 @@ class Fleet:
         self._members = [Member(seat) for seat in seats]
         self._threads = ThreadPoolExecutor(len(seats), "replica")
         self.account = Account(len(seats))
+        self.failures: list[str] = []
+        """Why replicas were replaced."""
         self.spent: dict[str, float] = {}
         """As `selftrain.sampling.vllm.VLLMSampler.spent`, of the replica that took longest."""
         for member in self._members:
@@ -79,7 +81,8 @@ class Fleet:
         try:
             if not all(self._threads.map(lambda replica: replica.reload(checkpoint), self.replicas)):
                 return False
-        except EngineFailed:  # Opening it anew tells of it where that fails too.
+        except EngineFailed as error:  # Opening it anew tells of it where that fails too.
+            self.failures.append(str(error))
             return False
         self._checkpoint = checkpoint
         spent = [getattr(replica, "spent", {}) for replica in self.replicas]
@@ -150,6 +153,7 @@ class Fleet:
         member.replica.close()
         member.replica = member.rows = None
         self.account.replaced += 1
+        self.failures.append(str(error))
         second = shared.lost(member.seat.number)
         if second:
             problems = list(dict.fromkeys(work[request].problem.id for request, _ in second))

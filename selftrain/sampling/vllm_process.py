@@ -8,10 +8,11 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from selftrain.workers import Start, Worker
+from selftrain.workers import Start, Worker, WorkerDied
 
 GLANCE = 1.0
 """Seconds between two looks at the clock while nothing comes."""
@@ -72,13 +73,12 @@ class EngineProcess:
             raise
 
     def ask(self, told: Any) -> None:
+        """Send a request. That the process is gone is told by ``receive``, after all that it had answered before."""
         if not self.waiting:
             self._looked = time.monotonic()
         self.waiting += 1
-        try:
+        with suppress(WorkerDied):
             self._worker.send(told)
-        except RuntimeError as error:
-            raise self._failure(str(error)) from error
 
     def receive(self) -> Any:
         """The next answer; an empty list is no progress.
