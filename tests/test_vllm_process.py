@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from selftrain.sampling.base import ALL, Request
+from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.sampling.vllm_process import EngineFailed, EngineProcess, telling
+from selftrain.schema import Sampling
+from selftrain.types import Problem
 
 ENGINES = '''
 import os, sys, time
@@ -176,3 +181,15 @@ def test_the_end_of_a_log_stands_in_where_it_names_no_error() -> None:
     assert telling("one\n\ntwo\nthree\nfour\n") == "two | three | four"
     assert telling("ValueError: a\nRuntimeError: b, see root cause above\nbye") == "ValueError: a"
     assert telling("\n") == ""
+
+
+def test_who_is_left_when_an_engine_is_closed_does_not_ask_it_any_more() -> None:
+    """A run that fails ends its engines first; what was being drawn is let go of later."""
+    sampler: Any = object.__new__(VLLMSampler)
+    sampler._engine, sampler._options, sampler._tokenizer, sampler._context = opened("hanging"), VLLM(), None, 64
+    work = [Request(Problem("t/train/0", "t", "train", "0"), (1, 2), (0,), Sampling(max_tokens=8))]
+    units = iter([((0, 0),)])
+    rows = sampler.draw(work, lambda: next(units, None), ALL)
+    assert next(rows) == [] and sampler._engine.waiting == 2
+    sampler._engine.close()
+    rows.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -183,15 +183,16 @@ class Fleet:
     def _leave(self, shared: Shared, began: float) -> None:
         """Nobody listens any more; what is under way must not answer the next work list."""
         ended = time.monotonic()
-        for member in self._members:
-            if member.coming is not None:
-                self.account.missing += ended - member.since
-            elif member.rows is None:
-                self.account.idle += ended - member.since
-            else:
-                with suppress(EngineFailed):  # It is found dead when it is asked again.
-                    member.rows.close()  # type: ignore[attr-defined]
-                member.rows = None
+        with ExitStack() as leaving:  # Of all, also where one raises.
+            for member in self._members:
+                if member.coming is not None:
+                    self.account.missing += ended - member.since
+                elif member.rows is None:
+                    self.account.idle += ended - member.since
+                else:
+                    leaving.enter_context(suppress(EngineFailed))  # It is found dead when it is asked again.
+                    leaving.callback(member.rows.close)  # type: ignore[attr-defined]
+                    member.rows = None
         self.account.seconds += ended - began
         self.account.redone += shared.redone
         self.account.twice += shared.twice

@@ -186,7 +186,8 @@ class VLLMSampler:
             try:
                 yield [drawing.completion(row) for row in ended]
             except GeneratorExit:
-                self._give_up(drawing, asked)
+                if not self._engine.closed:
+                    self._give_up(drawing, asked)
                 raise
             if not asked:
                 return

@@ -58,6 +58,7 @@ class EngineProcess:
         self._started = 0
         """Bytes it printed before it was ready: notes and progress bars, which tell nothing of what fails later."""
         self._failed = False
+        self.closed = False
         self.waiting = 0
         """Answers that are still to come."""
         self.check_stop: Callable[[], None] = lambda: None
@@ -132,6 +133,7 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process; what it printed stays only where an error has named it."""
+        self.closed = True
         self._worker.close()
         if not self._failed:
             self._log.unlink(missing_ok=True)
