@@ -15,10 +15,12 @@ import pytest
 from kill_driver import Driver
 
 from selftrain.cli import main
-from selftrain.jobs.job import seconds_of
+from selftrain.config import load_config
+from selftrain.jobs.job import machines, seconds_of
 
 CONFIG = Path(__file__).with_name("tiny.yaml")
 GPU = CONFIG.parent.parent / "configs" / "rest_em_math.yaml"
+MANY = GPU.with_name("rest_em_7b_4nodes.yaml")
 SRUN = """#!/bin/bash
 # As much of srun as is needed: it starts a command, and kills it where it gets a SIGTERM, as Slurm's own does.
 echo "srun $*" >> "$CALLS"
@@ -223,6 +225,10 @@ def test_script_for_a_ray_cluster_hands_itself_over_and_then_runs(cluster: Clust
         (("--time", "10"), "--grace 600: with --time 10 the run is asked to stop as soon as it starts"),
         (("--time", "1-0", "--grace", "65536"), "--grace 65536: Slurm signals at most 65535 seconds before a"),
         (("--output", "a\nrm -rf b"), r"--output 'a\nrm -rf b': cannot stand in a line of the script"),
+        (
+            ("launch.score_processes=3", "--nodes", "1", "--gpus-per-node", "2"),
+            "--gpus-per-node 2: 1 x 2 GPUs for a con",
+        ),
         (("run.nam=x",), "run.nam: unknown key"),
     ],
 )
@@ -254,6 +260,29 @@ def test_needs_follow_from_the_config(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "job").unlink()
     large = cluster.write(str(GPU), "grow.draft.sampler={kind: vllm, tensor_parallel_size: 4}").read_text()
     assert "#SBATCH --gpus-per-node=4\n" in large and "#SBATCH --cpus-per-task=18\n" in large
+    (tmp_path / "job").unlink()
+    wide = cluster.write(str(MANY)).read_text()
+    assert "#SBATCH --nodes=4\n" in wide and "#SBATCH --gpus-per-node=8\n" in wide and "launch.place=ray" in wide
+
+
+@pytest.mark.parametrize(
+    ("processes", "engines", "parallel", "asked", "found"),
+    [
+        (32, 32, 1, (None, None), (4, 8)),
+        (32, 32, 1, (8, None), (8, 4)),
+        (32, 32, 1, (None, 16), (2, 16)),
+        (32, 32, 1, (None, 0), (1, 0)),
+        (12, 3, 4, (None, None), (2, 8)),
+        # An engine lies on one machine.
+        (1, 1, 4, (2, None), (2, 4)),
+    ],
+)
+def test_a_job_holds_all_gpus_that_the_config_uses_at_once(
+    processes: int, engines: int, parallel: int, asked: tuple[int | None, int | None], found: tuple[int, int]
+) -> None:
+    overrides = [f"launch.train.processes={processes}", f"launch.sample.replicas={engines}"]
+    config = load_config(MANY, [*overrides, f"grow.draft.sampler.tensor_parallel_size={parallel}"])
+    assert machines(config, *asked) == found
 
 
 @pytest.mark.parametrize(

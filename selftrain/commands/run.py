@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.artifacts import RunDir
+from selftrain.checks.here import elsewhere, refuse
 from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm, stopped, watch
 from selftrain.commands.mirroring import mirroring, pulled
 from selftrain.commands.opening import begin, check_once, config_arguments, prepare_libraries, set_aside
@@ -34,13 +35,14 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.session import Interrupted, Session
 
     folder = RunDir(Path(config.run.folder) / config.run.name)
+    lacking: list[str] = []
     with Session(config, folder) as session:
         check_labels(session, options.until, options.redo)
-        check_once(session)
+        check_once(session, lacking.append if options.dry_run else refuse)
         if options.dry_run:
             from selftrain.checks.preview import preview, reuse
 
-            print("\n".join([*plan(session), *reuse(session), *preview(session)]))
+            print("\n".join([*plan(session), *reuse(session), *preview(session), *elsewhere(lacking)]))
             return 0
         try:
             if not _run(session, options):

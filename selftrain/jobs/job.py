@@ -6,12 +6,15 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from selftrain.config import ConfigError
+from selftrain.estimating.hardware import Hardware
+from selftrain.estimating.launch import placed
 from selftrain.planning.settings import sampler_of
 from selftrain.planning.writers import remote
-from selftrain.schema import RunConfig
+from selftrain.schema import Component, RunConfig
 
 PLAIN = re.compile(r"[\w.@+,:/%=\[\]()&|*-]+")
 """What may stand in a line for the scheduler, which reads quotes in its own way."""
@@ -88,19 +91,41 @@ def own_name(config: RunConfig) -> str:
 
 
 def gpus_of(config: RunConfig) -> int:
-    """GPUs the config can use on one machine; none for a small model that it describes itself.
-
-    As many as its largest engine, or the processes that score, ask for.
-    """
+    """GPUs the config uses at once, on all machines; none for a small model that it describes itself."""
     if config.model.path is None:
         return 0
-    samplers = [sampler_of(config), *(step.sampler for step in config.grow.values())]
-    sizes = [int(own.options.get("tensor_parallel_size") or 1) for own in samplers if not remote(own)]
-    return max(1, config.launch.score_processes, *sizes)
+    others = max(config.launch.train.processes, config.launch.score_processes)
+    return max([others, *(placed(config, own).gpus for own in _own_samplers(config))])
+
+
+def _own_samplers(config: RunConfig) -> list[Component]:
+    every = [sampler_of(config), *(step.sampler for step in config.grow.values())]
+    return [own for own in every if not remote(own)]
+
+
+def machines(config: RunConfig, nodes: int | None, each: int | None) -> tuple[int, int]:
+    """Machines of a job, and GPUs of each: as asked for, else what holds all that the config uses.
+
+    Raises:
+        ConfigError: what is asked for holds less.
+    """
+    gpus = gpus_of(config)
+    if each is None:
+        # The ranks of one engine lie on one machine.
+        engine = max((placed(config, own).tensor_parallel for own in _own_samplers(config)), default=1)
+        each = min(gpus, Hardware.per_node) if nodes is None else max(ceil(gpus / nodes), min(gpus, engine))
+    if nodes is None:
+        nodes = max(1, ceil(gpus / each)) if each else 1
+    if 0 < nodes * each < gpus:
+        raise ConfigError(
+            f"--gpus-per-node {each}: {nodes} x {each} GPUs for a config that uses {gpus} at once; ask for more, or "
+            "lower launch.train.processes, launch.sample.replicas or tensor_parallel_size"
+        )
+    return nodes, each
 
 
 def cpus_of(config: RunConfig, gpus: int) -> int:
-    """One for each verifier, and four for every GPU's engine, its data and the run itself."""
+    """Of each machine: one for each verifier, and four for every GPU's engine, its data and the run itself."""
     return config.launch.verify_workers + 4 * max(1, gpus)
 
 
