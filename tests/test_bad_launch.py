@@ -125,6 +125,20 @@ def test_interpreters_that_lead_nowhere(tmp_path: Path) -> None:
         check_interpreters(config(f"launch.python.grow={sys.executable}"))
 
 
+def test_an_interpreter_of_a_stage_that_the_run_does_not_have() -> None:
+    """A learner's name that is not one would leave its stage to the run's own interpreter."""
+    place = "launch.place=processes"
+    with pytest.raises(ConfigError, match=r"launch\.python\.improve-polic: no such stage \(did you mean 'improve-pol"):
+        check_interpreters(config(place, f"launch.python.improve-polic={sys.executable}"))
+    check_interpreters(config(place, f"launch.python.improve-policy={sys.executable}"))
+
+
+@pytest.mark.usefixtures("four")
+def test_an_engine_that_ends_does_not_sleep() -> None:
+    with pytest.raises(ConfigError, match=r"launch\.sample\.sleep: with launch\.keep: stage engines end before a fit"):
+        check_replicas(config("launch.sample.sleep=2"))
+
+
 def test_an_engine_that_is_not_installed_is_lacking_here_and_no_such_device_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

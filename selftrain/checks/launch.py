@@ -25,6 +25,11 @@ def check_replicas(config: RunConfig, lacks: Lacks = refuse) -> None:
             "launch.sample.sleep: an engine gives up the memory of a GPU, and there is none here: remove it (without a "
             "GPU an engine that is kept stays awake)"
         )
+    if launch.sample.sleep and launch.keep != "run":
+        raise ConfigError(
+            f"launch.sample.sleep: with launch.keep: {launch.keep} engines end before a fit, and none sleeps; set "
+            "launch.keep to run, or remove it"
+        )
     check_one_gpu_each("launch.score_processes", launch.score_processes, lacks)
     if launch.sample.sleep and launch.keep != "run":
         raise ConfigError(
