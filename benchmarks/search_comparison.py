@@ -1,5 +1,5 @@
-"""Methods at equal cost: what each comes to between the sizes that were run, its difference from self-consistency, and the
-tables of docs/search_study.md."""
+"""Methods at equal cost: what each comes to between the sizes that were run, how far that is from self-consistency, and
+the tables of docs/search_study.md."""
 
 from __future__ import annotations
 
