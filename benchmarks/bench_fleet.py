@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import save
+from common import random_checkpoint, save
 
 TOKEN, SHORT, RUNS = 0.005, 20, 3
 """Seconds of a token, tokens of a response, runs of each kind."""
@@ -86,35 +86,13 @@ def static(tokens: Sequence[int], replicas: int) -> float:
     return 1 - sum(loads) / (replicas * max(loads))
 
 
-def checkpoint(folder: Path) -> Path:
-    from selftrain.models.checkpoint import save as save_model
-    from selftrain.models.small import character_tokenizer, random_model
-
-    tokenizer = character_tokenizer("0123456789+-*= #", 512)
-    architecture = {
-        "model_type": "qwen3",
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 32,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-    }
-    save_model(random_model(architecture, tokenizer, seed=0), tokenizer, folder / "model")
-    return folder / "model"
-
-
-def greedy_work(model: Path, count: int, longest: int, known: bool) -> list[Any]:
+def greedy_work(tokenizer: Any, count: int, longest: int, known: bool) -> list[Any]:
     """Greedy responses, which end at their limit: short ones, and a long one, which is begun last where it is not
     known to be."""
-    from selftrain.models.checkpoint import load_tokenizer
     from selftrain.sampling.base import Request
     from selftrain.schema import Sampling
     from selftrain.types import Problem
 
-    tokenizer: Any = load_tokenizer(model)
     work = []
     for place in range(count + 1):
         prompt = f"{place % 10}+{place // 10}="
@@ -136,15 +114,16 @@ def engines(folder: Path) -> dict[str, Any]:
     slots, count = 8, 960
     # Steps: count * SHORT / (2 * slots) of both; the long one is about a third of them.
     longest = count * SHORT // (2 * slots) // 3
-    model = checkpoint(folder)
-    work = greedy_work(model, count, longest, known=True)
+    model = folder / "model"
+    tokenizer = random_checkpoint(model)
+    work = greedy_work(tokenizer, count, longest, known=True)
     open_engine = OpenEngine(lambda: None, Launch(sample=Replicas(replicas=2)))
     component = Component("vllm", {"max_num_seqs": slots, "engine": {"block_size": 32}})
     fleet: Any = open_engine.loaded(component, "policy", model)
     assert isinstance(fleet, Fleet)
     undisturbed = drawn(fleet, work)
     first, fleet.account = fleet.account, Account(2)
-    drawn(fleet, greedy_work(model, count, longest, known=False))
+    drawn(fleet, greedy_work(tokenizer, count, longest, known=False))
     unknown, fleet.account = fleet.account, Account(2)
     disturbed = drawn(fleet, work, kill_after=count // 2)
     second = fleet.account

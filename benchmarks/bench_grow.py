@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import fresh, save
+from common import DIGITS, fresh, random_checkpoint, save
 
 if TYPE_CHECKING:
     from selftrain.session import Session
@@ -41,27 +41,22 @@ track: {{live: none}}
 
 def make(folder: Path) -> None:
     """The model, fitted to responses of two kinds, the verifier, and the config."""
-    from selftrain.models.checkpoint import save as save_model
-    from selftrain.models.small import character_tokenizer, random_model
     from selftrain.objectives.nll import NLL
     from selftrain.schema import Optim
     from selftrain.training.fit import Fit, fit
     from selftrain.types import Example
 
-    tokenizer = character_tokenizer("0123456789+-*= #abcdefgh", 320)
-    architecture = {
-        "model_type": "qwen3",
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "head_dim": 32,
-        "max_position_embeddings": 320,
-        "tie_word_embeddings": True,
-        "initializer_range": 0.05,
-    }
-    save_model(random_model(architecture, tokenizer, seed=0), tokenizer, folder / "start")
+    tokenizer = random_checkpoint(
+        folder / "start",
+        f"{DIGITS}abcdefgh",
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=320,
+        initializer_range=0.05,
+    )
     draw = random.Random(0)
     examples = []
     for number in range(2000):

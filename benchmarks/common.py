@@ -1,4 +1,4 @@
-"""What the benchmarks share: one result file per script, and runs in fresh processes."""
+"""What the benchmarks share: one result file per script, runs in fresh processes, small models."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from selftrain.report.chart import picture
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
+DIGITS = "0123456789+-*= #"
+SMALLEST: dict[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
 
 
 def save(name: str, result: dict[str, Any]) -> None:
@@ -36,3 +48,21 @@ def fresh(script: str, *arguments: object) -> dict[str, Any]:
     done = subprocess.run([sys.executable, script, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def random_checkpoint(folder: Path, alphabet: str = DIGITS, **architecture: Any) -> Any:
+    """A small Qwen3 of random weights that reads characters.
+
+    Args:
+        architecture: fields of its config, in place of those of the smallest.
+
+    Returns:
+        Its tokenizer.
+    """
+    from selftrain.models.checkpoint import save as save_model
+    from selftrain.models.small import character_tokenizer, random_model
+
+    fields = SMALLEST | architecture
+    tokenizer = character_tokenizer(alphabet, int(fields["max_position_embeddings"]))
+    save_model(random_model(fields, tokenizer, seed=0), tokenizer, folder)
+    return tokenizer

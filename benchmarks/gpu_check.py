@@ -21,7 +21,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Without it no matrix product is deterministic.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-from gpu_checks import CHECKS, Found, Place
+from gpu_checks import CHECKS
+from gpu_checks.place import Found, Place
 
 BUDGET = 470.0
 """Seconds of all checks together."""

@@ -96,12 +96,20 @@ class Stage:
             for file in files
             if file.is_file() and not file.match(TEMPORARY)
         }
+        self._no_longer_removed(outputs)
         there = [path for path in outputs if path.exists()]
         write_json(
             self.mark,
             {"stage": self.label, "config": _plain(self.config), "inputs": dict(self.inputs), "outputs": listed},
             beside={*(file.parent for file in files), *(path.parent for path in there)},
         )
+
+    def _no_longer_removed(self, outputs: Sequence[Path]) -> None:
+        """What was removed of an earlier try is there again, and would be missed."""
+        gone = removed(self.folder)
+        left = [name for name in gone if self.folder / name not in outputs]
+        if left != gone:
+            write_json(self.folder / REMOVED, left)
 
     def begin(self, folder: Path, leave_out: Sequence[str] = ()) -> None:
         """Note in ``folder`` what its files depend on, so that a resumed stage goes on with the same.

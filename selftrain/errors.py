@@ -16,6 +16,10 @@ class StaleStage(RunError):
     """A finished stage does not fit the config it is resumed with."""
 
 
+class NotHere(ValueError):
+    """This machine lacks what is asked for; another may have it."""
+
+
 def failing_as_run_error(items: Iterator[Item], who: str) -> Iterator[Item]:
     """What an iterator yields; what engines, devices and servers fail with becomes a `RunError` that names who."""
     try:

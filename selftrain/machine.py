@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 ENGINES = ("vllm", "vllm-cpu", "openai", "ray")
+PROC, DEVICES = Path("/proc/driver/nvidia/gpus"), Path("/dev")
+"""Where the NVIDIA driver shows its GPUs."""
 
 
 def gpus() -> tuple[str, ...]:
-    """The GPUs this process may use, by the names that CUDA_VISIBLE_DEVICES takes; none without a driver."""
+    """The GPUs this process may use, by the names that CUDA_VISIBLE_DEVICES takes; none without a driver.
+
+    The one answer to whether there is a GPU, for all that must know it before torch is loaded.
+    """
     there, told = len(cards()), os.environ.get("CUDA_VISIBLE_DEVICES")
     named = map(str, range(there)) if told is None else (name.strip() for name in told.split(","))
     return tuple(takewhile(lambda name: name not in ("", "-1"), named if there else ()))
@@ -41,5 +46,5 @@ def environment() -> Mapping[str, Any]:
 
 
 def cards() -> list[str]:
-    """The NVIDIA GPUs of this machine, as the driver names them."""
-    return sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))
+    """The NVIDIA GPUs of this machine, as the driver names them; a container may be given their devices alone."""
+    return sorted(path.name for path in (*PROC.glob("*"),) or DEVICES.glob("nvidia[0-9]*"))

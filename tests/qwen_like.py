@@ -53,6 +53,7 @@ def write(
     base: bool = False,
     generation: dict[str, Any] | None = None,
     context: int = 192,
+    heads: int = 2,
     **options: Any,
 ) -> Any:
     """A checkpoint with random weights, as it would come from the hub; returns its tokenizer."""
@@ -65,7 +66,7 @@ def write(
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
-        "num_attention_heads": 2,
+        "num_attention_heads": heads,
         "num_key_value_heads": 1,
         "max_position_embeddings": context,
         "tie_word_embeddings": True,

@@ -12,9 +12,11 @@ from small_data import aime_rows, aqua_rows, countdown_rows, gsm8k_rows, math500
 from selftrain.artifacts import RunDir
 from selftrain.checks.estimate import Asked, estimate
 from selftrain.cli import main
-from selftrain.config import load_config, read_tree
+from selftrain.config import load_config, read_tree, to_yaml
 from selftrain.estimating.hardware import PROFILES
-from selftrain.estimating.launch import Placed
+from selftrain.estimating.launch import Placed, placed
+from selftrain.jobs.job import machines
+from selftrain.planning.settings import sampler_of
 from selftrain.session import Session
 from selftrain.train_config import is_fit
 
@@ -59,11 +61,11 @@ LOCAL = {
 """By config: what is put in place of what lies on the hub."""
 
 
-PLACED = {
-    "rest_em_7b_8gpu": Placed("deepspeed", 8, 3, replicas=8),
-    "rest_em_7b_4nodes": Placed("deepspeed", 32, 3, sequence_parallel=4, replicas=32),
+LAID_OUT = {
+    "rest_em_7b_8gpu": (Placed("deepspeed", 8, 3, replicas=8), (1, 8)),
+    "rest_em_7b_4nodes": (Placed("deepspeed", 32, 3, sequence_parallel=4, replicas=32), (4, 8)),
 }
-"""Where configs for many GPUs run."""
+"""What configs for many GPUs say of them, and the machines and GPUs of each that a job asks for."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(made / "pairs.jsonl", [{"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}])
     write_lines(made / "steps.jsonl", [{"prompt": "2+2+3?", "steps": ["2+2=5", "5+3=8"], "labels": [0, None]}])
     write(made / "base", base=True, context=2048)
-    write(made / "chat", context=2048)
+    write(made / "chat", context=2048, heads=4)
     return made
 
 
@@ -107,6 +109,7 @@ def test_config_dry_runs(config: Path, folder: Path, tmp_path: Path, capsys: pyt
     for name, task in load_config(config).tasks.items():
         split = "train" if task.weight else "test"
         assert f"task {name}: " in said.out and f"prompt of {name}/{split}/" in said.out
+    assert (config.stem in LAID_OUT) == ("\nlaunch: " in said.out)
     assert "sampled at temperature " in said.out and "training example, with what carries no loss in ⟦ ⟧:" in said.out
     assert not (tmp_path / "runs").exists()
 
@@ -143,15 +146,19 @@ def test_a_mixture_says_what_is_missing_and_goes_without(
     assert dry_run(config, (*MIXED, "learners.policy.examples.chat=null"), folder, tmp_path) == 0
 
 
-@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("name", LAID_OUT)
 def test_configs_for_many_gpus_fit_them_by_the_estimate(name: str, folder: Path, tmp_path: Path) -> None:
     (path,) = (path for path in CONFIGS if path.stem == name)
     data = [given.replace("{}", str(folder)) for given in LOCAL[name] if not given.startswith(("model", "grow"))]
     config = load_config(path, data)
+    where, job = LAID_OUT[name]
+    text = to_yaml(config)
+    assert "???" not in text and "${" not in text
+    assert placed(config, sampler_of(config)) == where and machines(config, None, None) == job
     with Session(config, RunDir(tmp_path)) as session:
-        found = estimate(session, Asked(hardware=PROFILES["H100"], placed=PLACED[name]))
+        found = estimate(session, Asked(hardware=PROFILES["H100"]))
         alone = estimate(session, Asked(hardware=PROFILES["H100"], placed=Placed()))
-    assert found.shape.parameters == 7_615_616_512 and found.gpus == PLACED[name].gpus
+    assert found.shape.parameters == 7_615_616_512 and found.gpus == where.gpus == job[0] * job[1]
     assert found.fits and not alone.fits
     fit, sampling = found.memory
     assert fit.what == "fit of policy" and 12e9 < fit.total < 60e9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scored import END
+from fitting import EXAMPLES, FEW, OPTIM, STEPS, Single, assert_same, assert_same_steps, batch, steps, weights
 
 from selftrain.files import replacing
 from selftrain.models import checkpoint
@@ -25,68 +25,13 @@ from selftrain.objectives.values import MSE
 from selftrain.schema import Lora, Optim, Trainer
 from selftrain.training import state
 from selftrain.training.data import cut, length, micro_batches
-from selftrain.training.engine import Engine, Objective, Step, TorchEngine
+from selftrain.training.engine import Objective, TorchEngine
 from selftrain.training.group import Group
-from selftrain.training.unfinished import Unfinished, identity
-from selftrain.training.zero import settings
 from selftrain.training.zero.engine import SERVE, DeepSpeedEngine, filled, start_of
 from selftrain.types import Example
 
-OPTIM = Optim(lr=1e-4, schedule="constant", warmup=0.0, dtype="float32", clip=0.5, weight_decay=0.1, micro_tokens=100)
-STEPS, FEW, BATCH = 20, 6, 10
 DIVIDED = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 """So that ZeRO-3 divides small parameters too."""
-Weights = dict[str, torch.Tensor]
-
-
-def made(number: int) -> Example:
-    rng = random.Random(number)
-    prompt, response = (tuple(rng.randrange(16) for _ in range(rng.randint(1, 25))) for _ in range(2))
-    return Example(f"e{number}", f"p{number}", "own", prompt, (*response, END), weight=rng.choice((0.5, 1.0, 2.0)))
-
-
-EXAMPLES = [made(number) for number in range(60)]
-
-
-def batch(number: int, examples: Sequence[Example] = EXAMPLES) -> list[Example]:
-    return [examples[(number * 6 + place) % len(examples)] for place in range(BATCH)]
-
-
-def steps(engine: Engine, numbers: range, examples: Sequence[Example] = EXAMPLES) -> list[Step]:
-    taken = []
-    for number in numbers:
-        laid = micro_batches(
-            batch(number, examples), batching="bucketed", max_tokens=OPTIM.micro_tokens, pad=0, shares=engine.shares
-        )
-        taken.append(engine.step(laid))
-    return taken
-
-
-def weights(engine: Engine, like: Weights, folder: Path) -> Weights:
-    """The fitted parameters, as a state on disk holds them."""
-    engine.save_state(folder, state.WEIGHTS)
-    with state.Saved(folder, {name: tensor.shape for name, tensor in like.items()}) as saved:
-        return {name: saved.get("weight", name) for name in like}
-
-
-def assert_same(found: Weights, expected: Weights, before: Weights) -> None:
-    """Apart by less than a thousandth of how far they moved, and nowhere by 1e-5."""
-
-    def flat(some: Weights) -> torch.Tensor:
-        return torch.cat([some[name].flatten() for name in sorted(expected)])
-
-    apart, moved = flat(found) - flat(expected), flat(expected) - flat(before)
-    assert moved.norm() > 0.01
-    assert apart.norm() < 1e-3 * moved.norm(), (apart.norm(), moved.norm())
-    assert apart.abs().max() < 1e-5
-
-
-def assert_same_steps(found: Sequence[Step], expected: Sequence[Step]) -> None:
-    for own, wanted in zip(found, expected, strict=True):
-        assert own.loss == pytest.approx(wanted.loss, rel=1e-4)
-        assert own.grad_norm == pytest.approx(wanted.grad_norm, rel=1e-3)
-        assert (own.lr, own.tokens, own.loss_tokens) == (wanted.lr, wanted.tokens, wanted.loss_tokens)
-        assert own.measures == pytest.approx(wanted.measures, rel=1e-3, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -132,19 +77,6 @@ def two(group: Group, tiny: Path, tmp_path: Path) -> Iterator[Open]:
     for engine in engines:
         if group:
             engine.close()
-
-
-class Single:
-    """What one process makes of the same steps."""
-
-    def __init__(
-        self, source: Path, objective: Objective, examples: Sequence[Example], count: int = FEW, **start: Any
-    ) -> None:
-        torch.manual_seed(0)
-        self.engine = TorchEngine(source, objective, OPTIM, steps=STEPS, device="cpu", **start)
-        self.before = self.engine.weights()
-        self.taken = steps(self.engine, range(count), examples)
-        self.after = self.engine.weights()
 
 
 @pytest.fixture(scope="module")
@@ -304,22 +236,6 @@ def test_bf16_computes_and_fp32_is_kept(two: Open, tiny: Path, tmp_path: Path, z
     assert [one.loss for one in taken] == pytest.approx([one.loss for one in exact], rel=0.02)
 
 
-def test_the_state_of_another_model_is_refused(two: Open, tokenizer: Any, tiny: Path, tmp_path: Path) -> None:
-    architecture = {
-        **{"model_type": "qwen3", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
-        **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True},
-    }
-    checkpoint.save(random_model(architecture, tokenizer, seed=0), tokenizer, tmp_path / "other")
-    other = TorchEngine(tmp_path / "other", NLL(), OPTIM, steps=1, device="cpu")
-    other.save_state(tmp_path / "state", state.WEIGHTS)
-    told = r"the state of another model: model\.layers\.0\.mlp\.\w+\.weight is \[48, 32\] there and \[64, 32\] here"
-    mine = TorchEngine(tiny, NLL(), OPTIM, steps=1, device="cpu")
-    before = mine.weights()
-    with pytest.raises(ValueError, match=told):
-        mine.load_state(tmp_path / "state")
-    assert all(tensor.equal(before[name]) for name, tensor in mine.weights().items())
-
-
 def test_a_full_disk_is_told_and_ends_all_ranks(tiny: Path, tmp_path: Path) -> None:
     group = Group("limited:serve", 2)
     trainer = Trainer("deepspeed", 2, 3)
@@ -335,84 +251,3 @@ def test_a_model_no_rank_can_load_is_told(group: Group, two: Open, tmp_path: Pat
     with pytest.raises(OSError, match="no file named"):
         two(source=tmp_path / "broken")
     assert not group
-
-
-def test_the_config_wins_over_the_users_own_and_says_where(tmp_path: Path) -> None:
-    file = tmp_path / "user.json"
-    user = {
-        "train_batch_size": 64,
-        "gradient_clipping": 0.5,
-        "fp16": {"enabled": True},
-        "wall_clock_breakdown": True,
-        "zero_optimization": {
-            "stage": 2,
-            "overlap_comm": True,
-            "offload_optimizer": {"device": "nvme", "pin_memory": True},
-        },
-    }
-    file.write_text(json.dumps(user))
-    config, lost = settings.merged(settings.read(str(file)), Trainer("deepspeed", 2, 3), OPTIM, bf16=False)
-    zero = config["zero_optimization"]
-    assert lost == [
-        "fp16.enabled",
-        "train_batch_size",
-        "zero_optimization.offload_optimizer.device",
-        "zero_optimization.stage",
-    ]
-    assert config["wall_clock_breakdown"] and zero["overlap_comm"] and zero["offload_optimizer"]["pin_memory"]
-    assert (zero["stage"], zero["offload_optimizer"]["device"], config["gradient_clipping"]) == (3, "none", 0.5)
-    assert "fp16" not in config and "train_batch_size" not in config
-    assert settings.merged({}, Trainer("deepspeed"), OPTIM, bf16=True)[0]["bf16"] == {"enabled": True}
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('{"zero_optimisation": {}}', "'zero_optimisation' is no key that can be set here .did you mean 'zero_optim"),
-        ('{"zero_optimization": {"stage3_bucket": 1}}', r"'zero_optimization\.stage3_bucket' is no key"),
-        ('{"zero_optimization": {"zero_quantized_weights": true}}', "'zero_optimization.zero_quantized_weights' is no"),
-        ('{"zero_optimization": {"offload_param": {"nvme_path": "/x"}}}', r"offload_param\.nvme_path' is no key"),
-        ('{"zero_optimization": 3}', "zero_optimization is no JSON object"),
-        ("[1]", "holds no JSON object"),
-        ("{", "is not JSON"),
-    ],
-)
-def test_a_wrong_key_is_told(tmp_path: Path, text: str, told: str) -> None:
-    file = tmp_path / "user.json"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=told):
-        settings.read(str(file))
-
-
-def test_deepspeed_knows_every_key_that_can_be_set() -> None:
-    from deepspeed.runtime.config import DeepSpeedConfig
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-
-    names = {*DeepSpeedZeroConfig.model_fields, *(one.alias for one in DeepSpeedZeroConfig.model_fields.values())}
-    assert {*settings.FREE_ZERO, *settings.OURS_ZERO, *settings.OFFLOADS} <= names
-    assert {name.removeprefix("stage3_") for name in settings.FREE_ZERO} <= {*DeepSpeedZeroConfig.model_fields}
-    config, _ = settings.merged({}, Trainer("deepspeed", 2, 3, "parameters"), OPTIM, bf16=True)
-    understood = DeepSpeedConfig(config)
-    assert understood.zero_optimization_stage == 3 and understood.bfloat16_config.enabled
-    assert not understood.managed_gradient_accumulation and understood.gradient_clipping == OPTIM.clip
-
-
-def test_where_a_fit_stands_is_that_of_its_own(tiny: Path, tmp_path: Path) -> None:
-    """Another fit, with other examples or another learning rate, is not gone on with."""
-    engine = TorchEngine(tiny, NLL(), OPTIM, steps=STEPS, device="cpu")
-    steps(engine, range(3))
-    own = identity(EXAMPLES, OPTIM, NLL())
-    (tmp_path / "log").write_text("three lines")
-    Unfinished(tmp_path / "unfinished", own).save(engine, 3, tmp_path / "log")
-    others = [
-        identity(EXAMPLES[1:], OPTIM, NLL()),
-        identity([replace(EXAMPLES[0], weight=7.0), *EXAMPLES[1:]], OPTIM, NLL()),
-        identity(EXAMPLES, replace(OPTIM, lr=1.0), NLL()),
-        identity(EXAMPLES, OPTIM, NLL("sequences")),
-    ]
-    for name in (own, *others):
-        fresh = TorchEngine(tiny, NLL(), OPTIM, steps=STEPS, device="cpu")
-        begun = Unfinished(tmp_path / "unfinished", name).resume(fresh, tmp_path / "new")
-        assert begun == (3 if name == own else 0)
-        assert (tmp_path / "new").read_text() == ("three lines" if name == own else "")
-    assert identity(EXAMPLES, replace(OPTIM, micro_tokens=1), NLL()) == own

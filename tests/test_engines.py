@@ -16,15 +16,19 @@ import qwen_like
 from selftrain.artifacts import RunDir
 from selftrain.config import check_tree
 from selftrain.errors import RunError
+from selftrain.events import Handover, Notice, StageFinished
 from selftrain.models.checkpoint import load_tokenizer
 from selftrain.sampling.vllm_checkpoint import Layout, layout_of, reading, weights_of
 from selftrain.sampling.vllm_engine import Engine, Sleep, Weights
 from selftrain.schema import Replicas
 from selftrain.session import Session
+from selftrain.stages.place import closing
 
 SAMPLER = """
 from dataclasses import dataclass
 from pathlib import Path
+
+from selftrain.sampling.vllm_process import EngineFailed
 
 LOG = Path(__file__).with_name("log")
 
@@ -46,6 +50,8 @@ class Engine:
 
     def sleep(self, level):
         note("sleep", level)
+        if level == 2 and Path(__file__).with_name("dead").exists():
+            raise EngineFailed("was killed by SIGKILL")
 
     def reload(self, checkpoint):
         note("reload", checkpoint)
@@ -132,6 +138,21 @@ def test_an_engine_that_stays_sleeps_while_others_need_its_gpu(
     assert list(handover.seconds) == ["open", "sleep", "wake", "reload", "reset"]
     told = r"engine: open \d+\.\d s, sleep \d+\.\d s, wake 0\.0 s, reload \d+\.\d s, reset 0\.0 s"
     assert re.fullmatch(told, handover.in_words())
+
+
+def test_an_engine_that_cannot_sleep_any_more_is_replaced_and_that_is_told(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selftrain.machine.gpus", lambda: ("0",))
+    (tmp_path / "dead").touch()
+    with keeping(session, sample=Replicas(sleep=2)) as kept:
+        asked(kept, tmp_path, "start")
+        kept.free_for_training()
+        assert asked(kept, tmp_path, "first") == ["open start", "sleep 2", "close", "open first"]
+        events = [*closing(kept, StageFinished(1, "grow", 1.0, "done", False))]
+    told, handover, finished = events
+    assert told == Notice("an engine failed, and another took its place: was killed by SIGKILL", "warning")
+    assert isinstance(handover, Handover) and isinstance(finished, StageFinished)
 
 
 def test_without_a_gpu_an_engine_that_stays_keeps_awake(session: Session, tmp_path: Path) -> None:

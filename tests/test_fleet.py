@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,32 @@ def test_leaving_early_leaves_nothing_behind(scripted: Fleet) -> None:
         pass
     rows.close()  # type: ignore[attr-defined]
     assert collect(scripted, few) == expected
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_what_is_being_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is let go of once the engines are closed says nothing."""
+    said: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    monkeypatch.setattr("selftrain.sampling.vllm_process.SILENT", 0.2)
+    fleet, seconds = opened("Timed", tmp_path, token_seconds=1.0), time.monotonic()
+
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    fleet.while_waiting(stop)
+    try:
+        collect(fleet, work_list(6))
+    except Stopped:
+        fleet.close()
+    del fleet
+    gc.collect()
+    assert said == []
+    assert time.monotonic() - seconds < 8  # A response takes nine.
 
 
 def test_a_replica_that_dies_costs_only_what_it_held(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def test_the_closing_line_tells_what_sharing_and_handing_over_took(runs: Runs) -
     assert (evaluated["iteration"], evaluated["stage"]) == (0, "evaluate") and evaluated["seconds"]["open"] > 0
     assert (grown["iteration"], grown["stage"]) == (1, "grow") and grown["shared"]["replaced"] == 1
     assert not runs.events("one", "Handover")
+    (notice,) = (row for row in runs.events("two", "Notice") if "took its place" in row["text"])
+    assert notice["level"] == "warning" and "SIGKILL" in notice["text"]
 
 
 def test_a_stage_runs_under_its_own_interpreter(tmp_path: Path, driver: Driver) -> None:

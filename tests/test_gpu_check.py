@@ -59,7 +59,7 @@ def test_operations_are_6_per_parameter_and_token_and_12_per_pair_that_attends()
 def test_operations_are_those_that_pytorch_counts() -> None:
     """All pairs are computed by the plain attention it counts; the embedding multiplies nothing."""
     import torch
-    from gpu_checks import TINY, Place, random_model
+    from gpu_checks.place import TINY, Place, random_model
     from model_flops import training_flops
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -86,9 +86,21 @@ def test_every_cheap_check_runs_on_a_cpu() -> None:
     assert checks["attention"]["varlen"]["largest difference"] < 0.1
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_one_rank_of_deepspeed_learns_what_the_plain_engine_does(stage: int) -> None:
+    """In this process, whose ranks begin with DeepSpeed imported."""
+    from gpu_checks.fits import zero
+    from gpu_checks.place import Place
+
+    found = zero(stage)(Place("cpu", True))
+    assert len(found["losses"]) == len(found["plain"]) == 4
+    assert found["largest share apart"] < 0.01
+
+
 def test_a_check_that_fails_hangs_or_dies_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     import gpu_check
-    from gpu_checks import CHECKS, Place
+    from gpu_checks import CHECKS
+    from gpu_checks.place import Place
 
     def fails(place: Place) -> Any:
         raise ValueError("two\nlines")

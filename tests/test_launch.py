@@ -15,16 +15,19 @@ import pytest
 from kill_driver import Driver
 
 from selftrain.cli import main
+from selftrain.config import load_config
+from selftrain.jobs.job import machines, seconds_of
 
 CONFIG = Path(__file__).with_name("tiny.yaml")
 GPU = CONFIG.parent.parent / "configs" / "rest_em_math.yaml"
+MANY = GPU.with_name("rest_em_7b_4nodes.yaml")
 SRUN = """#!/bin/bash
-# As much of srun as is needed: it starts a command and hands on what signals it gets.
+# As much of srun as is needed: it starts a command, and kills it where it gets a SIGTERM, as Slurm's own does.
 echo "srun $*" >> "$CALLS"
 while [[ "$1" == --* ]]; do shift; done
 "$@" &
 task=$!
-trap 'kill -TERM "$task"; again=yes' TERM
+trap 'kill -KILL "$task"; again=yes' TERM
 status=127
 while :; do
     again=''
@@ -34,7 +37,7 @@ while :; do
 done
 """
 SAY = """#!/bin/bash
-echo "$(basename "$0") $*" >> "$CALLS"
+echo "$(basename "$0") $*${SELFTRAIN_RESUBMITTED:+, number $SELFTRAIN_RESUBMITTED}" >> "$CALLS"
 """
 RELAY = """
 import json, os, signal, sys, time
@@ -143,7 +146,8 @@ def test_job_stopped_before_its_limit_goes_on_as_if_undisturbed(
 
 def test_words_and_variables_arrive_as_they_were_given(cluster: Cluster) -> None:
     nasty = 'tasks.math.prompt.template=it\'s $HOME `id` "{question}" \\ * \n#'
-    file = cluster.write(str(GPU), nasty, "run.name=a b; rm -rf c", "--env", 'MINE=x y\'z "$HOME"')
+    more = ("--env", 'MINE=x y\'z "$HOME"', "--setup", ': "$NOBODY_HAS_SET_THIS"')  # As scripts of modules do.
+    file = cluster.write(str(GPU), nasty, "run.name=a b; rm -rf c", *more)
     job = cluster.start(file)
     told = cluster.told()
     assert told == {"words": ["run", str(GPU), nasty, "run.name=a b; rm -rf c"], "variable": 'x y\'z "$HOME"'}
@@ -163,12 +167,16 @@ def test_words_and_variables_arrive_as_they_were_given(cluster: Cluster) -> None
         ((), 3600, "0", ""),  # scancel, long before the limit.
         (("--again", "no"), 30, "0", ""),
         (("--again", "resubmit"), 30, "0", "sbatch"),
+        (("--again", "resubmit"), 30, "7", "sbatch"),
+        (("--again", "resubmit"), 30, "100", ""),
     ],
 )
 def test_only_the_time_limit_makes_a_job_go_on(
     cluster: Cluster, more: tuple[str, ...], left: int, count: str, call: str
 ) -> None:
-    job = cluster.start(cluster.write(str(GPU), *more), left=left, SLURM_RESTART_COUNT=count)
+    counted = "SELFTRAIN_RESUBMITTED" if "resubmit" in more else "SLURM_RESTART_COUNT"
+    file = cluster.write(str(GPU), *more)
+    job = cluster.start(file, left=left, **{counted: count})
     cluster.told()
     with subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]) as asked:
         cluster.answer("pid", asked.pid)
@@ -177,8 +185,8 @@ def test_only_the_time_limit_makes_a_job_go_on(
         assert asked.wait(60) == -signal.SIGTERM
     cluster.answer("status", 143)
     assert job.wait(60) == 143
-    last = cluster.calls.read_text().splitlines()[-1]
-    assert last.startswith(call) if call else last.startswith("srun")
+    calls = cluster.calls.read_text().splitlines()
+    assert calls == ([f"{call} {file}, number {int(count) + 1}" if call == "sbatch" else call] if call else [])
 
 
 def test_several_nodes_are_a_ray_cluster_that_ends_with_the_job(cluster: Cluster) -> None:
@@ -190,7 +198,7 @@ def test_several_nodes_are_a_ray_cluster_that_ends_with_the_job(cluster: Cluster
     calls = cluster.calls.read_text()
     start = "ray start --num-cpus=34 --num-gpus=8 --block"
     assert f"{start} --head --node-ip-address=one --port=20007" in calls and f"{start} --address=one:20007" in calls
-    assert "--nodes=1 --ntasks=1 --exclude=one" in calls
+    assert "--nodes=1 --ntasks=1 --cpus-per-task=34 --exclude=one" in calls and calls.count("--cpus-per-task=34") == 2
 
 
 def test_script_for_a_ray_cluster_hands_itself_over_and_then_runs(cluster: Cluster) -> None:
@@ -213,16 +221,34 @@ def test_script_for_a_ray_cluster_hands_itself_over_and_then_runs(cluster: Clust
         (("--partition", "a b"), "--partition=a b"),
         (("--nodes", "0"), "--nodes 0: must be at least 1"),
         (("--env", "1A=2"), "--env 1A: is no name of a variable"),
+        (("--env", "HF_HOME"), "--env HF_HOME: gives it no value; write HF_HOME=VALUE"),
+        (("--time", "10"), "--grace 600: with --time 10 the run is asked to stop as soon as it starts"),
+        (("--time", "1-0", "--grace", "65536"), "--grace 65536: Slurm signals at most 65535 seconds before a"),
+        (("--output", "a\nrm -rf b"), r"--output 'a\nrm -rf b': cannot stand in a line of the script"),
+        (
+            ("launch.score_processes=3", "--nodes", "1", "--gpus-per-node", "2"),
+            "--gpus-per-node 2: 1 x 2 GPUs for a con",
+        ),
+        (("--env", "HF_HOME"), "--env HF_HOME: gives it no value; write HF_HOME=VALUE"),
+        (("--time", "10"), "--grace 600: with --time 10 the run is asked to stop as soon as it starts"),
+        (("--time", "1-0", "--grace", "65536"), "--grace 65536: Slurm signals at most 65535 seconds before a"),
+        (("--output", "a\nrm -rf b"), r"--output 'a\nrm -rf b': cannot stand in a line of the script"),
         (("run.nam=x",), "run.nam: unknown key"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
     words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["launch", "--slurm", str(GPU), *words, "--output", str(tmp_path / "job")]) == 2
+    assert main(["launch", "--slurm", str(GPU), "--output", str(tmp_path / "job"), *words]) == 2
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
     assert not (tmp_path / "job").exists()
+
+
+def test_what_slurm_alone_knows_is_refused_for_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(GPU), "--partition", "gpu", "--output", str(tmp_path / "job")]
+    assert main(["launch", "--ray", *words]) == 2 and not (tmp_path / "job").exists()
+    assert "--partition=gpu: a Ray cluster has no such thing" in capsys.readouterr().err
 
 
 def test_a_file_that_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +264,37 @@ def test_needs_follow_from_the_config(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "job").unlink()
     large = cluster.write(str(GPU), "grow.draft.sampler={kind: vllm, tensor_parallel_size: 4}").read_text()
     assert "#SBATCH --gpus-per-node=4\n" in large and "#SBATCH --cpus-per-task=18\n" in large
+    (tmp_path / "job").unlink()
+    wide = cluster.write(str(MANY)).read_text()
+    assert "#SBATCH --nodes=4\n" in wide and "#SBATCH --gpus-per-node=8\n" in wide and "launch.place=ray" in wide
+
+
+@pytest.mark.parametrize(
+    ("processes", "engines", "parallel", "asked", "found"),
+    [
+        (32, 32, 1, (None, None), (4, 8)),
+        (32, 32, 1, (8, None), (8, 4)),
+        (32, 32, 1, (None, 16), (2, 16)),
+        (32, 32, 1, (None, 0), (1, 0)),
+        (12, 3, 4, (None, None), (2, 8)),
+        # An engine lies on one machine.
+        (1, 1, 4, (2, None), (2, 4)),
+    ],
+)
+def test_a_job_holds_all_gpus_that_the_config_uses_at_once(
+    processes: int, engines: int, parallel: int, asked: tuple[int | None, int | None], found: tuple[int, int]
+) -> None:
+    overrides = [f"launch.train.processes={processes}", f"launch.sample.replicas={engines}"]
+    config = load_config(MANY, [*overrides, f"grow.draft.sampler.tensor_parallel_size={parallel}"])
+    assert machines(config, *asked) == found
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("30", 1800), ("1:30", 90), ("12:00:00", 43200), ("2-0", 172800), ("1-1:30", 91800), ("0", 0)],
+)
+def test_limits_are_read_as_slurm_reads_them(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

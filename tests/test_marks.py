@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selftrain import records
-from selftrain.artifacts import Stage
+from selftrain.artifacts import REMOVED, Stage, removed
 from selftrain.files import replacing, write_json
 from selftrain.types import Verdict
 
@@ -41,3 +41,17 @@ def test_a_mark_comes_after_the_names_of_all_it_lists(tmp_path: Path, monkeypatc
     stage = Stage("improve-policy", 1, folder, {})
     stage.finish([*outputs, folder / "trees"])
     assert stage.done() and synced[-1] == folder
+
+
+def test_what_is_done_again_is_no_longer_noted_as_removed(tmp_path: Path) -> None:
+    """It was thinned out, and then the stage was redone: from now on it is missed, mirrored and thinned out as any."""
+    folder = tmp_path / "iteration_0001"
+    checkpoint = folder / "policy" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    write_json(folder / REMOVED, ["policy/checkpoint", "policy/optimizer"])
+    stage = Stage("improve-policy", 1, folder, {})
+    stage.finish([checkpoint])
+    assert removed(folder) == ["policy/optimizer"] and stage.done()
+    (checkpoint / "config.json").unlink()
+    assert "config.json is missing" in str(stage.stale())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -306,12 +307,19 @@ def elsewhere(store: Store, beat: int = 1) -> None:
         ("runs/a", "is no address such as s3://bucket/prefix"),
         ("s3://", "is no address"),
         ("s4://runs", "unknown scheme 's4' ("),
+        ("s3://runs/a[1]", "[ in an address are read as patterns"),
     ],
 )
 def test_address_that_cannot_be_one_is_told(address: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         check_url(address)
     assert told in str(error.value)
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match=r"a password in an address .*\(FSSPEC_SFTP_PASSWORD\)$") as error:
+        check_url("sftp://me:hush@host/runs")
+    assert "hush" not in str(error.value)
 
 
 def test_storage_that_is_read_alone_is_told() -> None:
@@ -328,3 +336,74 @@ def test_any_storage_of_fsspec_serves() -> None:
     store.remove("a/b")
     store.remove("a/b")
     assert store.read("a/b") is None and store.read_json("a/c") == 34
+
+
+def test_a_mark_that_cannot_be_read_is_not_taken_for_one_that_is_not_there(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stage would be done again, and its files replaced below the mark."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    work.upload()
+    read = LocalFileSystem.cat_file
+
+    def unsteady(files: LocalFileSystem, path: str, **more: Any) -> Any:
+        if path.endswith("grow.done"):
+            raise TimeoutError("slow down")
+        return read(files, path, **more)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", unsteady)
+    with pytest.raises(Down, match="TimeoutError: slow down"):
+        work.store.read_all([f"iteration_000{number}/grow.done" for number in (1, 2)])
+    monkeypatch.setattr(LocalFileSystem, "cat_file", read)
+    assert list(work.store.read_all(["iteration_0001/grow.done", "iteration_0003/grow.done"])) == [
+        "iteration_0001/grow.done"
+    ]
+
+
+def test_a_run_json_of_another_kind_is_told(work: Work) -> None:
+    for content in (b"[]", b'{"run": "a"}', b"torn"):
+        work.store.write("run.json", content)
+        with pytest.raises(ConfigError, match=r"run\.json is none of a mirror's; remove it, or choose another"):
+            claim(work.store, work.run, "r")
+
+
+def test_a_lock_holds_also_where_storage_creates_what_is_there(url: str) -> None:
+    class Careless(Store):
+        def create(self, name: str, content: bytes) -> bool:
+            self.write(name, content)
+            return True
+
+    first = Lock(Careless(url))
+    first.take(print, lambda: None)
+    with pytest.raises(RunError, match="is in use by process"):
+        Lock(Careless(url)).take(print, lambda: None)
+    first.release()
+
+
+def test_a_process_that_was_away_for_long_looks_whose_the_mirror_is(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may have taken it over; what that one wrote is not replaced."""
+    monkeypatch.setattr("selftrain.mirror.upload.Lock", partial(Lock, beat=1000, patience=0.05))
+    mirror = work.mirror()
+    mirror.open(print)
+    elsewhere(work.store)
+    threading.Event().wait(0.1)
+    texts = [event.text for event in mirror.settle(5) if isinstance(event, Notice)]
+    mirror.close()
+    assert texts[-1] == f"{work.store.url} was taken over by another process; nothing more is uploaded"
+    assert check_whole(tmp_path / "mirror") == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_mirror_does_not_keep_a_run_from_ending(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(work.store.__class__, "put", wrong)
+    mirror = work.mirror()
+    mirror.open(print)
+    (told,) = mirror.settle(600)
+    mirror.close()
+    assert isinstance(told, Notice) and "the same command uploads it" in told.text

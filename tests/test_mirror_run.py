@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import time
@@ -146,6 +147,18 @@ def test_mirror_that_is_down_is_told_of_and_made_up_for(runs: Runs) -> None:
     assert ended.out.count("warning: the mirror") == 1 and "the run goes on" in ended.out
     assert "the mirror answers again" in ended.out
     assert listed(runs.root(name)) <= runs.mirrored(name)
+
+
+def test_a_run_that_waits_for_a_mirror_can_be_asked_to_stop(runs: Runs, tmp_path: Path) -> None:
+    other = {"token": "a", "beat": 1, "pid": 1, "host": "far", "machine": "another", "began": "1"}
+    (tmp_path / "lock.json").write_text(json.dumps(other))
+    running = runs.start("waits", f"track.mirror=file://{tmp_path}")
+    err = running.folder / "err"
+    wait_for(lambda: err.exists() and "waiting 40 s for a sign of life" in err.read_text())
+    os.kill(running.pid, signal.SIGTERM)
+    ended = running.wait()
+    assert (ended.status, ended.err.count("\n")) == (143, 2), ended.err
+    assert "the same command goes on from here" in ended.err and not (runs.root("waits") / "stop").exists()
 
 
 BAD = {

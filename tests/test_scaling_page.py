@@ -55,3 +55,12 @@ def test_long_responses_are_shared_among_ranks() -> None:
     found = cost(shape, LONG, 64, PROFILES["H100"], serial=0)
     assert found.weight_bytes == 2 * shape.parameters * 16 and found.checkpoint_bytes == 4 * shape.parameters
     assert found.read == 64 * 32 * 4 * 12_200 and found.drawn == 64 * 32 * 16 * 12_000
+
+
+def test_what_two_processes_did_is_told_as_it_was_measured(page: Any) -> None:
+    ratio = {"median": 1.912, "least": 1.8, "most": 1.999}
+    speeds = {"1": [1000, 900, 1100], "2": [1912, 1800, 1999], "2 apart": [1950, 1960, 1940]}
+    own = {"tokens_per_second": speeds, "two_to_one": ratio, "two_to_two_apart": {**ratio, "median": 0.98}}
+    told = page.weak({"training": {"zero 2": own, "zero 3": own}, "sampling": own})
+    assert told.splitlines()[2] == ("| fit, ZeRO 2 | 1,000 | 1,912 | 1,950 | 1.91 (1.80-2.00) | 0.98 (1.80-2.00) |")
+    assert told.splitlines()[4].startswith("| sampling | 1,000 |") and "not run" in page.weak(None)

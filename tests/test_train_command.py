@@ -135,13 +135,16 @@ def test_a_dry_run_shows_an_example_and_writes_nothing(
     ties = [{"prompt": "1+1=", "chosen": "#2", "rejected": "#2"}] * 2
     path = config(tmp_path, tiny, [*PAIRS, *ties], "dpo", lora={"r": 4})
     validation = write(tmp_path / "held.jsonl", PAIRS[:3])
-    assert main(["train", str(path), "--dry-run", f"data.validation={validation}"]) == 0
+    asked = ["train", str(path), "learner.lora.base=nf4", f"data.validation={validation}"]
+    assert main([*asked, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "examples: 22 pairs" in said and "validation: 3 pairs" in said
     assert "data.path: 2 pair(s) left out, whose two sides are the same" in said
     assert "data.path: 6 example(s) left out, whose prompts data.validation has" in said
     assert "learner: dpo, against base, 24 steps, LoRA of rank 4 on all-linear" in said
     assert "  | chosen: ⟦0+3=⟧#3<end>" in said and "  | rejected: ⟦0+3=⟧#4<end>" in said
+    assert "where a run is refused:\n  learner.lora.base: nf4 cannot be had: there is no NVIDIA GPU here; " in said
+    assert main(asked) == 2 and "learner.lora.base: nf4 cannot be had" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

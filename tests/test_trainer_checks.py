@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from selftrain import machine
 from selftrain.checks import trainer
 from selftrain.checks.trainer import check_trainer, overridden
 from selftrain.config import ConfigError, check_tree
@@ -82,14 +83,16 @@ def test_sequences_are_divided_only_where_attention_is_whole() -> None:
 
 
 def test_what_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = config(engine="deepspeed", processes=9)
+    many, told = config(engine="deepspeed", processes=9), list[str]()
     check_trainer(many, lambda: MODEL)
-    monkeypatch.setattr(trainer, "gpus", lambda: ("0", "1"))
+    monkeypatch.setattr(machine, "gpus", lambda: ("0", "1"))
     with pytest.raises(ConfigError, match=r"launch\.train\.processes: 9 for 2 GPUs, one each; set it to 2"):
         check_trainer(many, lambda: MODEL)
     monkeypatch.setattr(trainer, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"DeepSpeed is not installed; install it with: pip install 'selftrain\[deep"):
         check_trainer(many, lambda: MODEL)
+    check_trainer(many, lambda: MODEL, told.append)
+    assert [one.partition(": ")[0] for one in told] == ["launch.train.engine", "launch.train.processes"]
 
 
 def test_what_does_not_hold_of_the_users_own_is_one_line(tmp_path: Path) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from selftrain.sampling.base import ALL, Request
+from selftrain.sampling.vllm import VLLM, VLLMSampler
 from selftrain.sampling.vllm_process import EngineFailed, EngineProcess, telling
+from selftrain.schema import Sampling
+from selftrain.types import Problem
 
 ENGINES = '''
 import os, sys, time
@@ -37,6 +42,13 @@ def odd():
     print("Loading: 100%", file=sys.stderr, flush=True)
     def answer(told):
         raise Odd("no such expert")
+    return answer
+
+def brief():
+    def answer(told):
+        yield [told]
+        if told == 1:
+            os._exit(3)
     return answer
 
 def hanging():
@@ -104,6 +116,18 @@ def test_errors_of_any_class_are_told_and_notes_of_the_start_are_not_kept(tmp_pa
     assert not list(tmp_path.glob("*.log"))
 
 
+def test_what_an_engine_answered_before_it_died_counts() -> None:
+    engine = opened("brief")
+    for number in range(2):
+        engine.ask(number)
+    engine._worker._process.wait(60)  # type: ignore[attr-defined]
+    engine.ask(2)
+    assert [engine.receive(), engine.receive()] == [[0], [1]]
+    with pytest.raises(EngineFailed, match="ended with exit status 3"):
+        engine.receive()
+    engine.close()
+
+
 @pytest.mark.parametrize("name", ["hanging", "idle"])
 def test_an_engine_without_progress_is_ended(name: str) -> None:
     engine, began = opened(name, patience=1), time.monotonic()
@@ -157,3 +181,15 @@ def test_the_end_of_a_log_stands_in_where_it_names_no_error() -> None:
     assert telling("one\n\ntwo\nthree\nfour\n") == "two | three | four"
     assert telling("ValueError: a\nRuntimeError: b, see root cause above\nbye") == "ValueError: a"
     assert telling("\n") == ""
+
+
+def test_who_is_left_when_an_engine_is_closed_does_not_ask_it_any_more() -> None:
+    """A run that fails ends its engines first; what was being drawn is let go of later."""
+    sampler: Any = object.__new__(VLLMSampler)
+    sampler._engine, sampler._options, sampler._tokenizer, sampler._context = opened("hanging"), VLLM(), None, 64
+    work = [Request(Problem("t/train/0", "t", "train", "0"), (1, 2), (0,), Sampling(max_tokens=8))]
+    units = iter([((0, 0),)])
+    rows = sampler.draw(work, lambda: next(units, None), ALL)
+    assert next(rows) == [] and sampler._engine.waiting == 2
+    sampler._engine.close()
+    rows.close()

@@ -10,8 +10,9 @@ from typing import Any
 
 from selftrain.checks.best_of import check_best_of
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
+from selftrain.checks.here import Lacks, refuse
 from selftrain.checks.kernels import check_kernels
-from selftrain.checks.launch import check_heads_divide, check_interpreters, check_replicas
+from selftrain.checks.launch import check_heads_divide, check_interpreters, check_replicas, laid_out
 from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
@@ -45,8 +46,12 @@ from selftrain.stages.start import described_tokenizer
 from selftrain.types import Problem
 
 
-def check(session: Session) -> None:
-    """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights."""
+def check(session: Session, lacks: Lacks = refuse) -> None:
+    """Raises ConfigError, cheap checks first; loads a tokenizer and a model config, never weights.
+
+    Args:
+        lacks: is told what this machine does not have.
+    """
     config = session.config
     check_searching(config)
     check_names(config)
@@ -63,17 +68,17 @@ def check(session: Session) -> None:
     check_heads(config)
     check_drawn(session)
     check_data(session)
-    check_samplers(config)
-    check_replicas(config)
-    check_interpreters(config)
+    check_samplers(config, lacks)
+    check_replicas(config, lacks)
+    check_interpreters(config, lacks)
     check_model(session)
     check_writers(session)
     check_heads_divide(config, partial(model_config, config))
     check_scored_by(session)
     check_value_heads(session)
     check_lora(config, partial(model_config, config))
-    check_kernels(config)
-    check_trainer(config, partial(model_config, config))
+    check_kernels(config, lacks)
+    check_trainer(config, partial(model_config, config), lacks)
 
 
 def check_data(session: Session) -> None:
@@ -194,6 +199,7 @@ def plan(session: Session) -> Iterator[str]:
         if problems.dropped[task]:
             yield f"  {problems.dropped[task]} problems left out: they also occur in an evaluated split"
     yield from session.unread_golds
+    yield from laid_out(config)
     yield from overridden(config)
     for name, warmup in config.warmup.items():
         yield f"warm-up of {name}: {len(demonstrated(session, warmup.source))} demonstrations, {fit_length(warmup)}"

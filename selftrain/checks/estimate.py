@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from selftrain import machine
 from selftrain.checks.check import load_tokenizer, model_config
 from selftrain.checks.workload import Assumed, Workload
 from selftrain.config import ConfigError
@@ -221,26 +221,26 @@ def _sampling_need(session: Session, shape: Shape, where: Placed, longest: int, 
 
 def on_gpu(asked: Asked) -> bool:
     """Whether ``auto`` means bfloat16."""
-    return asked.hardware is not None or Path("/proc/driver/nvidia/version").exists()
+    return asked.hardware is not None or bool(machine.gpus())
 
 
 def _speeds(session: Session, shape: Shape, where: Placed, work: Workload, asked: Asked) -> Speeds:
     """Those given; for the others what the hardware can do."""
-    machine, own = asked.hardware, asked.speeds
-    if machine is None:
+    hardware, own = asked.hardware, asked.speeds
+    if hardware is None:
         return own
     component, longest = sampler_of(session.config), work.longest_sampled()
     tasks = work.asked_tasks() or list(session.config.tasks)
     prompt = sum(map(work.prompt, tasks)) / len(tasks)
     drawn = max(1.0, min(asked.assumed.response or longest, longest))
-    sampler = where.sampler(component, machine.memory, longest)
+    sampler = where.sampler(component, hardware.memory, longest)
     chosen = session.config.learners.get(POLICY) or session.config.warmup.get(POLICY)
     checkpointing = chosen is not None and chosen.optim.gradient_checkpointing
-    train = training_speed(shape, machine, where.processes, prompt + drawn, checkpointing)
+    train = training_speed(shape, hardware, where.processes, prompt + drawn, checkpointing)
     return Speeds(
-        own.sample or sampling_speed(shape, machine, sampler, where.replicas, prompt, drawn),
+        own.sample or sampling_speed(shape, hardware, sampler, where.replicas, prompt, drawn),
         own.train or train,
-        own.score or scoring_speed(shape, machine, where.scorers, prompt + drawn),
+        own.score or scoring_speed(shape, hardware, where.scorers, prompt + drawn),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config, on_head
 from selftrain.checks.heads import check_head, check_headless, check_language_model
+from selftrain.checks.here import Lacks, refuse
 from selftrain.checks.kernels import check_kernels
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
@@ -41,25 +42,30 @@ from selftrain.types import Example
 Read = list[Entry] | list[Example]
 
 
-def check_fit(session: Session, config: TrainConfig) -> Given:
+def check_fit(session: Session, config: TrainConfig, lacks: Lacks = refuse) -> Given:
     """The examples; raises ConfigError, cheap checks first. Loads a tokenizer and a model config, never weights.
 
     Args:
         session: of the same fit as a run (`selftrain.train_config.as_run`).
+        lacks: is told what this machine does not have.
     """
     if config.track.mirror is not None:
         raise ConfigError("track.mirror: a fit without a loop is one stage and is not mirrored; remove the key")
     _check_learner(config)
     _check_head(config)
     read = {where: _read(config, Path(path), where) for where, path in _paths(config).items()}
+
+    def told(what: str) -> None:
+        lacks(_renamed(what))
+
     with _as_written():
         session.tokenizer = load_tokenizer(session.config)
         check_tokenizer(session.tokenizer, config.model.path or "model.architecture")
         context = context_length(session.config)
         check_scored_by(session)
         check_lora(session.config, partial(model_config, session.config))
-        check_kernels(session.config)
-        check_trainer(session.config, partial(model_config, session.config))
+        check_kernels(session.config, told)
+        check_trainer(session.config, partial(model_config, session.config), told)
     found = {where: _examples(session, config, entries, context, where) for where, entries in read.items()}
     return _given(found, overridden(session.config))
 
@@ -75,7 +81,11 @@ def _as_written() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(str(error).replace(f"learners.{POLICY}.", "learner.")) from error
+        raise ConfigError(_renamed(str(error))) from error
+
+
+def _renamed(told: str) -> str:
+    return told.replace(f"learners.{POLICY}.", "learner.")
 
 
 def _check_learner(config: TrainConfig) -> None:

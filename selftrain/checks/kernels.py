@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from selftrain.checks.here import Lacks, refuse
 from selftrain.config import ConfigError
 from selftrain.models.options import OPTIONS, lacking
 from selftrain.schema import Learner, RunConfig, Warmup
@@ -12,11 +13,11 @@ HALF = ("flash_attention_2", "flash_attention_3", "cut_cross_entropy")
 """Options that compute in bfloat16 alone."""
 
 
-def check_kernels(config: RunConfig) -> None:
-    """Raises ConfigError where an option is asked for and cannot be had."""
+def check_kernels(config: RunConfig, lacks: Lacks = refuse) -> None:
+    """Options that cannot be had, or that compute in another type than the fits."""
     for place, name in asked(config):
         if (reason := lacking(name)) is not None:
-            raise ConfigError(f"{place}: {name} cannot be had: {reason}; `selftrain doctor` shows what can")
+            lacks(f"{place}: {name} cannot be had: {reason}; `selftrain doctor` shows what can")
         for where, dtype in types(config).items() if name in HALF else ():
             if dtype == "float32":
                 raise ConfigError(f"{place}: {name} computes in bfloat16, and {where} is float32; change one of them")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from selftrain.checks.here import Lacks, check_one_gpu_each, refuse
 from selftrain.checks.kernels import fits
 from selftrain.config import ConfigError
-from selftrain.machine import gpus
 from selftrain.planning.fingerprints import AUTO_GPU, dtype
 from selftrain.schema import Kernels, Lora, Optim, RunConfig, Trainer
 from selftrain.training.zero import settings
@@ -17,22 +17,19 @@ WHERE = "launch.train"
 STAGES = (1, 2, 3)
 
 
-def check_trainer(config: RunConfig, model_config: Callable[[], Any]) -> None:
-    """Raises ConfigError: DeepSpeed is missing or told what it does not know, or choices do not go together."""
+def check_trainer(config: RunConfig, model_config: Callable[[], Any], lacks: Lacks = refuse) -> None:
+    """Raises ConfigError: DeepSpeed is told what it does not know, or choices do not go together."""
     trainer = config.launch.train
     if trainer.engine == "torch":
         _check_unused(trainer)
         return
     if find_spec("deepspeed") is None:
-        raise ConfigError(
-            f"{WHERE}.engine: DeepSpeed is not installed; install it with: pip install 'selftrain[deepspeed]'"
-        )
+        lacks(f"{WHERE}.engine: DeepSpeed is not installed; install it with: pip install 'selftrain[deepspeed]'")
     if trainer.zero not in STAGES:
         raise ConfigError(f"{WHERE}.zero: {trainer.zero} is no stage of ZeRO; choose 1, 2 or 3")
     if trainer.offload == "parameters" and trainer.zero != 3:
         raise ConfigError(f"{WHERE}.offload: only ZeRO-3 divides parameters; set {WHERE}.zero to 3")
-    if (there := len(gpus())) and trainer.processes > there:
-        raise ConfigError(f"{WHERE}.processes: {trainer.processes} for {there} GPUs, one each; set it to {there}")
+    check_one_gpu_each(f"{WHERE}.processes", trainer.processes, lacks)
     _check_kernels(config)
     _check_overlap(trainer, _user(trainer))
     if trainer.sequence_parallel > 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selftrain.checks.here import Lacks, refuse
 from selftrain.config import ConfigError, instantiate
+from selftrain.errors import NotHere
 from selftrain.models.adapters import adapter_base
 from selftrain.planning.settings import NUMBERS, POLICY, asked_with, sampler_of
 from selftrain.planning.writers import remote
@@ -22,13 +24,15 @@ def samplers(config: RunConfig) -> dict[str, Component]:
     return chosen | own
 
 
-def check_samplers(config: RunConfig) -> None:
+def check_samplers(config: RunConfig, lacks: Lacks = refuse) -> None:
     """What a sampler says of this machine, where it says anything."""
     for where, component in samplers(config).items():
         sampler = instantiate("sampler", component)
         try:
             if hasattr(sampler, "check"):
                 sampler.check()
+        except NotHere as error:
+            lacks(f"{where}.{error}")
         except ValueError as error:
             raise ConfigError(f"{where}.{error}") from error
 

@@ -50,12 +50,14 @@ def watch(session: Any, events: Iterator[Event], again: str = "goes on from here
                 journal.flush()
                 view.show(event)
         except Interrupted:
-            print(
-                f"stopped after the current part; the same command {again} ({session.run.root})",
-                file=sys.stderr,
-            )
+            stopped(session, again)
             return False
     return True
+
+
+def stopped(session: Any, again: str = "goes on from here") -> None:
+    """Tell that a run ended because it was asked to; ``again`` as in `watch`."""
+    print(f"stopped after the current part; the same command {again} ({session.run.root})", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from selftrain.commands.opening import config_arguments
 from selftrain.config import ConfigError, load_config
 from selftrain.files import write_text
 from selftrain.jobs import ray, slurm
-from selftrain.jobs.job import Job, cpus_of, gpus_of, own_name, own_venv
+from selftrain.jobs.job import Job, cpus_of, machines, own_name, own_venv
 
 EXAMPLES = """examples:
   selftrain launch --slurm configs/rest_em_math.yaml                    writes rest-em-math.sbatch; then: sbatch it
@@ -34,8 +34,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     kind.add_argument("--ray", action="store_true", help="a script for the job server of a Ray cluster")
     config_arguments(command)
     command.add_argument("--output", type=Path, metavar="FILE", help="default: the run's name with .sbatch or -ray.sh")
-    command.add_argument("--nodes", type=int, default=1, help="machines; several are one Ray cluster (default: 1)")
-    command.add_argument("--gpus-per-node", type=int, metavar="N", help="default: what the config's engines use")
+    command.add_argument(
+        "--nodes", type=int, metavar="N", help="machines; several are one Ray cluster (default: what the GPUs need)"
+    )
+    command.add_argument("--gpus-per-node", type=int, metavar="N", help="default: what the config uses, 8 at most")
     command.add_argument("--cpus-per-task", type=int, metavar="N", help="default: verifiers, and 4 for each GPU")
     command.add_argument("--time", default="24:00:00", help="limit of one job; the run may take several (%(default)s)")
     command.add_argument(
@@ -81,10 +83,15 @@ def described(options: argparse.Namespace) -> Job:
         value = getattr(options, flag)
         if value is not None and value < (0 if flag == "gpus_per_node" else 1):
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: must be at least 1")
-    if options.ray and (options.nodes > 1 or options.sbatch):
+    if options.ray and ((options.nodes or 1) > 1 or options.sbatch):
         raise ConfigError("--nodes, --sbatch: a Ray cluster has the machines it has; they belong to --slurm")
-    gpus = gpus_of(config) if options.gpus_per_node is None else options.gpus_per_node
+    nodes, gpus = machines(config, options.nodes, options.gpus_per_node)
     named = [f"--{flag}={value}" for flag in SLURM if (value := getattr(options, flag))]
+    if options.ray and named:
+        raise ConfigError(f"{named[0]}: a Ray cluster has no such thing; it belongs to --slurm")
+    for entry in options.env:
+        if "=" not in entry:
+            raise ConfigError(f"--env {entry}: gives it no value; write {entry}=VALUE")
     pairs = [entry.partition("=") for entry in options.env]
     own = None if options.container else own_venv()
     return Job(
@@ -92,7 +99,7 @@ def described(options: argparse.Namespace) -> Job:
         words=(str(options.config), *options.overrides),
         folder=Path.cwd(),
         file=options.output or Path(f"{name}{'-ray.sh' if options.ray else '.sbatch'}"),
-        nodes=options.nodes,
+        nodes=nodes,
         gpus=gpus,
         cpus=options.cpus_per_task or cpus_of(config, gpus),
         time=options.time,

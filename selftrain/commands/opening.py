@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.artifacts import RunDir
+from selftrain.checks.here import Lacks, refuse
 from selftrain.config import ConfigError, read_tree, to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
@@ -61,15 +62,19 @@ def check_sort(run: RunDir, *, fit: bool) -> None:
         raise ConfigError(f"{run.root} holds {other}; choose another run.name")
 
 
-def check_once(session: Any) -> None:
-    """All checks, unless this very config was checked when the run began: a resumed run starts at once."""
+def check_once(session: Any, lacks: Lacks = refuse) -> None:
+    """All checks, unless this very config was checked when the run began: a resumed run starts at once.
+
+    Args:
+        lacks: is told what this machine does not have.
+    """
     path = session.run.config
     check_sort(session.run, fit=False)
     if path.exists() and path.read_text() == to_yaml(session.config):
         return
     from selftrain.checks.check import check
 
-    check(session)
+    check(session, lacks)
 
 
 def begin(session: Any) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from selftrain.artifacts import RunDir
-from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm, watch
+from selftrain.checks.here import elsewhere, refuse
+from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm, stopped, watch
 from selftrain.commands.mirroring import mirroring, pulled
 from selftrain.commands.opening import begin, check_once, config_arguments, prepare_libraries, set_aside
 from selftrain.config import load_config
@@ -29,30 +31,42 @@ def main(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides)
     prepare_libraries()
     from selftrain.checks.check import plan
-    from selftrain.loop import check_labels, check_marks
-    from selftrain.session import Session
+    from selftrain.loop import check_labels
+    from selftrain.session import Interrupted, Session
 
     folder = RunDir(Path(config.run.folder) / config.run.name)
+    lacking: list[str] = []
     with Session(config, folder) as session:
         check_labels(session, options.until, options.redo)
-        check_once(session)
+        check_once(session, lacking.append if options.dry_run else refuse)
         if options.dry_run:
             from selftrain.checks.preview import preview, reuse
 
-            print("\n".join([*plan(session), *reuse(session), *preview(session)]))
+            print("\n".join([*plan(session), *reuse(session), *preview(session), *elsewhere(lacking)]))
             return 0
-        with folder.lock(), stop_on_sigterm(folder), mirroring(session) as mirror:
-            if mirror is not None and not watch(session, pulled(session, mirror, options.redo)):
+        try:
+            if not _run(session, options):
                 return TERMINATED
-            check_marks(session, options.redo)
-            if options.redo:
-                set_aside(session, options.redo)
-            begin(session)
-            if not follow(session, options.until, mirror):
-                return TERMINATED
+        except Interrupted:  # While it waited for the mirror.
+            stopped(session)
+            return TERMINATED
     from selftrain.report.run import closing
 
     text = closing(folder)  # It writes report.html too.
     if config.track.live != "none":
         print(text)
     return 0
+
+
+def _run(session: Any, options: argparse.Namespace) -> bool:
+    """Whether the run came to its end, and was not asked to stop."""
+    from selftrain.loop import check_marks
+
+    with session.run.lock(), stop_on_sigterm(session.run), mirroring(session) as mirror:
+        if mirror is not None and not watch(session, pulled(session, mirror, options.redo)):
+            return False
+        check_marks(session, options.redo)
+        if options.redo:
+            set_aside(session, options.redo)
+        begin(session)
+        return follow(session, options.until, mirror)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from selftrain.artifacts import RunDir
+from selftrain.checks.here import elsewhere, refuse
 from selftrain.commands.following import TERMINATED, stop_on_sigterm, watch
 from selftrain.commands.opening import check_sort, config_arguments, prepare_libraries
 from selftrain.config import to_yaml
@@ -45,13 +46,14 @@ def main(options: argparse.Namespace) -> int:
 
     folder = FitDir(Path(config.run.folder) / config.run.name)
     check_sort(folder, fit=True)
+    lacking: list[str] = []
     with Session(as_run(config), folder) as session:
         mark = fit_stage(session, config)
         done = check_mark(session, mark)
         if options.dry_run or not done:
-            given = check_fit(session, config)
+            given = check_fit(session, config, lacking.append if options.dry_run else refuse)
         if options.dry_run:
-            print("\n".join([*plan(session, config, given), *(["it is done"] if done else [])]))
+            print("\n".join([*plan(session, config, given), *(["it is done"] if done else []), *elsewhere(lacking)]))
             return 0
         if not done:
             with folder.lock(), stop_on_sigterm(folder):

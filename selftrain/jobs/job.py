@@ -6,17 +6,22 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from selftrain.config import ConfigError
+from selftrain.estimating.hardware import Hardware
+from selftrain.estimating.launch import placed
 from selftrain.planning.settings import sampler_of
 from selftrain.planning.writers import remote
-from selftrain.schema import RunConfig
+from selftrain.schema import Component, RunConfig
 
 PLAIN = re.compile(r"[\w.@+,:/%=\[\]()&|*-]+")
 """What may stand in a line for the scheduler, which reads quotes in its own way."""
 TIME = re.compile(r"\d+|\d+:\d{1,2}(:\d{1,2})?|\d+-\d{1,2}(:\d{1,2}){0,2}")
 NAME = re.compile(r"[A-Za-z_]\w*")
+MOST_GRACE = 65535
+"""Seconds before its limit at which Slurm signals a job at most."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,27 @@ class Job:
                 )
         if not TIME.fullmatch(self.time):
             raise ConfigError(f"--time {self.time}: write it as 30 (minutes), 12:00:00 or 2-00:00:00")
+        if self.grace > MOST_GRACE:
+            raise ConfigError(f"--grace {self.grace}: Slurm signals at most {MOST_GRACE} seconds before a limit")
+        if 0 < seconds_of(self.time) <= self.grace:
+            raise ConfigError(
+                f"--grace {self.grace}: with --time {self.time} the run is asked to stop as soon as it starts; "
+                "lower it, or raise --time"
+            )
+        if not self.file.name.isprintable():
+            raise ConfigError(f"--output {str(self.file)!r}: cannot stand in a line of the script; choose another name")
         for name, _ in self.environment:
             if not NAME.fullmatch(name):
                 raise ConfigError(f"--env {name}: is no name of a variable; write NAME=VALUE")
+
+
+def seconds_of(time: str) -> int:
+    """A time limit as Slurm writes it; 0 is none."""
+    days, dash, rest = time.rpartition("-")
+    parts = [*map(int, rest.split(":"))]
+    # The first number is hours behind days and where there are three, else minutes.
+    hours, minutes, seconds = [*parts, 0, 0][:3] if dash or len(parts) == 3 else [0, *parts, 0][:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def own_name(config: RunConfig) -> str:
@@ -68,19 +91,41 @@ def own_name(config: RunConfig) -> str:
 
 
 def gpus_of(config: RunConfig) -> int:
-    """GPUs the config can use on one machine; none for a small model that it describes itself.
-
-    As many as its largest engine, or the processes that score, ask for.
-    """
+    """GPUs the config uses at once, on all machines; none for a small model that it describes itself."""
     if config.model.path is None:
         return 0
-    samplers = [sampler_of(config), *(step.sampler for step in config.grow.values())]
-    sizes = [int(own.options.get("tensor_parallel_size") or 1) for own in samplers if not remote(own)]
-    return max(1, config.launch.score_processes, *sizes)
+    others = max(config.launch.train.processes, config.launch.score_processes)
+    return max([others, *(placed(config, own).gpus for own in _own_samplers(config))])
+
+
+def _own_samplers(config: RunConfig) -> list[Component]:
+    every = [sampler_of(config), *(step.sampler for step in config.grow.values())]
+    return [own for own in every if not remote(own)]
+
+
+def machines(config: RunConfig, nodes: int | None, each: int | None) -> tuple[int, int]:
+    """Machines of a job, and GPUs of each: as asked for, else what holds all that the config uses.
+
+    Raises:
+        ConfigError: what is asked for holds less.
+    """
+    gpus = gpus_of(config)
+    if each is None:
+        # The ranks of one engine lie on one machine.
+        engine = max((placed(config, own).tensor_parallel for own in _own_samplers(config)), default=1)
+        each = min(gpus, Hardware.per_node) if nodes is None else max(ceil(gpus / nodes), min(gpus, engine))
+    if nodes is None:
+        nodes = max(1, ceil(gpus / each)) if each else 1
+    if 0 < nodes * each < gpus:
+        raise ConfigError(
+            f"--gpus-per-node {each}: {nodes} x {each} GPUs for a config that uses {gpus} at once; ask for more, or "
+            "lower launch.train.processes, launch.sample.replicas or tensor_parallel_size"
+        )
+    return nodes, each
 
 
 def cpus_of(config: RunConfig, gpus: int) -> int:
-    """One for each verifier, and four for every GPU's engine, its data and the run itself."""
+    """Of each machine: one for each verifier, and four for every GPU's engine, its data and the run itself."""
     return config.launch.verify_workers + 4 * max(1, gpus)
 
 

@@ -11,6 +11,8 @@ EARLY = 60
 """Seconds by which Slurm may send a signal too early."""
 MOST = 100
 """Times that a job goes on by itself: one that never finishes a part within its time would do so for ever."""
+COUNT = "SELFTRAIN_RESUBMITTED"
+"""Tells a job that was submitted anew how often that was done before; of requeueing Slurm keeps count itself."""
 
 
 def script(job: Job) -> str:
@@ -40,16 +42,15 @@ def _asked(job: Job) -> list[str]:
         "# from there, and ends with the numbers of a run that was never stopped.",
         *(f"#SBATCH {option}" for option in options),
         "",
-        "set -u",
-        "",
     ]
 
 
 def _trap() -> list[str]:
     return [
         "# Slurm's SIGTERM before the time limit comes to this shell, which hands it on.",
-        "asked='' again='' step=''",
-        'ask() { asked=yes; again=yes; [ -z "$step" ] || kill -TERM "$step" 2>/dev/null; }',
+        "set -u",
+        "asked='' again='' run=''",
+        'ask() { asked=yes; again=yes; [ -z "$run" ] || kill -TERM "$run" 2>/dev/null; }',
         "trap ask TERM",
         "",
     ]
@@ -57,20 +58,18 @@ def _trap() -> list[str]:
 
 def _step(job: Job) -> list[str]:
     several = job.nodes > 1
-    where = '--overlap --nodes=1 --nodelist="$head" ' if several else ""
-    run = command(job, PLACE) if several else command(job)
     return [
         *(cluster(job) if several else []),
-        f"srun --ntasks=1 --cpus-per-task={job.cpus} --kill-on-bad-exit=1 {where}\\",
-        f"    {run} &",
-        "step=$!",
-        '[ -z "$asked" ] || kill -TERM "$step"  # It came while the step began.',
+        "# Not by srun, which makes a SIGKILL of every SIGTERM it gets: this shell has all of its node.",
+        f"{command(job, PLACE) if several else command(job)} &",
+        "run=$!",
+        '[ -z "$asked" ] || kill -TERM "$run"  # It came while the run began.',
         "",
-        "# A signal interrupts wait: then the step is not over.",
+        "# A signal interrupts wait: then the run is not over.",
         "status=127",
         "while :; do",
         "    again=''",
-        '    wait "$step"; code=$?',
+        '    wait "$run"; code=$?',
         '    [ "$code" -eq 127 ] || status=$code',
         '    [ -n "$again" ] || break',
         "done",
@@ -82,13 +81,14 @@ def _end(job: Job) -> list[str]:
     if job.again == "no":
         return ['exit "$status"']
     script = shlex.quote(str(job.file.resolve()))
-    how = {"requeue": 'scontrol requeue "$SLURM_JOB_ID"', "resubmit": f"sbatch {script}"}[job.again]
+    how = {"requeue": 'scontrol requeue "$SLURM_JOB_ID"', "resubmit": f"{COUNT}=$((times + 1)) sbatch {script}"}
     return [
         "# 143: stopped as asked. Where the time limit asked, and nobody's scancel, the job goes on by itself.",
         "left=$((${SLURM_JOB_END_TIME:-0} - $(date +%s)))",
+        f"times=${{{'SLURM_RESTART_COUNT' if job.again == 'requeue' else COUNT}:-0}}",
         f'if [ "$status" -eq 143 ] && [ -n "$asked" ] && [ "$left" -le {job.grace + EARLY} ] &&',
-        f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST} ]; then',
-        f"    {how}",
+        f'    [ "$times" -lt {MOST} ]; then',
+        f"    {how[job.again]}",
         "fi",
         'exit "$status"',
     ]

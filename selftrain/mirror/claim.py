@@ -13,6 +13,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def claim(store: Store, run: RunDir, name: str, *, late: bool = False) -> None:
         found = {"run": own or uuid4().hex, "name": name}
         began = store.create(RUN, _encoded(found))  # Of two that begin at once, one comes first.
         found = found if began else store.read_json(RUN)
-    if found is None:
-        raise ConfigError(f"{KEY}: {store.url}/{RUN} cannot be read; remove it, or choose another mirror")
+    if not isinstance(found, dict) or not {"run", "name"} <= found.keys():
+        raise ConfigError(f"{KEY}: {store.url}/{RUN} is none of a mirror's; remove it, or choose another mirror")
     if found["name"] != name:
         raise ConfigError(
             f"{KEY}: {store.url} belongs to the run '{found['name']}'; give this one a mirror of its own, such as "
@@ -81,6 +82,8 @@ class Lock:
     _end: threading.Event = field(default_factory=threading.Event)
     _count: int = 0
     _token: str = field(default_factory=lambda: uuid4().hex)
+    _renewed: float = 0.0
+    """When the last sign of life was given."""
 
     def take(self, say: Callable[[str], None], check_stop: Callable[[], None]) -> None:
         """Take it, also from a process that is gone; wait where that cannot be known at once.
@@ -94,11 +97,12 @@ class Lock:
         """
         if self._held:
             return
-        while not self.store.create(LOCK, self._content()):
-            found = self.store.read_json(LOCK)
+        # Looked at first: not every storage refuses to create what is there.
+        while (found := self.store.read_json(LOCK)) is not None or not self.store.create(LOCK, self._content()):
+            found = found or self.store.read_json(LOCK)
             if found is None or self._silent(found, say, check_stop):
                 self.store.remove(LOCK)
-        self._held = True
+        self._held, self._renewed = True, time.monotonic()
         threading.Thread(target=self._keep, name="mirror-lock", daemon=True).start()
 
     def _silent(self, found: dict[str, Any], say: Callable[[str], None], check_stop: Callable[[], None]) -> bool:
@@ -121,16 +125,32 @@ class Lock:
                 raise refused
         return True
 
+    def check(self) -> None:
+        """Make sure that it is held still, also where no sign of life could be given for long.
+
+        Raises:
+            RunError: another process has taken it over.
+            Down, ConfigError: that cannot be known.
+        """
+        if self._held and time.monotonic() > self._renewed + self.patience:
+            self._renew()
+        if self.lost:
+            raise RunError(f"{self.store.url} was taken over by another process")
+
     def _keep(self) -> None:
-        while not self._end.wait(self.beat):
-            try:
-                found = self.store.read_json(LOCK)
-                if found is not None and found["token"] != self._token:
-                    self.lost = True
-                    return
-                self.store.write(LOCK, self._content())
-            except (Down, ConfigError):
-                continue  # What uploads tells of it.
+        while not (self.lost or self._end.wait(self.beat)):
+            with suppress(Down, ConfigError):  # What uploads tells of it.
+                self._renew()
+
+    def _renew(self) -> None:
+        """Give a sign of life, unless another process does."""
+        began = time.monotonic()
+        found = self.store.read_json(LOCK)
+        if found is not None and found["token"] != self._token:
+            self.lost = True
+            return
+        self.store.write(LOCK, self._content())
+        self._renewed = began
 
     def release(self, answers: bool = True) -> None:
         """Give it back.

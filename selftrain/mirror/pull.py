@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def pull(
         StaleStage: a stage was done with other settings.
         RunError: a mark's files are missing, or are not those it was written for.
     """
-    count = size = 0
+    count, size, began = 0, 0, time.monotonic()
     for stage in stages:
         written = None if stage.mark.exists() else held.taken(run, stage)
         if written is None:
@@ -89,7 +90,8 @@ def pull(
             count, size = count + 1, size + file.stat().st_size
             yield Progress(0, NAME, count, None)
     if count:
-        yield StageFinished(0, NAME, 0.0, f"{count} files, {size / 1e6:,.1f} MB from {held.store.url}", False)
+        seconds = time.monotonic() - began
+        yield StageFinished(0, NAME, seconds, f"{count} files, {size / 1e6:,.1f} MB from {held.store.url}", False)
 
 
 def _stage(held: Held, run: RunDir, stage: Stage, written: Mapping[str, Any]) -> Iterator[Path]:

@@ -21,6 +21,8 @@ NO_CREDENTIALS = frozenset(
 )
 """Types of errors, by name: the packages that raise them are only there for who uses them."""
 OPTIONS: dict[str, dict[str, Any]] = {"file": {"auto_mkdir": True}, "local": {"auto_mkdir": True}}
+PATTERN = frozenset("*?[")
+"""What fsspec does not read as it stands."""
 
 
 class Down(Exception):
@@ -84,8 +86,16 @@ class Store:
             return {}
         with self._told():
             files, root = self._place("")
-            found = files.cat([f"{root}{name}" for name in names], on_error="omit")
-            return {place.removeprefix(root): bytes(content) for place, content in found.items()}
+            found = files.cat([f"{root}{name}" for name in names], on_error="return")
+            for content in found.values():
+                # One that was removed meanwhile is not there; any other is there, and must not be taken for gone.
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+            return {
+                place.removeprefix(root): bytes(content)
+                for place, content in found.items()
+                if not isinstance(content, Exception)
+            }
 
     def write(self, name: str, content: bytes) -> None:
         with self._told():
@@ -159,8 +169,16 @@ def check_url(url: str) -> str:
     from fsspec import available_protocols, get_filesystem_class
 
     scheme, separator, place = url.partition("://")
+    user, at, _ = place.partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise ConfigError(
+            f"{KEY}: a password in an address would stand in config.yaml and in logs; take it out, and set it in the "
+            f"environment (FSSPEC_{scheme.upper()}_PASSWORD)"
+        )
     if not separator or not place.strip("/"):
         raise ConfigError(f"{KEY}: '{url}' is no address such as s3://bucket/prefix or file:///folder")
+    if PATTERN & set(place):
+        raise ConfigError(f"{KEY}: {', '.join(sorted(PATTERN))} in an address are read as patterns; choose one without")
     scheme = scheme.partition("::")[0]
     if scheme not in available_protocols():
         raise ConfigError(f"{KEY}: {url}: unknown scheme '{scheme}' ({nearest(scheme, available_protocols())})")

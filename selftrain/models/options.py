@@ -8,10 +8,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NamedTuple
 
-DRIVER = Path("/proc/driver/nvidia/version")
+from selftrain import machine
 
 
 class Option(NamedTuple):
@@ -33,18 +32,14 @@ OPTIONS = {
 }
 
 
-def gpu_here() -> bool:
-    return DRIVER.exists()
-
-
 def lacking(name: str, has: Callable[[str], bool] | None = None, gpu: bool | None = None) -> str | None:
     """Why an option cannot be had, in words that say what to do; None where it can.
 
     Args:
         has: whether a package is installed.
-        gpu: whether there is an NVIDIA GPU.
+        gpu: whether there is an NVIDIA GPU; None: as it is here.
     """
-    option, has, gpu = OPTIONS[name], has or installed, gpu_here() if gpu is None else gpu
+    option, has, gpu = OPTIONS[name], has or installed, bool(machine.gpus()) if gpu is None else gpu
     if option.gpu and not gpu:
         return "there is no NVIDIA GPU here"
     if missing := [package for package in option.packages if not has(package)]:

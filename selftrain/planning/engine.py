@@ -19,6 +19,7 @@ from selftrain.sampling.base import Sampler
 from selftrain.sampling.fleet import Fleet
 from selftrain.sampling.replica import Account, Replica
 from selftrain.sampling.seats import Seat
+from selftrain.sampling.vllm_process import EngineFailed
 from selftrain.schema import Component, Launch
 
 
@@ -66,9 +67,13 @@ class OpenEngine:
         if self._launch.keep == "stage":
             self.close()
         elif engine is not None and self._level and not self._asleep:
-            with self._handover.timed(engine, "sleep"):
-                engine.sleep(self._level)
-            self._asleep = True
+            try:
+                with self._handover.timed(engine, "sleep"):
+                    engine.sleep(self._level)
+                self._asleep = True
+            except EngineFailed as error:  # Its memory is free all the same; the next to ask gets a new one.
+                self._handover.failures.append(str(error))
+                self.close()
 
     def close(self) -> None:
         if self._sampler is not None:
@@ -113,6 +118,8 @@ class Handover:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.account: Account | None = None
+        self.failures: list[str] = []
+        """Why engines that had begun were replaced."""
 
     def took(self, engine: Sampler, part: str, seconds: float) -> None:
         if hasattr(engine, "spent"):
@@ -125,7 +132,10 @@ class Handover:
         self.took(engine, part, time.monotonic() - began)
 
     def share(self, engine: Sampler) -> None:
-        """Take over what a fleet counted."""
+        """Take over what a fleet counted, and why it replaced replicas."""
+        if isinstance(engine, Fleet):
+            self.failures += engine.failures
+            engine.failures = []
         if not isinstance(engine, Fleet) or not engine.account.seconds:
             return
         own, engine.account = engine.account, Account(engine.account.replicas)

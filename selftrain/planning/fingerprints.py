@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain import registry
+from selftrain import machine, registry
 from selftrain.config import ConfigError, instantiate, to_tree
 from selftrain.digests import contents_digest, value_digest
 from selftrain.models.adapters import adapter_base
@@ -262,5 +262,5 @@ def dtype(chosen: str, device: str) -> str:
     """What ``auto`` means on this machine: a run must not change its arithmetic where it moves to another."""
     if chosen != "auto":
         return chosen
-    on_gpu = device.startswith("cuda") or (device == "auto" and Path("/proc/driver/nvidia/version").exists())
+    on_gpu = device.startswith("cuda") or (device == "auto" and bool(machine.gpus()))
     return AUTO_GPU if on_gpu else "auto (cpu)"

@@ -42,6 +42,7 @@ class Apart:
         self._engine.check_stop = check_stop
 
     def reload(self, checkpoint: Path) -> bool:
+        self._forget()
         self._engine.ask(checkpoint)
         return bool(self._engine.receive())
 
@@ -54,14 +55,16 @@ class Apart:
         found: list[Completion] = []
         while (unit := take()) is not None:
             asked, places = _alone(work, unit)
+            self._forget()
             self._engine.ask(asked)
-            try:
-                yield found
-            except GeneratorExit:
-                self._engine.receive()
-                raise
+            yield found
             found = [_placed(one, places) for one in self._engine.receive()]
         yield found
+
+    def _forget(self) -> None:
+        """Wait for what was asked by somebody who has left since: it must not answer the next request."""
+        while self._engine.waiting:
+            self._engine.receive()
 
 
 def _alone(work: Sequence[Request], unit: Unit) -> tuple[list[Request], list[list[tuple[int, int]]]]:

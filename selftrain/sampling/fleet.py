@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class Fleet:
         self._members = [Member(seat) for seat in seats]
         self._threads = ThreadPoolExecutor(len(seats), "replica")
         self.account = Account(len(seats))
+        self.failures: list[str] = []
+        """Why replicas were replaced."""
         self.spent: dict[str, float] = {}
         """As `selftrain.sampling.vllm.VLLMSampler.spent`, of the replica that took longest."""
         for member in self._members:
@@ -79,7 +81,8 @@ class Fleet:
         try:
             if not all(self._threads.map(lambda replica: replica.reload(checkpoint), self.replicas)):
                 return False
-        except EngineFailed:  # Opening it anew tells of it where that fails too.
+        except EngineFailed as error:  # Opening it anew tells of it where that fails too.
+            self.failures.append(str(error))
             return False
         self._checkpoint = checkpoint
         spent = [getattr(replica, "spent", {}) for replica in self.replicas]
@@ -150,6 +153,7 @@ class Fleet:
         member.replica.close()
         member.replica = member.rows = None
         self.account.replaced += 1
+        self.failures.append(str(error))
         second = shared.lost(member.seat.number)
         if second:
             problems = list(dict.fromkeys(work[request].problem.id for request, _ in second))
@@ -179,15 +183,16 @@ class Fleet:
     def _leave(self, shared: Shared, began: float) -> None:
         """Nobody listens any more; what is under way must not answer the next work list."""
         ended = time.monotonic()
-        for member in self._members:
-            if member.coming is not None:
-                self.account.missing += ended - member.since
-            elif member.rows is None:
-                self.account.idle += ended - member.since
-            else:
-                with suppress(EngineFailed):  # It is found dead when it is asked again.
-                    member.rows.close()  # type: ignore[attr-defined]
-                member.rows = None
+        with ExitStack() as leaving:  # Of all, also where one raises.
+            for member in self._members:
+                if member.coming is not None:
+                    self.account.missing += ended - member.since
+                elif member.rows is None:
+                    self.account.idle += ended - member.since
+                else:
+                    leaving.enter_context(suppress(EngineFailed))  # It is found dead when it is asked again.
+                    leaving.callback(member.rows.close)  # type: ignore[attr-defined]
+                    member.rows = None
         self.account.seconds += ended - began
         self.account.redone += shared.redone
         self.account.twice += shared.twice

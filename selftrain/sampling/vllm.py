@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from selftrain import machine
+from selftrain.errors import NotHere
 from selftrain.ranges import Count, Positive, Share
 from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Take, Unit
 from selftrain.sampling.order import longest_first, order
@@ -62,11 +64,11 @@ class VLLM:
     sleeps = True
 
     def check(self) -> None:
-        """Raises ValueError where vLLM is not installed."""
+        """Raises NotHere where vLLM is not installed."""
         from importlib.util import find_spec
 
         if find_spec("vllm") is None:
-            raise ValueError("kind: vllm is not installed here; install it (make install), or choose transformers")
+            raise NotHere("kind: vllm is not installed here; install it (make install), or choose transformers")
 
     def open(self, checkpoint: Path) -> VLLMSampler:
         return VLLMSampler(self, checkpoint)
@@ -126,7 +128,7 @@ class VLLMSampler:
         self._options = options
         self._layout = layout_of(weights, self._tokenizer)
         self._context = context_length(weights.model, options.max_model_len)
-        gpu = Path("/proc/driver/nvidia/version").exists()
+        gpu = bool(machine.gpus())
         adapters = {"enable_lora": True, "max_lora_rank": self._rank} if self._rank else {}
         sleeping = {"enable_sleep_mode": True} if seat.sleeps else {}
         arguments = {**adapters, **reading(weights), **sleeping, **options.arguments(gpu)}
@@ -186,7 +188,8 @@ class VLLMSampler:
             try:
                 yield [drawing.completion(row) for row in ended]
             except GeneratorExit:
-                self._give_up(drawing, asked)
+                if not self._engine.closed:
+                    self._give_up(drawing, asked)
                 raise
             if not asked:
                 return

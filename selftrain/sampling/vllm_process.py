@@ -8,10 +8,11 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from selftrain.workers import Start, Worker
+from selftrain.workers import Start, Worker, WorkerDied
 
 GLANCE = 1.0
 """Seconds between two looks at the clock while nothing comes."""
@@ -57,6 +58,7 @@ class EngineProcess:
         self._started = 0
         """Bytes it printed before it was ready: notes and progress bars, which tell nothing of what fails later."""
         self._failed = False
+        self.closed = False
         self.waiting = 0
         """Answers that are still to come."""
         self.check_stop: Callable[[], None] = lambda: None
@@ -72,13 +74,12 @@ class EngineProcess:
             raise
 
     def ask(self, told: Any) -> None:
+        """Send a request. That the process is gone is told by ``receive``, after all that it had answered before."""
         if not self.waiting:
             self._looked = time.monotonic()
         self.waiting += 1
-        try:
+        with suppress(WorkerDied):
             self._worker.send(told)
-        except RuntimeError as error:
-            raise self._failure(str(error)) from error
 
     def receive(self) -> Any:
         """The next answer; an empty list is no progress.
@@ -132,6 +133,7 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process; what it printed stays only where an error has named it."""
+        self.closed = True
         self._worker.close()
         if not self._failed:
             self._log.unlink(missing_ok=True)

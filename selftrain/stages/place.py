@@ -10,7 +10,7 @@ from typing import Any
 
 from selftrain.artifacts import RunDir, Stage
 from selftrain.config import check_tree, to_tree
-from selftrain.events import Event, Handover, StageFinished
+from selftrain.events import Event, Handover, Notice, StageFinished
 from selftrain.planning.interpreters import interpreter
 from selftrain.planning.references import score_references
 from selftrain.session import Interrupted, Session
@@ -43,6 +43,8 @@ def in_place(session: Session, stage: Stage, work: Callable[[], Iterator[Event]]
 def closing(session: Session, finished: StageFinished) -> Iterator[Event]:
     """The end of a stage, with what was done with engines meanwhile."""
     handover = session.handed_over()
+    for why in handover.failures:
+        yield Notice(f"an engine failed, and another took its place: {why}", "warning")
     if words := handover.in_words():
         yield Handover(finished.iteration, finished.stage, handover.seconds, handover.shared)
         finished = replace(finished, summary="; ".join(filter(None, (finished.summary, words))))
