@@ -162,3 +162,9 @@ def test_main_memory_holds_the_model_once_for_each_process_as_a_fit_begins(tmp_p
     assert found(tmp_path, **where, placed=Placed()).begins == 0
     adapter = found(tmp_path, "warmup=null", "learners.policy.lora={r: 4}", **where, placed=Placed("deepspeed", 8, 3))
     assert adapter.begins == 2 * own.shape.parameters
+
+
+def test_both_sides_of_a_pair_are_in_one_forward_pass(tmp_path: Path) -> None:
+    given = ("warmup=null", "learners.policy.optim.micro_tokens=10", "learners.policy.optim.batch_size=1")
+    single, pairs = (found(tmp_path, *given, f"learners.policy.objective={name}").memory[0] for name in ("nll", "dpo"))
+    assert int(pairs.told.split()[0]) == 2 * int(single.told.split()[0])

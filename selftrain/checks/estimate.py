@@ -27,7 +27,7 @@ from selftrain.estimating.memory import (
 from selftrain.estimating.shapes import Shape, adapter_parameters, given, known, shape_of
 from selftrain.estimating.speed import Speeds, sampling_speed, scoring_speed, training_speed
 from selftrain.estimating.work import Work
-from selftrain.planning.settings import POLICY, sampler_of
+from selftrain.planning.settings import POLICY, objective_needs, sampler_of
 from selftrain.planning.writers import remote
 from selftrain.schema import Learner, Warmup
 from selftrain.session import Session
@@ -178,6 +178,9 @@ def _need(
     if fitted.lora is not None:
         model = policy_config(session, asked.shape)
         trained = adapter_parameters(model, fitted.lora.r, fitted.lora.targets)
+    needs = objective_needs(fitted.objective) if isinstance(fitted, Learner) else frozenset()
+    # Both sides of a pair are in one forward pass.
+    longest *= 2 if "pairs" in needs else 1
     trainer = where.trainer(fitted.optim, longest, trained, on_gpu(asked))
     told = f"{trainer.tokens:,} tokens in a forward pass"
     told += "" if not trainer.checkpointing else ", activations computed again"
