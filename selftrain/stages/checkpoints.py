@@ -63,6 +63,7 @@ def run_fit(
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         launch = session.config.launch
         asked = replace(asked, kernels=launch.kernels, trainer=launch.train, unfinished=target.with_name(UNFINISHED))
+        asked = replace(asked, stopping=session.run.stop.exists)
         if isinstance(fitted, Learner):
             asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
         if isinstance(fitted, Learner) and VALUES in chosen.needs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -74,6 +74,8 @@ class Fit:
     """What fits, and how often it writes where it stands."""
     unfinished: Path | None = None
     """Folder of what a fit that is killed goes on from, left there; None: nothing is kept."""
+    stopping: Callable[[], bool] = lambda: False
+    """Whether it is asked to stop: it then writes where it stands, whatever ``trainer`` says."""
 
 
 @dataclass
@@ -159,12 +161,12 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
                 journal.write(json.dumps({"step": number, **logged(done), **told, "validation": validation}) + "\n")
                 if validation is not None and best.better(validation):
                     behind.keep_weights(engine)
+                if number < steps and (_due(asked, number) or (asked.unfinished is not None and asked.stopping())):
+                    journal.flush()
+                    behind.save(engine, number, asked.log)
                 yield Fitted(number, steps, done, validation)
                 if best.looks >= optim.validation.patience:
                     break
-                if asked.trainer.save_every and number % asked.trainer.save_every == 0 and number < steps:
-                    journal.flush()
-                    behind.save(engine, number, asked.log)
         behind.take_best(engine)
         engine.save(asked.target)
         if asked.keep_state is not None:
@@ -172,6 +174,10 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
         if asked.resident is not None:
             asked.resident.engine = engine
             held.pop_all()
+
+
+def _due(asked: Fit, number: int) -> bool:
+    return asked.trainer.save_every is not None and number % asked.trainer.save_every == 0
 
 
 def _identity(asked: Fit, examples: Sequence[Example]) -> str:
