@@ -255,6 +255,22 @@ def test_run_that_began_without_its_mirror_does_not_touch_what_it_holds(work: Wo
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "mirror").rglob("*") if path.is_file()}
 
 
+def test_a_run_with_nothing_else_to_go_on_from_asks_its_mirror_more_than_once(work: Work, tmp_path: Path) -> None:
+    work.upload()
+    fresh, said = Work(tmp_path / "fresh", work.store.url), list[str]()
+    fresh.store.trouble.away = True
+
+    def told(text: str) -> None:
+        said.append(text)
+        fresh.store.trouble.away = len(said) < 3
+
+    mirror = fresh.mirror()
+    mirror.open(told)
+    mirror.close()
+    assert mirror.held is not None and len(mirror.held.marks) == 3
+    assert len(said) == 3 and "does not answer (OSError: nobody there); asked again in" in said[0]
+
+
 def test_mirror_that_turns_out_to_be_another_runs_is_left_alone(work: Work, tmp_path: Path) -> None:
     """It did not answer when the run began."""
     work.upload()

@@ -26,8 +26,9 @@ from selftrain.mirror.store import Down, Store, Unusable
 
 BESIDE = ("config.yaml", "environment.json", "problems.parquet", "metrics.jsonl")
 """Files of the run that belong to no stage; nothing depends on them."""
-FIRST, LONGEST = 1.0, 60.0
-"""Seconds until a failed upload is tried again, doubled every time up to a bound."""
+FIRST, LONGEST, TRIES = 1.0, 60.0, 6
+"""Seconds until a failed upload is tried again, doubled every time up to a bound; and how often a mirror that does not
+answer is asked again before a run begins that has nothing else to go on from."""
 NAME = "upload"
 """What the view calls it."""
 
@@ -76,13 +77,25 @@ class Mirror:
             ConfigError: it is another run's, or the address or the credentials are no good.
             RunError: another process writes to it.
         """
-        try:
-            self._claim(say, self.check_stop, late=False)
-            self.held = Held(self.store, dict(self._copying.files), dict(self._copying.marks))
-        except Down as error:
-            self._down(error)
+        self._look(say)
         self._thread = threading.Thread(target=self._serve, name="mirror", daemon=True)
         self._thread.start()
+
+    def _look(self, say: Callable[[str], None]) -> None:
+        """Claim it and note what it holds; a run that has nothing else to go on from asks more than once."""
+        pauses = [] if any(self.run.root.glob("*/**/*.done")) else [self.first * 2**n for n in range(TRIES)]
+        while self.held is None:
+            try:
+                self._claim(say, self.check_stop, late=False)
+                self.held = Held(self.store, dict(self._copying.files), dict(self._copying.marks))
+            except Down as error:
+                if not pauses:
+                    self._down(error)
+                    break
+                pause = pauses.pop(0)
+                say(f"the mirror {self.store.url} does not answer ({error}); asked again in {pause:.0f} s")
+                self._ended.wait(pause)
+                self.check_stop()
 
     def _claim(self, say: Callable[[str], None], check: Callable[[], None], *, late: bool) -> None:
         if self._claimed:
