@@ -27,18 +27,32 @@ def replacing(path: Path, later: bool = False, beside: Collection[Path] = ()) ->
         beside: further files and folders that are synced before ``path`` is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # Matches TEMPORARY.
+    temporary, old = _aside(path), _aside(path, ".old")
     remove(temporary)
+    remove(old)
     try:
         yield temporary
         sync([temporary, *temporary.rglob("*"), *beside])
         if path.is_dir():
-            shutil.rmtree(path)
+            os.replace(path, old)  # Removed under another name: what is half removed is never taken for the whole.
         os.replace(temporary, path)
         if not later:
             sync([path.parent])
+        remove(old)
     finally:
         remove(temporary)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder; killed meanwhile, what is left of it does not have its name."""
+    if path.exists():
+        os.replace(path, aside := _aside(path))
+        remove(aside)
+
+
+def _aside(path: Path, more: str = "") -> Path:
+    """The name of what is not whole; matches `TEMPORARY`."""
+    return path.with_name(f".{path.name}.{os.getpid()}{more}.tmp")
 
 
 def write_text(path: Path, text: str, later: bool = False, beside: Collection[Path] = ()) -> None:

@@ -17,7 +17,7 @@ from selftrain.session import Session
 from selftrain.spending import note
 from selftrain.spending.choice import Choice, Price, choose
 from selftrain.spending.seconds import seconds
-from selftrain.spending.tokens import noted
+from selftrain.spending.tokens import held, noted
 from selftrain.stages.evaluate import metrics_of
 from selftrain.stages.thinning import best_so_far
 
@@ -137,7 +137,7 @@ def _foreseen(session: Session) -> Price:
     config, every = session.config, session.config.loop.evaluate_every
     rows, first = metrics_of(session, 0), noted(session.run, 0)
     looked = Workload(session, Assumed()).evaluate(1)
-    response = first.get("evaluate", 0) / max(1.0, looked.samples)
+    response = held(session.run.iteration(0) / "evaluation") / max(1.0, looked.samples)
     accuracies = [row[name] for row in rows for name in ("pass@1", f"avg@{config.evaluate.n}") if name in row]
     work = Workload(session, Assumed(response, max(accuracies, default=0.5)))
     fits = {f"improve-{name}": every * work.improve(name).read for name in config.learners}

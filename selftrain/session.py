@@ -253,9 +253,13 @@ class Session:
             scorer.close()
         self.scorers.clear()
 
+    def stopping(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self.run.stop.exists()
+
     def check_stop(self) -> None:
         """Raises Interrupted where the run was asked to stop."""
-        if self.run.stop.exists():
+        if self.stopping():
             raise Interrupted
 
     @cached_property

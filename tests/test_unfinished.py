@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fitting import BATCH, EXAMPLES, OPTIM, STEPS, steps
-from safetensors.torch import load_file
+from fitting import EXAMPLES, OPTIM, STEPS, steps
 
 from selftrain.models import checkpoint
 from selftrain.models.small import random_model
 from selftrain.objectives.nll import NLL
 from selftrain.training import state
 from selftrain.training.engine import TorchEngine
-from selftrain.training.fit import Fit, fit
 from selftrain.training.unfinished import Unfinished, identity
 
 
@@ -55,24 +52,3 @@ def test_where_a_fit_stands_is_that_of_its_own(tiny: Path, tmp_path: Path) -> No
         assert begun == (3 if name == own else 0)
         assert (tmp_path / "new").read_text() == ("three lines" if name == own else "")
     assert identity(EXAMPLES, replace(OPTIM, micro_tokens=1), NLL()) == own
-
-
-def test_a_fit_that_is_asked_to_stop_goes_on_from_its_last_step(tiny: Path, tmp_path: Path) -> None:
-    """Whatever it would save otherwise: one that takes longer than a job of a cluster comes to its end."""
-    optim = replace(OPTIM, steps=6, batch_size=BATCH)
-
-    def asked(name: str, stopping: Callable[[], bool] = lambda: False) -> Fit:
-        log, unfinished = tmp_path / f"{name}.jsonl", tmp_path / f"{name}-unfinished"
-        return Fit(tiny, tmp_path / name, log, NLL(), optim, 0, unfinished=unfinished, stopping=stopping)
-
-    assert [done.step for done in fit(EXAMPLES, asked("whole"))] == [1, 2, 3, 4, 5, 6]
-    assert not (tmp_path / "whole-unfinished").exists()
-    begun: list[int] = []
-    for done in fit(EXAMPLES, asked("parted", lambda: len(begun) == 2)):
-        begun.append(done.step)
-        if done.step == 3:
-            break
-    assert [done.step for done in fit(EXAMPLES, asked("parted"))] == [4, 5, 6]
-    assert (tmp_path / "parted.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
-    whole, parted = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parted"))
-    assert all(tensor.equal(whole[name]) for name, tensor in parted.items())

@@ -32,6 +32,7 @@ ENGINES = (
     "selftrain.sampling.apart:serve",
     "counted:serve",
     "limited:serve",
+    "seen:serve",
     "selftrain.training.ranks:serve",
     "selftrain.training.zero.rank:serve",
 )

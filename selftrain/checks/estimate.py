@@ -22,6 +22,9 @@ from selftrain.planning.writers import remote
 from selftrain.schema import Learner, Warmup
 from selftrain.session import Session
 
+HELD, PASSING = ("weights", "optimizer", "buffers"), ("gradients", "activations", "loss")
+"""Parts of a fit that are there between its steps, and during one alone."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -45,6 +48,8 @@ class Need:
     what: str
     parts: Parts
     told: str = ""
+    enough: bool = True
+    """Whether it leaves room for what it is for."""
 
     @property
     def total(self) -> int:
@@ -68,7 +73,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool | None:
-        return None if self.room is None else all(need.total <= self.room for need in self.memory)
+        return None if self.room is None else all(need.enough and need.total <= self.room for need in self.memory)
 
 
 def estimate(session: Session, asked: Asked) -> Estimate:
@@ -78,11 +83,15 @@ def estimate(session: Session, asked: Asked) -> Estimate:
     where = asked.placed or placed(config, sampler_of(config))
     works = work.works()
     longest = work.longest_sampled()
-    need = [_fit_need(session, name, work, where, asked) for name in (*config.warmup, *config.learners)]
+    fits = {name: _fit_need(session, name, work, where, asked) for name in config.learners}
+    warmups = [_warmup_need(session, name, work, where, asked) for name in config.warmup]
     room = None if asked.hardware is None else USABLE * asked.hardware.memory
-    outside = max((one[1] for one in need), default=0)
-    memory = _together([one[0] for one in need], where)
-    memory += _sampling_need(session, shape, where, longest, asked)
+    outside = max((beside for _, beside in (*warmups, *fits.values())), default=0)
+    drawn = _sampling_need(session, shape, where, longest, asked)
+    staying = [need for name, (need, _) in fits.items() if config.learners[name].init == "previous"]
+    memory = [need for need, _ in (*warmups, *fits.values())] + drawn
+    if where.keep == "run" and config.launch.place == "inline":
+        memory += _together(staying, drawn)
     gpus = asked.gpus or where.gpus
     return Estimate(
         shape=shape,
@@ -91,7 +100,7 @@ def estimate(session: Session, asked: Asked) -> Estimate:
         memory=memory,
         room=room,
         host=outside,
-        disk=_disk(session, shape, works),
+        disk=_disk(session, shape, works, asked.shape),
         gpus=gpus,
         counted=work.read,
     )
@@ -103,13 +112,18 @@ def policy_shape(session: Session, chosen: str | None = None) -> Shape:
     Args:
         chosen: a ``config.json``, its folder or a known name, in place of what the config says.
     """
+    return shape_of(policy_config(session, chosen))
+
+
+def policy_config(session: Session, chosen: str | None = None) -> Any:
+    """Its transformers config."""
     if chosen is not None:
-        return shape_of(given(chosen))
+        return given(chosen)
     if session.config.model.path is None:
         found = model_config(session.config)
         found.vocab_size = len(load_tokenizer(session.config))
-        return shape_of(found)
-    return shape_of(config_of(session, session.config.model.path))
+        return found
+    return config_of(session, session.config.model.path)
 
 
 def config_of(session: Session, name: str) -> Any:
@@ -125,30 +139,50 @@ def config_of(session: Session, name: str) -> Any:
 
 def _fit_need(session: Session, name: str, work: Workload, where: Placed, asked: Asked) -> tuple[Need, int]:
     """Memory of a fit on its GPU, and outside of it."""
-    learner: Learner | Warmup = session.config.learners.get(name) or session.config.warmup[name]
+    return _need(session, f"fit of {name}", session.config.learners[name], where, asked, work.longest(name), name)
+
+
+def _warmup_need(session: Session, name: str, work: Workload, where: Placed, asked: Asked) -> tuple[Need, int]:
+    warmup = session.config.warmup[name]
+    return _need(session, f"warm-up of {name}", warmup, where, asked, work.longest_worked(name), name)
+
+
+def _need(
+    session: Session, what: str, fitted: Learner | Warmup, where: Placed, asked: Asked, longest: int, name: str
+) -> tuple[Need, int]:
     shape = policy_shape(session, asked.shape)
-    if isinstance(learner, Learner) and learner.model.path is not None:
+    learner = session.config.learners.get(name)
+    if learner is not None and learner.model.path is not None:
         shape = shape_of(config_of(session, learner.model.path))
     trained = None
-    if learner.lora is not None:
-        model = given(asked.shape) if asked.shape else config_of(session, str(session.config.model.path))
-        trained = adapter_parameters(model, learner.lora.r, learner.lora.targets)
-    trainer = where.trainer(learner.optim, work.longest(name), trained, on_gpu(asked))
+    if fitted.lora is not None:
+        model = policy_config(session, asked.shape)
+        trained = adapter_parameters(model, fitted.lora.r, fitted.lora.targets)
+    trainer = where.trainer(fitted.optim, longest, trained, on_gpu(asked))
     told = f"{trainer.tokens:,} tokens in a forward pass"
     told += "" if not trainer.checkpointing else ", activations computed again"
-    return Need(f"fit of {name}", training(shape, trainer), told), host(shape, trainer)
+    return Need(what, training(shape, trainer), told), host(shape, trainer)
 
 
-def _together(needs: list[Need], where: Placed) -> list[Need]:
-    """Each fit once; trainers that stay are there all at once."""
-    own = list({need.what: need for need in needs}.values())
-    if where.keep == "stage" or len(own) < 2:
-        return own
-    summed: Parts = {}
-    for need in own:
-        for part, size in need.parts.items():
-            summed[part] = summed.get(part, 0) + size
-    return [*own, Need("trainers that stay", summed)]
+def _together(staying: list[Need], drawn: list[Need]) -> list[Need]:
+    """Trainers that stay while others fit, and while the engine draws: what they hold from step to step."""
+    held: Parts = {}
+    for need in staying:
+        for part in HELD:
+            held[part] = held.get(part, 0) + need.parts.get(part, 0)
+    if not staying:
+        return []
+    beside = [Need("fits beside trainers that stay", _sum(held, _passes(staying)))] if len(staying) > 1 else []
+    return [*beside, *(Need("sampling beside trainers that stay", _sum(held, need.parts)) for need in drawn)]
+
+
+def _passes(needs: list[Need]) -> Parts:
+    """The most that is there during a step alone."""
+    return {part: max(need.parts.get(part, 0) for need in needs) for part in PASSING}
+
+
+def _sum(one: Parts, other: Parts) -> Parts:
+    return {part: one.get(part, 0) + other.get(part, 0) for part in (*one, *other)}
 
 
 def _sampling_need(session: Session, shape: Shape, where: Placed, longest: int, asked: Asked) -> list[Need]:
@@ -162,7 +196,7 @@ def _sampling_need(session: Session, shape: Shape, where: Placed, longest: int, 
         return [Need("sampling", parts, f"{sampler.sequences} responses of {longest:,} tokens together")]
     held = together(shape, sampler)
     told = f"{cached_tokens(shape, sampler):,} tokens of cache: {held} responses of {longest:,} tokens together"
-    return [Need("sampling", sampling(shape, sampler), told if held else f"{told}; not one fits")]
+    return [Need("sampling", sampling(shape, sampler), told if held else f"{told}; not one fits", held > 0)]
 
 
 def on_gpu(asked: Asked) -> bool:
@@ -190,19 +224,22 @@ def _speeds(session: Session, shape: Shape, where: Placed, work: Workload, asked
     )
 
 
-def _disk(session: Session, shape: Shape, works: list[Work]) -> dict[str, int]:
+def _disk(session: Session, shape: Shape, works: list[Work], chosen: str | None) -> dict[str, int]:
     config = session.config
     loop = config.loop
     sampled = sum(work.times * work.samples for work in works)
     drawn = sum(work.times * work.drawn for work in works)
-    whole = 0
+    whole = largest = 0
     for name, learner in config.learners.items():
         state = learner.init == "previous" and learner.optim.state == "keep"
         size = shape.parameters
         if learner.lora is not None:
-            size = adapter_parameters(config_of(session, str(config.model.path)), learner.lora.r, learner.lora.targets)
+            size = adapter_parameters(policy_config(session, chosen), learner.lora.r, learner.lora.targets)
+        largest = max(largest, size)
         whole += disk.checkpoints(size, disk.Kept(loop.iterations, loop.keep, state), name in config.warmup)
     if config.model.path is None:
         whole += disk.checkpoints(shape.parameters, disk.Kept(0), 1)
     steps = sum(work.times * work.steps for work in works)
-    return {"samples": disk.records(sampled, drawn), "checkpoints": whole, "logs": disk.logs(steps)}
+    found = {"samples": disk.records(sampled, drawn), "checkpoints": whole, "logs": disk.logs(steps)}
+    stood = disk.unfinished(largest) if config.launch.train.save_every else 0
+    return {**found, "unfinished fits": stood} if stood else found

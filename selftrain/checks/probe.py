@@ -1,4 +1,4 @@
-"""Speeds of this machine, by a few responses and a few optimizer steps of the very config."""
+"""Speeds of this machine, with the engines and ranks of the config, by a few responses and a few optimizer steps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selftrain.config import instantiate
 from selftrain.errors import failing_as_run_error
 from selftrain.estimating.speed import Speeds
+from selftrain.planning.engine import open_sampler
 from selftrain.planning.settings import POLICY
 from selftrain.sampling.base import Completion, Request
 from selftrain.schema import Component
@@ -67,7 +67,7 @@ def _drawn(
     def answers(work: list[Request]) -> Iterator[list[Completion]]:
         return failing_as_run_error(engine.sample(work), "the sampler")
 
-    with closing(instantiate("sampler", component).open(session.start)) as engine:
+    with closing(open_sampler(component, session.start, session.config.launch)) as engine:
         for _ in answers([replace(one, seeds=one.seeds[:WARM]) for one in warm]):
             pass
         began = time.perf_counter()
@@ -104,7 +104,9 @@ def _training_speed(session: Session, examples: list[Example]) -> float | None:
     optim = replace(fitted.optim, steps=steps + 1, validation=Validation())
     repeated = -(-optim.batch_size // len(examples))
     whole = [replace(one, id=f"{one.id}/{copy}") for copy in range(repeated) for one in examples]
+    launch = session.config.launch
     asked = Fit(session.start, root / "probe", Path(root / "log.jsonl"), NLL(), optim, 0, fitted.lora)
+    asked = replace(asked, kernels=launch.kernels, trainer=replace(launch.train, save_every=None))
     # It is left before its last step, so that no checkpoint is written.
     with closing(fit(whole, asked)) as states:  # type: ignore[type-var]
         next(states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,7 +31,7 @@ def check_trainer(config: RunConfig, model_config: Callable[[], Any], lacks: Lac
         raise ConfigError(f"{WHERE}.offload: only ZeRO-3 divides parameters; set {WHERE}.zero to 3")
     check_one_gpu_each(f"{WHERE}.processes", trainer.processes, lacks)
     _check_kernels(config)
-    _user(trainer)
+    _check_overlap(trainer, _user(trainer))
     if trainer.sequence_parallel > 1:
         _check_sequences(config, trainer, model_config().get_text_config())
 
@@ -58,6 +58,14 @@ def _user(trainer: Trainer) -> dict[str, Any]:
         raise ConfigError(f"{WHERE}.config: {error}") from error
 
 
+def _check_overlap(trainer: Trainer, user: Mapping[str, Any]) -> None:
+    if trainer.zero == 1 and user.get(settings.ZERO, {}).get("overlap_comm"):
+        raise ConfigError(
+            f"{WHERE}.config: {trainer.config}: ZeRO-1 reduces once a step, with nothing to overlap; remove "
+            f"'{settings.ZERO}.overlap_comm', or set {WHERE}.zero to 2"
+        )
+
+
 def _check_sequences(config: RunConfig, trainer: Trainer, model: Any) -> None:
     size, where = trainer.sequence_parallel, f"{WHERE}.sequence_parallel"
     if trainer.processes % size:
@@ -73,6 +81,11 @@ def _check_sequences(config: RunConfig, trainer: Trainer, model: Any) -> None:
     if set(getattr(model, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
         raise ConfigError(f"{where}: the model has layers whose attention is not over the whole sequence; set it to 1")
     for name, optim in _optims(config).items():
+        if trainer.zero == 1 and trainer.offload == "none" and _rounds(optim):
+            raise ConfigError(
+                f"{WHERE}.zero: 1 takes no norm of gradients in bfloat16 ({name}.dtype) over processes that share a "
+                "sequence; set it to 2"
+            )
         if optim.batching == "packed":
             raise ConfigError(
                 f"{name}.batching: packed sequences cannot be divided among processes; set it to bucketed, or {where} "
@@ -85,6 +98,10 @@ def _optims(config: RunConfig) -> dict[str, Optim]:
     return {**{f"warmup.{name}.optim": own.optim for name, own in config.warmup.items()}, **learners}
 
 
+def _rounds(optim: Optim) -> bool:
+    return dtype(optim.dtype, "auto") in ("bfloat16", AUTO_GPU)
+
+
 def overridden(config: RunConfig) -> Iterator[str]:
     """A line that says what of the user's DeepSpeed JSON something else holds for, where there is such."""
     trainer = config.launch.train
@@ -93,7 +110,6 @@ def overridden(config: RunConfig) -> Iterator[str]:
     user = _user(trainer)
     keys: set[str] = set()
     for optim in _optims(config).values():
-        bf16 = dtype(optim.dtype, "auto") in ("bfloat16", AUTO_GPU)
-        keys |= {*settings.merged(user, trainer, optim, bf16=bf16)[1]}
+        keys |= {*settings.merged(user, trainer, optim, bf16=_rounds(optim))[1]}
     if keys:
         yield f"{WHERE}.config: of {trainer.config}, this config holds instead for {', '.join(sorted(keys))}"

@@ -15,7 +15,7 @@ from selftrain.intervals import mean
 from selftrain.planning.fingerprints import REPLAY
 from selftrain.planning.references import source_models
 from selftrain.planning.settings import POLICY, evaluated, objective_needs, sampling_of
-from selftrain.schema import Grow, Learner, Optim, Sampling, Selection, Warmup
+from selftrain.schema import Grow, Learner, Optim, Sampling, SearchBudget, Selection, Warmup
 from selftrain.session import Session
 from selftrain.stages.evaluate import evaluated_splits
 from selftrain.stages.examples import demonstrated
@@ -117,12 +117,17 @@ class Workload:
             protocols[task] += len(session.problems.of(task, split))
         answers = counts + protocols
         sampling = sampling_of(config)
-        drawn = sum(count * self.response(sampling, task) for task, count in answers.items())
+        answered = drawn = sum(count * self.response(sampling, task) for task, count in answers.items())
+        for search in config.evaluate.search.values():
+            drawn += sum(
+                len(session.problems.of(task, split)) * most_tokens(search.budget, self.response(sampling, task))
+                for task, split in splits
+            )
         per_problem = config.evaluate.n + config.evaluate.greedy
         prompts = sum(count / per_problem * self.prompt(task) for task, count in counts.items())
         scored = 0.0
         for source in config.evaluate.best_of.values():
-            scored += len(source_models(source, "")) * (drawn + per_problem * prompts)
+            scored += len(source_models(source, "")) * (answered + per_problem * prompts)
         return Work("evaluate", times, answers.total(), drawn, prompts, scored=scored)
 
     def longest(self, learner: str) -> int:
@@ -136,6 +141,12 @@ class Workload:
             for task in self.asked_tasks()
         ]
         return round(max(limits, default=0))
+
+    def longest_worked(self, learner: str) -> int:
+        """Tokens of a demonstration that a warm-up reads, of the task whose are longest."""
+        tasks = {one.task for one in demonstrated(self._session, self._config.warmup[learner].source)}
+        lengths = (self.prompt(task, "train_prompt") + self._lengths.solution(task) for task in tasks)
+        return round(max(lengths, default=0))
 
     def longest_sampled(self) -> int:
         """Of prompt and response together."""
@@ -178,8 +189,7 @@ class Workload:
         return self._tree_tokens(step) / self._mean_response(step)
 
     def _tree_tokens(self, step: Grow) -> float:
-        """That a tree may draw; a proposal is a whole response at most."""
-        return step.budget.tokens or (step.budget.proposals or 0) * self._mean_response(step)
+        return most_tokens(step.budget, self._mean_response(step))
 
     def _mean_response(self, step: Grow) -> float:
         return mean([self.response(step.sampling(), task, step.model) for task in self.asked_tasks()])
@@ -239,6 +249,11 @@ class Workload:
         # The trainer's own log-probabilities, and those of the reference, are had by a forward pass over the examples.
         scored = every.tokens * sum(one in needs for one in ("old", "reference"))
         return Work(stage, times, read=read, scored=scored, steps=steps)
+
+
+def most_tokens(budget: SearchBudget, response: float) -> float:
+    """That a tree may draw; a proposal is a whole response at most."""
+    return budget.tokens or (budget.proposals or 0) * response
 
 
 def steps_of(optim: Optim, sequences: float) -> float:

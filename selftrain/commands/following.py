@@ -30,8 +30,12 @@ def follow(session: Any, until: str | None = None, mirror: Mirror | None = None)
     return watch(session, events if mirror is None else mirrored(mirror, events))
 
 
-def watch(session: Any, events: Iterator[Event]) -> bool:
-    """Show and journal events; whether they came to their end."""
+def watch(session: Any, events: Iterator[Event], again: str = "goes on from here") -> bool:
+    """Show and journal events; whether they came to their end.
+
+    Args:
+        again: what the same command does where they did not.
+    """
     from selftrain.report.live import LiveView
     from selftrain.session import Interrupted
 
@@ -46,14 +50,14 @@ def watch(session: Any, events: Iterator[Event]) -> bool:
                 journal.flush()
                 view.show(event)
         except Interrupted:
-            stopped(session)
+            stopped(session, again)
             return False
     return True
 
 
-def stopped(session: Any) -> None:
-    """Tell that a run ended because it was asked to."""
-    print(f"stopped after the current part; the same command goes on from here ({session.run.root})", file=sys.stderr)
+def stopped(session: Any, again: str = "goes on from here") -> None:
+    """Tell that a run ended because it was asked to; ``again`` as in `watch`."""
+    print(f"stopped after the current part; the same command {again} ({session.run.root})", file=sys.stderr)
 
 
 @contextlib.contextmanager

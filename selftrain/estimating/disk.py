@@ -45,5 +45,10 @@ def checkpoints(parameters: int, kept: Kept, warmups: int = 0) -> int:
     return each * kept.checkpoints + FP32 * parameters * warmups
 
 
+def unfinished(parameters: int) -> int:
+    """Of the largest fit: weights and moments in fp32, beside those of the last time until they are whole."""
+    return 2 * 3 * FP32 * parameters
+
+
 def logs(steps: float) -> int:
     return round(steps * STEP)

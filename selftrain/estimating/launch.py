@@ -34,7 +34,7 @@ class Placed:
         """That are needed at once: stages follow each other."""
         return max(self.processes, self.replicas * self.tensor_parallel, self.scorers)
 
-    def trainer(self, optim: Optim, longest: int, trained: int | None, bf16: bool) -> Trainer:
+    def trainer(self, optim: Optim, longest: int, trained: int | None, gpu: bool) -> Trainer:
         return Trainer(
             engine="deepspeed" if self.engine == "deepspeed" else "torch",
             processes=self.processes,
@@ -44,9 +44,10 @@ class Placed:
             micro_tokens=min(optim.micro_tokens, optim.batch_size * longest) if longest else optim.micro_tokens,
             longest=longest,
             checkpointing=optim.gradient_checkpointing,
-            bf16=bf16 if optim.dtype == "auto" else optim.dtype == "bfloat16",
+            bf16=gpu if optim.dtype == "auto" else optim.dtype == "bfloat16",
             packed=optim.batching == "packed",
             trained=trained,
+            gpu=gpu,
         )
 
     def sampler(self, component: Component, memory: float, longest: int) -> Sampler:

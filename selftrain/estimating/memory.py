@@ -20,7 +20,7 @@ Parts = dict[str, int]
 
 USABLE = 0.92
 """Of a GPU's memory, what may be planned with: the rest is the driver's, NCCL's, and lost to fragments."""
-CHUNK_LOGITS = 2**24
+CHUNK_LOGITS, CHUNK_LOGITS_GPU = 2**24, 2**27
 """Logits that the loss holds at once (`selftrain.models.logprobs`)."""
 REDUCE_BUCKET, LIVE_PARAMETERS = 500_000_000, 1_000_000_000
 """DeepSpeed's defaults: numbers that are reduced together, and parameters that ZeRO-3 keeps gathered."""
@@ -47,6 +47,12 @@ class Trainer:
     packed: bool = False
     trained: int | None = None
     """Parameters that are fitted, where it is an adapter's alone."""
+    gpu: bool = True
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number in the type of the computation."""
+        return BF16 if self.bf16 else FP32
 
     @property
     def tokens(self) -> int:
@@ -61,13 +67,14 @@ def training(shape: Shape, trainer: Trainer) -> Parts:
 
 
 def torch_states(shape: Shape, trainer: Trainer) -> Parts:
-    """fp32 parameters, gradients and moments; autocast adds a copy of the weights in the type it computes in.
+    """fp32 parameters, gradients and moments; autocast adds a copy of the weights in the type it computes in, but for a
+    GPU that computes activations again.
 
     Of an adapter the frozen base is held in the compute type.
     """
-    copies = BF16 if trainer.bf16 else 0
+    copies = BF16 if trainer.bf16 and not (trainer.gpu and trainer.checkpointing) else 0
     if trainer.trained is not None:
-        base = shape.parameters * (BF16 if trainer.bf16 else FP32)
+        base = shape.parameters * trainer.width
         fitted = trainer.trained
         return {"weights": base + fitted * (FP32 + copies), "gradients": fitted * FP32, "optimizer": fitted * 2 * FP32}
     return {
@@ -78,19 +85,21 @@ def torch_states(shape: Shape, trainer: Trainer) -> Parts:
 
 
 def deepspeed_states(shape: Shape, trainer: Trainer) -> Parts:
-    """bf16 weights and gradients; fp32 gradients, weights and moments for the step."""
+    """Weights and gradients in the type of the computation; fp32 gradients, weights and moments for the step."""
     fitted = shape.parameters if trainer.trained is None else trainer.trained
     held = shape.parameters if trainer.trained is None else shape.parameters + trainer.trained
-    weights, gathered = BF16 * held, 0
+    weights, gathered = trainer.width * held, 0
     if trainer.zero == 3:
         gathered = FP32 * shape.largest
         weights = 0 if trainer.offload == "parameters" else weights // trainer.processes
     stepped = fitted // trainer.processes if trainer.zero else fitted
     reduced = stepped if trainer.zero >= 2 else fitted
     on_gpu = trainer.offload == "none"
+    # ZeRO-1 in bf16 is another optimizer of DeepSpeed's (BF16_Optimizer), whose fp32 gradients are whole on every rank.
+    summed = fitted if trainer.zero == 1 and trainer.bf16 else stepped
     return {
         "weights": weights + gathered,
-        "gradients": BF16 * reduced + FP32 * stepped if on_gpu else 0,
+        "gradients": trainer.width * reduced + FP32 * summed if on_gpu else 0,
         "optimizer": 3 * FP32 * stepped if on_gpu else 0,
         "buffers": buffers(held, trainer),
     }
@@ -100,8 +109,8 @@ def buffers(parameters: int, trainer: Trainer) -> int:
     """What DeepSpeed reduces and gathers through."""
     if trainer.processes == 1 and trainer.offload == "none":
         return 0
-    reduced = BF16 * min(parameters, REDUCE_BUCKET)
-    return reduced + (BF16 * min(parameters, LIVE_PARAMETERS) if trainer.zero == 3 else 0)
+    reduced = trainer.width * min(parameters, REDUCE_BUCKET)
+    return reduced + (trainer.width * min(parameters, LIVE_PARAMETERS) if trainer.zero == 3 else 0)
 
 
 def host(shape: Shape, trainer: Trainer) -> int:
@@ -109,9 +118,9 @@ def host(shape: Shape, trainer: Trainer) -> int:
     if trainer.offload == "none":
         return 0
     fitted = shape.parameters if trainer.trained is None else trainer.trained
-    weights = BF16 * shape.parameters if trainer.offload == "parameters" else 0
+    weights = trainer.width * shape.parameters if trainer.offload == "parameters" else 0
     # Gradients in both types, and weights and moments in fp32.
-    return (weights + (BF16 + 4 * FP32) * fitted) // trainer.processes
+    return (weights + (trainer.width + 4 * FP32) * fitted) // trainer.processes
 
 
 def passes(shape: Shape, trainer: Trainer) -> Parts:
@@ -121,10 +130,16 @@ def passes(shape: Shape, trainer: Trainer) -> Parts:
     # A checkpointed layer leaves its input, and one at a time is computed anew.
     kept = shape.layers * shape.hidden * residual + layer if trainer.checkpointing else shape.layers * layer
     mask = 3 * tokens * tokens if trainer.packed else 0
-    # Hidden states, those that are read, and their gradient; a chunk of logits, its exponentials and their gradient.
-    rows = min(tokens, max(1, CHUNK_LOGITS // shape.vocabulary))
-    logits = 3 * FP32 * rows * shape.vocabulary
-    return {"activations": tokens * kept + mask, "loss": 3 * tokens * shape.hidden * FP32 + logits}
+    return {"activations": tokens * kept + mask, "loss": 3 * tokens * shape.hidden * FP32 + chunk(shape, trainer)}
+
+
+def chunk(shape: Shape, trainer: Trainer) -> int:
+    """Bytes beside the hidden states, those that are read, and their gradient: a chunk of logits, its exponentials and
+    their gradient; where there are several chunks, the gradient of the output matrix by one and by those before it."""
+    most = max(1, (CHUNK_LOGITS_GPU if trainer.gpu else CHUNK_LOGITS) // shape.vocabulary)
+    again = trainer.tokens > most and trainer.trained is None
+    several = 2 * trainer.width * shape.vocabulary * shape.hidden if again else 0
+    return 3 * FP32 * min(trainer.tokens, most) * shape.vocabulary + several
 
 
 def residual_bytes(trainer: Trainer) -> int:

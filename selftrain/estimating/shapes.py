@@ -33,11 +33,20 @@ class Shape:
     vocabulary: int
     qk_norm: bool = False
     """Whether queries and keys are normalised."""
+    experts: int = 0
+    """Parameters of all experts together."""
+    share: float = 1.0
+    """Of the experts, those that a token is sent to."""
 
     @property
     def kv_values(self) -> int:
         """Numbers that a token leaves in the key-value cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim
+
+    def met(self, tokens: float) -> float:
+        """Parameters that one of so many tokens meets, were each sent to experts at random: what a step reads."""
+        missed: float = (1 - self.share) ** tokens
+        return self.active + self.experts * (1 - missed - self.share)
 
     @property
     def attention(self) -> int:
@@ -70,6 +79,8 @@ def shape_of(config: Any) -> Shape:
         head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
         vocabulary=int(text.vocab_size),
         qk_norm=any(name.endswith("q_norm.weight") for name in names),
+        experts=experts,
+        share=share,
     )
 
 

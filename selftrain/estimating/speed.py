@@ -51,7 +51,7 @@ def sampling_speed(
     """While all replicas are full: every step reads the weights and the cache of the responses that grow together."""
     half = prompt + drawn / 2
     rows = max(1, together(shape, sampler, half))
-    read = BF16 * (shape.active + rows * half * shape.kv_values) / sampler.tensor_parallel
+    read = BF16 * (shape.met(rows) + rows * half * shape.kv_values) / sampler.tensor_parallel
     computed = rows * forward_flops(shape, half) / sampler.tensor_parallel
     reading = read / (machine.bandwidth * machine.bandwidth_share)
     seconds = max(reading, computed / (machine.flops * machine.utilisation))

@@ -71,10 +71,13 @@ def memory_lines(found: Estimate) -> Iterator[str]:
 
 def _verdicts(found: Estimate, room: float) -> Iterator[str]:
     beyond = [need for need in found.memory if need.total > room]
-    if not beyond:
+    short = [need for need in found.memory if not need.enough]
+    if not beyond and not short:
         yield f"  it fits: {size(room)} of a GPU may be planned with ({100 * USABLE:.0f} % of it)"
     for need in beyond:
         yield f"  too large: {need.what} takes {size(need.total)}, and {size(room)} may be planned with; {_less(need)}"
+    for need in short:
+        yield f"  too large: {need.what} has no room for one response; shorten it, or use more GPUs for an engine"
 
 
 def _less(need: Need) -> str:

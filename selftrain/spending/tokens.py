@@ -24,7 +24,8 @@ Tokens = dict[str, int]
 def spent(run: RunDir, iteration: int) -> Tokens:
     """Of an iteration; of iteration 0 with the warm-ups."""
     folder = run.iteration(iteration)
-    found = {"grow": drawn(folder), "evaluate": _held(folder / "evaluation")}
+    evaluation = folder / "evaluation"
+    found = {"grow": drawn(folder), "evaluate": held(evaluation) + _searched(evaluation)}
     found |= {f"improve-{log.parent.name}": read_by(log) for log in sorted(folder.glob("*/log.jsonl"))}
     if not iteration:
         found |= {f"warmup-{log.parent.name}": read_by(log) for log in sorted(run.warmup.glob("*/log.jsonl"))}
@@ -49,7 +50,7 @@ def drawn(folder: Path) -> int:
     total = 0
     for part in records.parts(folder / "samples"):
         tree = folder / "trees" / f"{part.stem}.json"
-        total += read_json(tree)["spent"]["policy_tokens"] if tree.exists() else sum(records.lengths(part, IDS))
+        total += _cost(tree) if tree.exists() else sum(records.lengths(part, IDS))
     return total
 
 
@@ -67,5 +68,15 @@ def summed(found: Mapping[int, Tokens]) -> Tokens:
     return total
 
 
-def _held(folder: Path) -> int:
+def held(folder: Path) -> int:
+    """Tokens of the responses in the files of a folder."""
     return sum(sum(records.lengths(part, IDS)) for part in records.parts(folder) if records.has(part, IDS))
+
+
+def _searched(evaluation: Path) -> int:
+    """All that the trees of its searches drew."""
+    return sum(map(_cost, evaluation.glob("search/*/trees/*.json")))
+
+
+def _cost(tree: Path) -> int:
+    return int(read_json(tree)["spent"]["policy_tokens"])

@@ -7,17 +7,18 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from selftrain.artifacts import Stage
 from selftrain.config import instantiate
 from selftrain.encoding import chat_template
 from selftrain.errors import failing_as_run_error
 from selftrain.events import Progress
-from selftrain.files import remove, replacing
+from selftrain.files import discard, replacing
 from selftrain.models.adapters import adapter_base, set_base
 from selftrain.models.head_form import has_value_head
 from selftrain.objectives.values import VALUES
 from selftrain.planning.values import form_of
 from selftrain.schema import Component, Learner, Warmup
-from selftrain.session import Session
+from selftrain.session import Interrupted, Session
 from selftrain.stages.resident import going_on, kept_states, saved, state_file
 from selftrain.types import Example
 
@@ -62,10 +63,12 @@ def run_fit(
         folder = files.enter_context(replacing(target, later=True, beside=[journal]))
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         launch = session.config.launch
-        asked = replace(asked, kernels=launch.kernels, trainer=launch.train, unfinished=target.with_name(UNFINISHED))
-        asked = replace(asked, stopping=session.run.stop.exists)
+        asked = replace(asked, kernels=launch.kernels, trainer=launch.train, stopping=session.stopping)
+        asked = replace(asked, unfinished=target.with_name(UNFINISHED))
         if isinstance(fitted, Learner):
-            asked = replace(asked, temperature=temperature, gap=fitted.gap, held_out=held_out)
+            asked = replace(
+                asked, temperature=temperature, gap=fitted.gap, held_out=held_out, reference=fitted.reference
+            )
         if isinstance(fitted, Learner) and VALUES in chosen.needs:
             asked = replace(asked, head=None if has_value_head(source) else form_of(fitted))
         if stage.startswith(IMPROVE):
@@ -82,12 +85,19 @@ def run_fit(
             if state.validation is not None:
                 values["validation loss"] = state.validation
             yield Progress(iteration, stage, state.step, state.steps, tokens, values=values)
-            session.check_stop()
+            if state.stopped:
+                raise Interrupted
         _name_base(session, folder, folder)
         _carry_template(session, folder)
-    remove(target.with_name(UNFINISHED))
     if asked.resident is not None:
         session.trainers[stage.removeprefix(IMPROVE)] = (target, asked.resident)
+
+
+def finish_fit(stage: Stage, outputs: Sequence[Path], target: Path) -> None:
+    """Write the mark of a fit to ``target``, and only then remove where it stood: digests of a large checkpoint take a
+    while, and a fit that is killed meanwhile goes on from there."""
+    stage.finish(outputs)
+    discard(target.with_name(UNFINISHED))
 
 
 def keep_checkpoint(session: Session, source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from selftrain.planning.values import valued
 from selftrain.schema import Learner, Warmup
 from selftrain.seeds import derive
 from selftrain.session import Session
-from selftrain.stages.checkpoints import keep_checkpoint, run_fit
+from selftrain.stages.checkpoints import finish_fit, keep_checkpoint, run_fit
 from selftrain.stages.compared import sampled_at, with_reference
 from selftrain.stages.examples import demonstrated, demonstration_examples, select, selection_file
 from selftrain.stages.resident import carry_on
@@ -68,7 +68,7 @@ def improve(session: Session, iteration: int, learner: str) -> Iterator[Event]:
         if last is not None:
             summary += f", {last.done} steps, loss {last.values['loss']:.3f}"
     outputs = [folder / "examples" / learner, selection_file(session, iteration, learner), target]
-    stages.improve(iteration, learner).finish(outputs)
+    finish_fit(stages.improve(iteration, learner), outputs, target)
     yield StageFinished(iteration, f"improve-{learner}", time.monotonic() - started, summary, False)
 
 
@@ -90,7 +90,7 @@ def warmup(session: Session, learner: str) -> Iterator[Event]:
     last: Progress | None = None
     for last in run_fit(session, stage, 0, examples, source, target, fitted, seed):
         yield last
-    session.stages.warmup(learner).finish([target])
+    finish_fit(session.stages.warmup(learner), [target], target)
     loss = f", loss {last.values['loss']:.3f}" if last else ""
     counted = "demonstrations" if fitted is chosen else "examples of demonstrations"
     summary = f"{len(examples)} {counted}, {last.done if last else 0} steps{loss}"

@@ -12,6 +12,7 @@ from selftrain.planning.references import trained_before, training_order
 from selftrain.planning.settings import POLICY, evaluated
 from selftrain.session import Session
 from selftrain.spending.note import NOTE as BUDGET
+from selftrain.stages.checkpoints import UNFINISHED
 from selftrain.stages.evaluate import answers_fit, evaluate
 from selftrain.stages.grow import grow
 from selftrain.stages.improve import improve, warmup
@@ -74,7 +75,7 @@ def outputs(stage: Stage, redone: Collection[str] = ()) -> list[Path]:
         return [*(stage.folder / path for path in ("metrics.json", *regraded)), stage.mark]
     made = {
         "start": ["."],
-        "warmup": ["checkpoint", "log.jsonl"],
+        "warmup": ["checkpoint", "log.jsonl", UNFINISHED],
         "head": ["checkpoint"],
         "grow": ["samples", "trees", "verdicts", GROW, "verify.done", BUDGET],
         "verify": ["verdicts", GROW],

@@ -14,7 +14,7 @@ from selftrain.planning import fingerprints
 from selftrain.planning.settings import POLICY, objective_needs
 from selftrain.seeds import derive
 from selftrain.session import Session
-from selftrain.stages.checkpoints import run_fit
+from selftrain.stages.checkpoints import finish_fit, run_fit
 from selftrain.stages.compared import with_reference
 from selftrain.stages.given import Given, counted
 from selftrain.stages.order import preparation
@@ -65,8 +65,7 @@ def check_mark(session: Session, stage: Stage) -> bool:
 
 
 def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> Iterator[Event]:
-    """Write ``checkpoint`` and ``log.jsonl``, and the mark; a fit that was killed goes on from what it saved, or begins
-    anew, and ends the same.
+    """Write ``checkpoint`` and ``log.jsonl``, and the mark; a fit that was killed begins anew and ends the same.
 
     Args:
         mark: made before the examples were read, so that it never stands for files that changed since.
@@ -89,7 +88,7 @@ def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> I
     yield StageStarted(0, "train", None, "steps")
     for last in run_fit(session, "train", 0, training, source, target, learner, seed, held_out=held_out):
         yield last
-    mark.finish([target, run.root / LOG])
+    finish_fit(mark, [target, run.root / LOG], target)
     told = [f"{name} {value:.3f}" for name, value in last.values.items()] if last else []
     summary = ", ".join([counted(training), f"{last.done if last else 0:,} steps", *told])
     yield StageFinished(0, "train", time.monotonic() - started, summary, False)

@@ -94,8 +94,12 @@ class Engine(Protocol):
             ValueError: it is the state of another model.
         """
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint; raises ValueError where it does not load back, OSError where the disk is full."""
+    def save(self, folder: Path, like: Path | None = None) -> None:
+        """Write the checkpoint; raises ValueError where it does not load back, OSError where the disk is full.
+
+        Args:
+            like: a checkpoint of the same model that is still there; what it was begun with where none is given.
+        """
 
     def close(self) -> None:
         """Free what it holds beyond this process."""
@@ -210,7 +214,7 @@ class TorchEngine:
         """A copy of the fitted parameters in the memory of the CPU."""
         return {name: p.detach().to("cpu", copy=True) for name, p in fitted(self.learnt).items()}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, like: Path | None = None) -> None:
         self.learnt.save(self.tokenizer, folder)
 
     def close(self) -> None:

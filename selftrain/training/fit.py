@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from selftrain.digests import contents_digest
 from selftrain.models.head_form import HeadForm
 from selftrain.schema import Gap, Kernels, Lora, Optim, Trainer
 from selftrain.training import state
@@ -37,6 +38,8 @@ class Fitted:
     last: Step
     validation: float | None = None
     """Loss on the held-out problems, where this step looked."""
+    stopped: bool = False
+    """Whether the fit is to end here, before its last step; where it stands is written, if it ever is."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Fit:
     """Where the optimizer's state is written."""
     resident: Resident | None = None
     """Holds the trainer from one fit to the next."""
+    reference: str = ""
+    """Whose log-probabilities the examples bring, by the name the config gives it."""
     held_out: Sequence[Example] = ()
     """For validation, beside the share that ``optim`` holds out of the examples."""
     kernels: Kernels = field(default_factory=Kernels)
@@ -75,7 +80,7 @@ class Fit:
     unfinished: Path | None = None
     """Folder of what a fit that is killed goes on from, left there; None: nothing is kept."""
     stopping: Callable[[], bool] = lambda: False
-    """Whether it is asked to stop: it then writes where it stands, whatever ``trainer`` says."""
+    """Whether the fit was asked to stop."""
 
 
 @dataclass
@@ -161,14 +166,16 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
                 journal.write(json.dumps({"step": number, **logged(done), **told, "validation": validation}) + "\n")
                 if validation is not None and best.better(validation):
                     behind.keep_weights(engine)
-                if number < steps and (_due(asked, number) or (asked.unfinished is not None and asked.stopping())):
+                over = number == steps or best.looks >= optim.validation.patience
+                stopped = not over and asked.stopping()
+                if (every := asked.trainer.save_every) and not over and (stopped or number % every == 0):
                     journal.flush()
                     behind.save(engine, number, asked.log)
-                yield Fitted(number, steps, done, validation)
-                if best.looks >= optim.validation.patience:
+                yield Fitted(number, steps, done, validation, stopped)
+                if over:
                     break
         behind.take_best(engine)
-        engine.save(asked.target)
+        engine.save(asked.target, asked.source)
         if asked.keep_state is not None:
             engine.save_state(asked.keep_state, state.MOMENTS)
         if asked.resident is not None:
@@ -176,15 +183,13 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
             held.pop_all()
 
 
-def _due(asked: Fit, number: int) -> bool:
-    return asked.trainer.save_every is not None and number % asked.trainer.save_every == 0
-
-
 def _identity(asked: Fit, examples: Sequence[Example]) -> str:
-    if asked.unfinished is None:
+    """Empty where nothing is kept and nothing was: the weights it begins with take a while to read."""
+    if asked.unfinished is None or not (asked.trainer.save_every or Unfinished.there(asked.unfinished)):
         return ""
-    own = (asked.objective, asked.lora, asked.head, asked.temperature, asked.gap, asked.span, asked.seed)
-    return identity([*examples, *asked.held_out], asked.optim, *own)
+    begun = contents_digest(asked.source) if asked.source.exists() else str(asked.source)
+    own = (begun, asked.objective, asked.reference, asked.lora, asked.head, asked.temperature, asked.gap, asked.span)
+    return identity([*examples, *asked.held_out], asked.optim, *own, asked.seed)
 
 
 def prepared(engine: Engine, examples: list[Example], gap: Gap) -> tuple[list[Example], dict[str, float]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from selftrain.workers import Worker
 
 GLANCE = 0.1
 """Seconds one rank is waited for before the next is looked at: where one fails the others wait for it in vain."""
+SOON = 2.0
+"""Seconds in which a rank is heard of whose end another has seen."""
 LOOPBACK = "lo"
 
 
@@ -31,7 +36,8 @@ class Group:
         store = f"file://{self._folder.name}/store"
         # Each has the output of this process: what a rank prints before it fails tells why.
         self._workers = [Worker(reference, *args, rank, count, store, output=True) for rank in range(count)]
-        self._answers()
+        with self._ended_by_failure():
+            self._answers()
 
     def __len__(self) -> int:
         """How many there are; none once it is closed."""
@@ -47,9 +53,10 @@ class Group:
 
     def ask_each(self, requests: Sequence[Any]) -> list[Any]:
         """As `ask`, with a request of its own for each rank."""
-        for worker, request in zip(self._workers, requests, strict=True):
-            worker.send(request)
-        return self._answers()
+        with self._ended_by_failure():
+            for worker, request in zip(self._workers, requests, strict=True):
+                worker.send(request)
+            return self._answers()
 
     def close(self) -> None:
         for worker in self._workers:
@@ -57,17 +64,41 @@ class Group:
         self._workers = []
         self._folder.cleanup()
 
-    def _answers(self) -> list[Any]:
-        answers: dict[int, Any] = {}
+    @contextmanager
+    def _ended_by_failure(self) -> Iterator[None]:
         try:
-            while len(answers) < len(self._workers):
-                for rank, worker in enumerate(self._workers):
-                    if rank not in answers and worker.poll(GLANCE):
-                        answers[rank] = worker.receive()
+            yield
         except BaseException:
             self.close()
             raise
+
+    def _answers(self) -> list[Any]:
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self._workers):
+            for rank, worker in enumerate(self._workers):
+                if rank not in answers and worker.poll(GLANCE):
+                    try:
+                        answers[rank] = worker.receive()
+                    except RuntimeError as error:
+                        raise self._cause(error, {rank, *answers}) from None
         return [answers[rank] for rank in range(len(self._workers))]
+
+    def _cause(self, first: Exception, heard: Collection[int]) -> Exception:
+        """What a rank failed with; not that it waited for another which had failed, where that is heard of soon."""
+        failures = [first]
+        until = time.monotonic() + (SOON if _left_alone(first) else 0.0)
+        for rank, worker in enumerate(self._workers):
+            if rank not in heard and worker.poll(max(0.0, until - time.monotonic())):
+                try:
+                    worker.receive()
+                except Exception as error:  # Whatever it failed with.
+                    failures.append(error)
+        return min(failures, key=_left_alone)
+
+
+def _left_alone(error: Exception) -> bool:
+    """Whether it only says that another process is gone."""
+    return isinstance(error, RuntimeError) and re.search("gloo|nccl|ProcessGroup", str(error), re.I) is not None
 
 
 def join(rank: int, count: int, store: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selftrain.models import adapters, checkpoint, export, heads
-from selftrain.models.head_form import HeadForm
+from selftrain.models.head_form import HeadForm, has_value_head
 from selftrain.models.logprobs import Positions, batch_logprobs, check_head, check_packing
 from selftrain.objectives.terms import Terms
 from selftrain.schema import Lora
@@ -139,6 +139,10 @@ class Start:
     head: HeadForm | None = None
     temperature: float = 1.0
     seed: int = 0
+
+    def at(self, source: Path) -> Start:
+        """With what lies in a checkpoint of the same model."""
+        return replace(self, source=source, head=None if has_value_head(source) else self.head)
 
     def opened(self, device: str) -> Learnt:
         """The model on a device; raises OSError, ValueError, RuntimeError where it does not load."""

@@ -46,6 +46,11 @@ class Unfinished:
         self._folder, self._identity = folder, identity
         self.best = Best()
 
+    @staticmethod
+    def there(folder: Path) -> bool:
+        """Whether a fit left where it stood."""
+        return (folder / STATE / PLACE).exists()
+
     def resume(self, engine: Engine, log: Path) -> int:
         """Go on from where the fit stood, its log put in place; the steps that lie behind, 0 where it begins."""
         place = self._folder / STATE / PLACE
@@ -77,7 +82,7 @@ class Unfinished:
 
 
 def identity(examples: Sequence[Example], optim: Optim, *others: Any) -> str:
-    """A digest of what a fit follows from, beside the model it begins with."""
+    """A digest of what a fit follows from."""
     found = hashlib.sha256()
     chosen = {key: value for key, value in asdict(optim).items() if key not in SPEED}
     found.update(repr((chosen, others)).encode())

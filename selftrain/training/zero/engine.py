@@ -104,8 +104,8 @@ class DeepSpeedEngine:
         done = self._ask("load_state", folder)[0]
         self._done = self._done if done is None else done
 
-    def save(self, folder: Path) -> None:
-        self._ask("save", folder)
+    def save(self, folder: Path, like: Path | None = None) -> None:
+        self._ask("save", folder, like)
 
     def close(self) -> None:
         if self._own:

@@ -68,8 +68,8 @@ class Reading(nn.Module):
 class Rank:
     """What one process holds."""
 
-    def __init__(self, rank: int, count: int) -> None:
-        self._rank, self._count = rank, count
+    def __init__(self, rank: int, count: int, device: str) -> None:
+        self._rank, self._count, self._device = rank, count, device
         self._open = ExitStack()
 
     def open(self, asked: Asked) -> None:
@@ -89,7 +89,10 @@ class Rank:
         self._open.enter_context(self._sequences)
         reading = Reading(self._learnt)
         optimizer = adamw(reading, asked.optim)
-        exact = {name: p.detach().float().clone() for name, p in self._parameters.items() if rounds}
+        # What they are now: a parameter that is rounded holds another tensor.
+        exact = {name: p.detach().float() for name, p in self._parameters.items() if rounds}
+        if asked.config["zero_optimization"]["stage"] == 3:
+            self._divide(reading)
         self._engine, *_ = deepspeed.initialize(
             model=reading, optimizer=optimizer, config=asked.config, mpu=self._sequences.groups
         )
@@ -97,6 +100,18 @@ class Rank:
         self._tie_in(reading)
         if exact:  # DeepSpeed would begin with what is left of them in bf16.
             masters.put(self._engine, self._parameters, lambda name: exact[name])
+
+    def _divide(self, reading: Reading) -> None:
+        """One parameter after another goes to the device and is divided; DeepSpeed itself would put all of them there
+        first."""
+        import deepspeed
+
+        if self._asked.config["bf16"]["enabled"]:
+            for parameter in reading.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
+        deepspeed.zero.Init(module=reading, config_dict_or_path=self._asked.config, mpu=self._sequences.groups)
+        for buffer in reading.buffers():
+            buffer.data = buffer.data.to(self._device)
 
     def _tie_in(self, reading: Reading) -> None:
         """The output head is read in chunks, outside its own forward, so ZeRO-3 is to have it at hand."""
@@ -182,21 +197,26 @@ class Rank:
             masters.put_moments(self._engine, self._parameters, saved.get, saved.done)
             return saved.done
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, like: Path | None) -> None:
         """The first rank writes the checkpoint, from a model made anew that holds what all gather.
+
+        Args:
+            like: a checkpoint of the same model, in place of that which the fit began with: where ranks stay from fit
+                to fit, it may be gone.
 
         Raises:
             ValueError: what was written does not load back equal.
             OSError: the disk is full, or cannot be written.
         """
-        written = self._asked.start.opened("cpu") if self._rank == 0 else None
+        start = self._asked.start if like is None else self._asked.start.at(like)
+        written = start.opened("cpu") if self._rank == 0 else None
         targets = fitted(written) if written else {}
         with torch.no_grad():
             for _, name, tensor in masters.tensors(self._engine, self._parameters, state.WEIGHTS):
                 if written is not None:
                     targets[name].copy_(tensor)
         if written is not None:
-            written.save(checkpoint.load_tokenizer(self._asked.start.source), folder)
+            written.save(checkpoint.load_tokenizer(start.source), folder)
 
     def close(self) -> None:
         self._open.close()
@@ -212,7 +232,7 @@ def serve(rank: int, count: int, store: str) -> Callable[[tuple[str, Any]], Iter
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     join(rank, count, store)
     _import_deepspeed()
-    held = Rank(rank, count)
+    held = Rank(rank, count, device)
 
     def answer(request: tuple[str, Any]) -> Iterator[Any]:
         name, arguments = request

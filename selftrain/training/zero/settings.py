@@ -13,7 +13,6 @@ from selftrain.schema import Optim, Trainer
 FREE = (
     "comms_logger",
     "communication_data_type",
-    "compile",
     "csv_monitor",
     "disable_allgather",
     "disable_python_gc",
@@ -82,6 +81,7 @@ OURS_ZERO = (
     "stage",
     "stage3_gather_16bit_weights_on_model_save",
 )
+AUTO = "auto"
 ZERO, OFFLOADS = "zero_optimization", ("offload_optimizer", "offload_param")
 
 
@@ -114,6 +114,8 @@ def _check_keys(tree: Any, place: str, known: Collection[str], path: str) -> Non
     for key in tree:
         if key not in known:
             raise ValueError(f"{path}: '{place}{key}' is no key that can be set here ({nearest(key, known)})")
+        if tree[key] == AUTO and key not in (*OURS, *OURS_ZERO):
+            raise ValueError(f"{path}: '{place}{key}' is 'auto', which transformers' Trainer alone fills in; remove it")
 
 
 def merged(user: Mapping[str, Any], trainer: Trainer, optim: Optim, *, bf16: bool) -> tuple[dict[str, Any], list[str]]:
