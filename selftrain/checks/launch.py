@@ -31,11 +31,6 @@ def check_replicas(config: RunConfig, lacks: Lacks = refuse) -> None:
             "launch.keep to run, or remove it"
         )
     check_one_gpu_each("launch.score_processes", launch.score_processes, lacks)
-    if launch.sample.sleep and launch.keep != "run":
-        raise ConfigError(
-            f"launch.sample.sleep: with launch.keep: {launch.keep} engines end before a fit, and none sleeps; set "
-            "launch.keep to run, or remove it"
-        )
     for where, component in samplers(config).items():
         if remote(component):
             continue
