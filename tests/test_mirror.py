@@ -423,3 +423,19 @@ def test_a_fault_of_the_mirror_does_not_keep_a_run_from_ending(work: Work, monke
     (told,) = mirror.settle(600)
     mirror.close()
     assert isinstance(told, Notice) and "the same command uploads it" in told.text
+
+
+def test_what_a_run_has_spent_is_known_where_it_is_killed(work: Work, tmp_path: Path) -> None:
+    """A budget in hours counts events; those of a machine that is gone lie in the mirror, all but the last tenth."""
+    there = tmp_path / "mirror" / "events.jsonl"
+    mirror = work.mirror()
+    for lines, known in ((100, 100), (105, 100), (120, 120)):
+        work.run.events.write_text("{}\n" * lines)
+        if mirror.held is None:
+            mirror.open(print)
+        asked = mirror._done
+        mirror.wake()
+        while mirror._done == asked:
+            threading.Event().wait(0.01)
+        assert there.read_text().count("\n") == known
+    mirror.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -185,8 +185,7 @@ class Mirror:
                 return
             try:
                 self._claim(self._say, self._check, late=True)
-                beside = (*BESIDE, self.run.events.name) if self._last else BESIDE
-                self._copying.sync(beside)
+                self._copying.sync(self._beside())
             except FileNotFoundError:
                 self._ended.wait(self.first)  # Set aside meanwhile: what is there then?
                 continue
@@ -204,6 +203,13 @@ class Mirror:
             with self._changed:
                 self._done = asked
                 self._changed.notify_all()
+
+    def _beside(self) -> Sequence[str]:
+        """Files that belong to no stage. Events, which tell what a run has spent, are many: they are brought when they
+        have grown by a tenth, and at the end."""
+        events = self.run.events
+        grown = events.exists() and events.stat().st_size > 1.1 * self._copying.files.get(events.name, 0)
+        return (*BESIDE, events.name) if self._last or grown else BESIDE
 
     def _down(self, error: Exception) -> None:
         if not self._failing:
