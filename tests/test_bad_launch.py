@@ -148,3 +148,10 @@ def test_an_interpreter_of_a_stage_that_the_run_does_not_have() -> None:
 def test_an_engine_that_ends_does_not_sleep() -> None:
     with pytest.raises(ConfigError, match=r"launch\.sample\.sleep: with launch\.keep: stage engines end before a fit"):
         check_replicas(config("launch.sample.sleep=2"))
+
+
+def test_nothing_stays_where_each_stage_is_a_process() -> None:
+    with pytest.raises(
+        ConfigError, match=r"launch\.keep: with launch\.place: processes a stage ends with all it holds"
+    ):
+        check_replicas(config("launch.place=processes", "launch.keep=run"))
