@@ -125,17 +125,6 @@ def test_interpreters_that_lead_nowhere(tmp_path: Path) -> None:
         check_interpreters(config(f"launch.python.grow={sys.executable}"))
 
 
-def test_an_engine_that_is_not_installed_is_lacking_here_and_no_such_device_is_wrong(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told: list[str] = []
-    with pytest.raises(ConfigError, match=r"^grow\.draft\.sampler\.device: "):
-        check_samplers(config("grow.draft.sampler.device=gpu"), told.append)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    check_samplers(config("grow.draft.sampler=vllm"), told.append)
-    assert [one.partition(";")[0] for one in told] == ["grow.draft.sampler.kind: vllm is not installed here"]
-
-
 def test_an_interpreter_of_a_stage_that_the_run_does_not_have() -> None:
     """A learner's name that is not one would leave its stage to the run's own interpreter."""
     place = "launch.place=processes"
@@ -148,6 +137,17 @@ def test_an_interpreter_of_a_stage_that_the_run_does_not_have() -> None:
 def test_an_engine_that_ends_does_not_sleep() -> None:
     with pytest.raises(ConfigError, match=r"launch\.sample\.sleep: with launch\.keep: stage engines end before a fit"):
         check_replicas(config("launch.sample.sleep=2"))
+
+
+def test_an_engine_that_is_not_installed_is_lacking_here_and_no_such_device_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    with pytest.raises(ConfigError, match=r"^grow\.draft\.sampler\.device: "):
+        check_samplers(config("grow.draft.sampler.device=gpu"), told.append)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_samplers(config("grow.draft.sampler=vllm"), told.append)
+    assert [one.partition(";")[0] for one in told] == ["grow.draft.sampler.kind: vllm is not installed here"]
 
 
 def test_nothing_stays_where_each_stage_is_a_process() -> None:
