@@ -148,3 +148,10 @@ def test_an_engine_that_is_not_installed_is_lacking_here_and_no_such_device_is_w
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_samplers(config("grow.draft.sampler=vllm"), told.append)
     assert [one.partition(";")[0] for one in told] == ["grow.draft.sampler.kind: vllm is not installed here"]
+
+
+def test_nothing_stays_where_each_stage_is_a_process() -> None:
+    with pytest.raises(
+        ConfigError, match=r"launch\.keep: with launch\.place: processes a stage ends with all it holds"
+    ):
+        check_replicas(config("launch.place=processes", "launch.keep=run"))

@@ -229,10 +229,6 @@ def test_script_for_a_ray_cluster_hands_itself_over_and_then_runs(cluster: Clust
             ("launch.score_processes=3", "--nodes", "1", "--gpus-per-node", "2"),
             "--gpus-per-node 2: 1 x 2 GPUs for a con",
         ),
-        (("--env", "HF_HOME"), "--env HF_HOME: gives it no value; write HF_HOME=VALUE"),
-        (("--time", "10"), "--grace 600: with --time 10 the run is asked to stop as soon as it starts"),
-        (("--time", "1-0", "--grace", "65536"), "--grace 65536: Slurm signals at most 65535 seconds before a"),
-        (("--output", "a\nrm -rf b"), r"--output 'a\nrm -rf b': cannot stand in a line of the script"),
         (("run.nam=x",), "run.nam: unknown key"),
     ],
 )

@@ -255,6 +255,22 @@ def test_run_that_began_without_its_mirror_does_not_touch_what_it_holds(work: Wo
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "mirror").rglob("*") if path.is_file()}
 
 
+def test_a_run_with_nothing_else_to_go_on_from_asks_its_mirror_more_than_once(work: Work, tmp_path: Path) -> None:
+    work.upload()
+    fresh, said = Work(tmp_path / "fresh", work.store.url), list[str]()
+    fresh.store.trouble.away = True
+
+    def told(text: str) -> None:
+        said.append(text)
+        fresh.store.trouble.away = len(said) < 3
+
+    mirror = fresh.mirror()
+    mirror.open(told)
+    mirror.close()
+    assert mirror.held is not None and len(mirror.held.marks) == 3
+    assert len(said) == 3 and "does not answer (OSError: nobody there); asked again in" in said[0]
+
+
 def test_mirror_that_turns_out_to_be_another_runs_is_left_alone(work: Work, tmp_path: Path) -> None:
     """It did not answer when the run began."""
     work.upload()
@@ -407,3 +423,19 @@ def test_a_fault_of_the_mirror_does_not_keep_a_run_from_ending(work: Work, monke
     (told,) = mirror.settle(600)
     mirror.close()
     assert isinstance(told, Notice) and "the same command uploads it" in told.text
+
+
+def test_what_a_run_has_spent_is_known_where_it_is_killed(work: Work, tmp_path: Path) -> None:
+    """A budget in hours counts events; those of a machine that is gone lie in the mirror, all but the last tenth."""
+    there = tmp_path / "mirror" / "events.jsonl"
+    mirror = work.mirror()
+    for lines, known in ((100, 100), (105, 100), (120, 120)):
+        work.run.events.write_text("{}\n" * lines)
+        if mirror.held is None:
+            mirror.open(print)
+        asked = mirror._done
+        mirror.wake()
+        while mirror._done == asked:
+            threading.Event().wait(0.01)
+        assert there.read_text().count("\n") == known
+    mirror.close()

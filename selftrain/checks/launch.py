@@ -20,6 +20,11 @@ from selftrain.schema import RunConfig
 def check_replicas(config: RunConfig, lacks: Lacks = refuse) -> None:
     """Samplers that share their work, and processes that score, on devices that are there."""
     launch = config.launch
+    if launch.keep == "run" and launch.place == "processes":
+        raise ConfigError(
+            "launch.keep: with launch.place: processes a stage ends with all it holds; set it to stage, "
+            "or launch.place to inline"
+        )
     if launch.sample.sleep and not machine.gpus():
         lacks(
             "launch.sample.sleep: an engine gives up the memory of a GPU, and there is none here: remove it (without a "
@@ -31,11 +36,6 @@ def check_replicas(config: RunConfig, lacks: Lacks = refuse) -> None:
             "launch.keep to run, or remove it"
         )
     check_one_gpu_each("launch.score_processes", launch.score_processes, lacks)
-    if launch.sample.sleep and launch.keep != "run":
-        raise ConfigError(
-            f"launch.sample.sleep: with launch.keep: {launch.keep} engines end before a fit, and none sleeps; set "
-            "launch.keep to run, or remove it"
-        )
     for where, component in samplers(config).items():
         if remote(component):
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,8 +26,9 @@ from selftrain.mirror.store import Down, Store, Unusable
 
 BESIDE = ("config.yaml", "environment.json", "problems.parquet", "metrics.jsonl")
 """Files of the run that belong to no stage; nothing depends on them."""
-FIRST, LONGEST = 1.0, 60.0
-"""Seconds until a failed upload is tried again, doubled every time up to a bound."""
+FIRST, LONGEST, TRIES = 1.0, 60.0, 6
+"""Seconds until a failed upload is tried again, doubled every time up to a bound; and how often a mirror that does not
+answer is asked again before a run begins that has nothing else to go on from."""
 NAME = "upload"
 """What the view calls it."""
 
@@ -76,13 +77,25 @@ class Mirror:
             ConfigError: it is another run's, or the address or the credentials are no good.
             RunError: another process writes to it.
         """
-        try:
-            self._claim(say, self.check_stop, late=False)
-            self.held = Held(self.store, dict(self._copying.files), dict(self._copying.marks))
-        except Down as error:
-            self._down(error)
+        self._look(say)
         self._thread = threading.Thread(target=self._serve, name="mirror", daemon=True)
         self._thread.start()
+
+    def _look(self, say: Callable[[str], None]) -> None:
+        """Claim it and note what it holds; a run that has nothing else to go on from asks more than once."""
+        pauses = [] if any(self.run.root.glob("*/**/*.done")) else [self.first * 2**n for n in range(TRIES)]
+        while self.held is None:
+            try:
+                self._claim(say, self.check_stop, late=False)
+                self.held = Held(self.store, dict(self._copying.files), dict(self._copying.marks))
+            except Down as error:
+                if not pauses:
+                    self._down(error)
+                    break
+                pause = pauses.pop(0)
+                say(f"the mirror {self.store.url} does not answer ({error}); asked again in {pause:.0f} s")
+                self._ended.wait(pause)
+                self.check_stop()
 
     def _claim(self, say: Callable[[str], None], check: Callable[[], None], *, late: bool) -> None:
         if self._claimed:
@@ -172,8 +185,7 @@ class Mirror:
                 return
             try:
                 self._claim(self._say, self._check, late=True)
-                beside = (*BESIDE, self.run.events.name) if self._last else BESIDE
-                self._copying.sync(beside)
+                self._copying.sync(self._beside())
             except FileNotFoundError:
                 self._ended.wait(self.first)  # Set aside meanwhile: what is there then?
                 continue
@@ -191,6 +203,13 @@ class Mirror:
             with self._changed:
                 self._done = asked
                 self._changed.notify_all()
+
+    def _beside(self) -> Sequence[str]:
+        """Files that belong to no stage. Events, which tell what a run has spent, are many: they are brought when they
+        have grown by a tenth, and at the end."""
+        events = self.run.events
+        grown = events.exists() and events.stat().st_size > 1.1 * self._copying.files.get(events.name, 0)
+        return (*BESIDE, events.name) if self._last or grown else BESIDE
 
     def _down(self, error: Exception) -> None:
         if not self._failing:
