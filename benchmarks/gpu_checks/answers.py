@@ -18,6 +18,9 @@ from selftrain.schema import Sampling
 from selftrain.training.scoring import score
 from selftrain.types import Problem
 
+APART = 0.5
+"""Largest difference of a log-probability in bf16; those of random weights lie around -12."""
+
 
 def _asked(count: int, **settings: Any) -> list[Request]:
     asked = Sampling(**settings)
@@ -38,11 +41,9 @@ def sampling(place: Place) -> Found:
             done = sorted((one for part in sampler.sample(work) for one in part), key=lambda one: one.request)
             seconds.append(time.perf_counter() - began)
             answers.append([one.ids for one in done])
-    return {
-        "tokens per second": round(sum(map(len, answers[-1])) / min(seconds[1:])),
-        "rows": rows_,
-        "repeats": answers[1] == answers[2],
-    }
+    if answers[1] != answers[2]:
+        raise ValueError("the same requests, asked greedily, are answered otherwise the second time")
+    return {"tokens per second": round(sum(map(len, answers[-1])) / min(seconds[1:])), "rows": rows_}
 
 
 def scoring(place: Place) -> Found:
@@ -56,9 +57,10 @@ def scoring(place: Place) -> Found:
         values, row = place.timed(lambda model=model: _joined(score(model, examples)))  # type: ignore[misc]
         found[str(dtype)] = (values, row | {"tokens per second": round(sum(lengths) / row["seconds"])})
     exact, half = found.values()
-    return {name: row for name, (_, row) in found.items()} | {
-        "largest difference": float((exact[0] - half[0]).abs().max())
-    }
+    difference = float((exact[0] - half[0]).abs().max())
+    if not difference < APART:
+        raise ValueError(f"log-probabilities in bf16 are up to {difference} from those in fp32")
+    return {name: row for name, (_, row) in found.items()} | {"largest difference": difference}
 
 
 def _joined(values: Sequence[Any]) -> Tensor:
@@ -78,8 +80,11 @@ def through_vllm(place: Place) -> Found:
         engine = VLLM().open(written(Path(folder), place.shape("Qwen2.5-0.5B"), place))
         try:
             began = time.perf_counter()
-            tokens = sum(len(one.ids) for part in engine.sample(work) for one in part)
+            done = [one for part in engine.sample(work) for one in part]
             seconds = time.perf_counter() - began
         finally:
             engine.close()
+    if len(done) != len(work):
+        raise ValueError(f"{len(work)} requests were answered {len(done)} times")
+    tokens = sum(len(one.ids) for one in done)
     return {"tokens per second": round(tokens / seconds), "requests": len(work)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import tempfile
 import time
@@ -61,6 +62,8 @@ def _measured(place: Place, shape: Shape, kernels: Kernels, optim: Optim) -> Fou
             began = time.perf_counter()
             step = engine.step(batches)
             seconds.append(time.perf_counter() - began)
+        if not math.isfinite(step.loss):
+            raise ValueError(f"the loss is {step.loss}")
         typical = statistics.median(seconds[-5:])
         work = training_flops(shape, lengths, step.loss_tokens)
         found[layout] = {
