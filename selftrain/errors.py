@@ -12,6 +12,10 @@ class RunError(RuntimeError):
     """The run cannot go on; the message says what to do."""
 
 
+class NoRoom(RunError):
+    """No machine has room for a process."""
+
+
 class StaleStage(RunError):
     """A finished stage does not fit the config it is resumed with."""
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain import golds
 from selftrain.artifacts import RunDir
@@ -31,6 +31,9 @@ from selftrain.sampling.base import Sampler
 from selftrain.schema import Component, Prompt, RunConfig, Sampling, Verify
 from selftrain.types import Problem
 from selftrain.verification import VerifierPool
+
+if TYPE_CHECKING:
+    from selftrain.placing.cluster import Cluster
 
 
 class Interrupted(Exception):
@@ -56,7 +59,8 @@ class Session:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._engine.close()
+        if "_engine" in vars(self):
+            self._engine.close()
         self.close_scorers()
         for _, held in self.trainers.values():
             held.close()
@@ -209,7 +213,16 @@ class Session:
 
     @cached_property
     def _engine(self) -> OpenEngine:
-        return OpenEngine(self.check_stop, self.config.launch)
+        return OpenEngine(self.check_stop, self.config.launch, self.cluster)
+
+    @cached_property
+    def cluster(self) -> Cluster | None:
+        """Where processes run that are not to run on this machine; raises ConfigError where it does not answer."""
+        if self.config.launch.place != "ray":
+            return None
+        from selftrain.placing.cluster import Cluster
+
+        return self._open.enter_context(Cluster(self.config.launch))
 
     @cached_property
     def _teacher_names(self) -> set[str]:
@@ -218,13 +231,19 @@ class Session:
     @cached_property
     def verifiers(self) -> VerifierPool:
         bounds = self.config.reward.verify
-        pool = VerifierPool(
-            {name: verifier_spec(task.verifier, bounds) for name, task in self.config.tasks.items()},
+        specs = {name: verifier_spec(task.verifier, bounds) for name, task in self.config.tasks.items()}
+        return self._open.enter_context(self.judging(specs))
+
+    def judging(self, specs: Mapping[str, VerifierSpec]) -> VerifierPool:
+        """A pool that is still to be entered."""
+        bounds, cluster = self.config.reward.verify, self.cluster
+        return VerifierPool(
+            specs,
             workers=self.config.launch.verify_workers,
             seconds=bounds.seconds,
             memory_mb=bounds.memory_mb,
+            put=None if cluster is None else cluster.judges,
         )
-        return self._open.enter_context(pool)
 
     @cached_property
     def unread_golds(self) -> list[str]:

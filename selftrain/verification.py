@@ -15,9 +15,10 @@ import os
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Protocol
 
 from selftrain import board, registry
 from selftrain.board import GROUP, READING, Board
@@ -36,6 +37,30 @@ READ_SECONDS = 10.0
 """Time a worker gets to read a chunk, beyond the deadline of one response."""
 
 
+class Seated(Protocol):
+    """The place of one worker, wherever it is."""
+
+    def wait_ready(self) -> None:
+        """Return when its worker has loaded all verifiers; raises what kept it from that."""
+
+    def together(self) -> frozenset[str]:
+        """Tasks whose responses are judged together."""
+
+    def judge(self, requests: Sequence[Request]) -> list[Row]:
+        """A row per request, in order."""
+
+    def stop(self) -> None:
+        """Kill the worker and let no other do any work; from any thread."""
+
+    def close(self) -> None:
+        """Free what is held, once it is stopped and nobody judges."""
+
+
+Specs = Mapping[str, VerifierSpec]
+Put = Callable[[Specs, int, float, int], Iterable[Seated]]
+"""Starts so many workers, with the deadline and the memory of `VerifierPool`."""
+
+
 class VerifierPool:
     """Worker processes that judge responses; a context manager.
 
@@ -44,6 +69,7 @@ class VerifierPool:
         workers: number of processes; each loads all verifiers and keeps them until the pool is closed.
         seconds: wall-clock deadline of one judgement; start-up is not charged to it.
         memory_mb: address space a worker may take beyond what it has after start-up, in MiB.
+        put: starts them elsewhere; None: on this machine.
 
     Raises:
         VerifierError: on entering, where a verifier does not load.
@@ -56,11 +82,13 @@ class VerifierPool:
         workers: int = 2,
         seconds: float = 10.0,
         memory_mb: int = 2048,
+        put: Put | None = None,
     ) -> None:
+        self._put = put or here
         self._specs = {task: replace(spec, options=dict(spec.options)) for task, spec in verifiers.items()}
         self._workers, self._seconds, self._memory_mb = workers, seconds, memory_mb
-        self._seats: list[_Seat] = []
-        self._free: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
+        self._seats: list[Seated] = []
+        self._free: queue.SimpleQueue[Seated] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(workers, "verifier")
         self._pace = CHUNK_SECONDS / 8
         """Running mean of the seconds of one judgement."""
@@ -69,8 +97,7 @@ class VerifierPool:
 
     def __enter__(self) -> VerifierPool:
         try:
-            for _ in range(self._workers):
-                self._seats.append(_Seat(self._specs, self._seconds, self._memory_mb))
+            self._seats.extend(self._put(self._specs, self._workers, self._seconds, self._memory_mb))
             for seat in self._seats:
                 seat.wait_ready()
                 self._free.put(seat)
@@ -140,10 +167,15 @@ def _verdict(row: Row, label: str) -> Verdict:
     return Verdict(status, value, answer, reason, seconds, label, by)
 
 
-class _Seat:
-    """The place of one worker: hands it chunks, replaces it when it dies or overruns."""
+def here(specs: Specs, count: int, seconds: float, memory_mb: int) -> Iterator[Seat]:
+    """Workers of this machine."""
+    return (Seat(specs, seconds, memory_mb) for _ in range(count))
 
-    def __init__(self, specs: Mapping[str, VerifierSpec], seconds: float, memory_mb: int) -> None:
+
+class Seat:
+    """The place of a worker of this machine: hands it chunks, replaces it when it dies or overruns."""
+
+    def __init__(self, specs: Specs, seconds: float, memory_mb: int) -> None:
         self._specs, self._seconds, self._memory_mb = specs, seconds, memory_mb
         self._fd = os.memfd_create("selftrain-verifier")
         os.ftruncate(self._fd, board.BYTES)

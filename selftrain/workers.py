@@ -42,6 +42,10 @@ class WorkerDied(RuntimeError):
     """A worker process ended, or hung, before it answered; the message says how."""
 
 
+class MachineLost(WorkerDied):
+    """The machine that a worker ran on is gone, through no fault of what it was asked."""
+
+
 class WorkerError(RuntimeError):
     """Stands for what a worker raised and that cannot be raised here: its type and message."""
 
@@ -132,7 +136,10 @@ class Worker:
 
     def send(self, request: Any) -> None:
         """Hand over a request; raise WorkerDied where the process is gone or does not take it."""
-        message = pickle.dumps(request, protocol=5)
+        self.put(pickle.dumps(request, protocol=5))
+
+    def put(self, message: bytes) -> None:
+        """As `send`, of a request that is pickled."""
         try:
             self._channel.send_bytes(message)
         except OSError as error:
@@ -144,14 +151,14 @@ class Worker:
 
     def receive(self) -> Any:
         """The next reply; raises what the function raised, or WorkerDied."""
+        return unpacked(self.take())
+
+    def take(self) -> bytes:
+        """The next reply as it came, for `unpacked`; raises WorkerDied."""
         try:
-            message = self._channel.recv_bytes()
+            return self._channel.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerDied(f"{self.reference}: the worker process {self.kill()}") from error
-        reply, failure = pickle.loads(message)
-        if failure is None:
-            return reply
-        raise _revive(*failure)
 
     def kill(self) -> str:
         """End the process and all it started, from any thread; says how it ended: ``was killed by SIGKILL``."""
@@ -265,16 +272,16 @@ def _serve(channel: Connection) -> None:
     try:
         reference, args = pickle.loads(channel.recv_bytes())
         handler = _resolve(reference)(*args)
-        channel.send_bytes(pickle.dumps((None, None)))
+        channel.send_bytes(success(None))
         while True:
             for reply in handler(pickle.loads(channel.recv_bytes())):
                 _flush()  # The parent may kill this process as soon as it has the reply.
-                channel.send_bytes(pickle.dumps((reply, None), protocol=5))
+                channel.send_bytes(success(reply))
     except (EOFError, ConnectionError):
         return
     except BaseException as error:  # A failure is an answer too: it is raised again in the parent.
         _flush()
-        channel.send_bytes(pickle.dumps((None, _packed(error))))
+        channel.send_bytes(failure(error))
 
 
 def _flush() -> None:
@@ -282,13 +289,27 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
-def _packed(error: BaseException) -> tuple[bytes, str]:
+def success(reply: Any) -> bytes:
+    """A reply on its way between processes."""
+    return pickle.dumps((reply, None), protocol=5)
+
+
+def failure(error: BaseException) -> bytes:
+    """What was raised in place of a reply, on its way between processes."""
     error.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
     text = f"{type(error).__name__}: {error}"
     try:
-        return pickle.dumps(error), text
+        return pickle.dumps((None, (pickle.dumps(error), text)))
     except Exception:  # Whatever pickling a foreign class raises, the text is left.
-        return b"", text
+        return pickle.dumps((None, (b"", text)))
+
+
+def unpacked(message: bytes) -> Any:
+    """What `success` was given; raises what `failure` was given."""
+    reply, failed = pickle.loads(message)
+    if failed is None:
+        return reply
+    raise _revive(*failed)
 
 
 def _revive(pickled: bytes, text: str) -> Exception:

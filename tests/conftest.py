@@ -33,6 +33,7 @@ LONGEST = (
     "test_protocols.py",
     "test_hub.py",
     "test_reuse.py",
+    "test_ray.py",
 )
 """Half a minute and more each: begun first, so that test processes that run beside each other end together."""
 

@@ -205,7 +205,7 @@ def test_script_for_a_ray_cluster_hands_itself_over_and_then_runs(cluster: Clust
     file = cluster.write(str(GPU), "run.seed=1", kind="--ray")
     assert cluster.start(file).wait(60) == 0
     (call,) = cluster.calls.read_text().splitlines()
-    assert call == f"ray job submit --no-wait --entrypoint-num-cpus=6 -- bash {file} inside"
+    assert call == f"ray job submit --no-wait --entrypoint-num-cpus=1 -- bash {file} inside"
     environment = {**os.environ, "RELAY": str(cluster.folder)}
     with subprocess.Popen(["bash", str(file), "inside"], env=environment) as job:
         assert cluster.told()["words"] == ["run", str(GPU), "run.seed=1", "launch.place=ray"]

@@ -41,7 +41,7 @@ LAYERS = [
     {"config"},
     {"encoding", "train_config"},
     {"artifacts", "workers", "prompts", "models", "budget", "sandbox"},
-    {"records", "judging", "hub", "rollouts", "mathematics", "mirror"},
+    {"records", "judging", "hub", "rollouts", "mathematics", "mirror", "places"},
     {"asking", "golds"},
     {"tasks", "verifiers", "sampling", "search", "rewards", "advantages", "objectives", "protocols", "serving"},
     {
@@ -57,7 +57,7 @@ LAYERS = [
         "estimating",
         "spending",
     },
-    {"planning", "pairing", "prm_evaluation"},
+    {"planning", "pairing", "prm_evaluation", "placing"},
     {"session"},
     {"drawing"},
     {"stages"},
@@ -83,6 +83,7 @@ HEAVY = {
     "openai",
     "fsspec",
     "s3fs",
+    "ray",
 }
 CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if not is_fit(read_tree(path))]
 

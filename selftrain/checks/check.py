@@ -17,6 +17,7 @@ from selftrain.checks.learning import check_learning
 from selftrain.checks.lora import check_lora
 from selftrain.checks.models import check_scored_by
 from selftrain.checks.monitors import check_monitors
+from selftrain.checks.placing import check_place, check_room
 from selftrain.checks.prompts import check_prompts
 from selftrain.checks.searching import check_searching, check_steps
 from selftrain.checks.sections import check_names
@@ -53,6 +54,7 @@ def check(session: Session, lacks: Lacks = refuse) -> None:
         lacks: is told what this machine does not have.
     """
     config = session.config
+    check_place(session, lacks)
     check_searching(config)
     check_names(config)
     check_best_of(config)
@@ -70,6 +72,7 @@ def check(session: Session, lacks: Lacks = refuse) -> None:
     check_data(session)
     check_samplers(config, lacks)
     check_replicas(config, lacks)
+    check_room(session, lacks)
     check_interpreters(config, lacks)
     check_model(session)
     check_writers(session)

@@ -35,6 +35,8 @@ def check_replicas(config: RunConfig, lacks: Lacks = refuse) -> None:
             f"launch.sample.sleep: with launch.keep: {launch.keep} engines end before a fit, and none sleeps; set "
             "launch.keep to run, or remove it"
         )
+    if launch.place == "ray":  # The devices are elsewhere (`selftrain.checks.placing`).
+        return
     check_one_gpu_each("launch.score_processes", launch.score_processes, lacks)
     for where, component in samplers(config).items():
         if remote(component):

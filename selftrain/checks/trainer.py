@@ -29,7 +29,8 @@ def check_trainer(config: RunConfig, model_config: Callable[[], Any], lacks: Lac
         raise ConfigError(f"{WHERE}.zero: {trainer.zero} is no stage of ZeRO; choose 1, 2 or 3")
     if trainer.offload == "parameters" and trainer.zero != 3:
         raise ConfigError(f"{WHERE}.offload: only ZeRO-3 divides parameters; set {WHERE}.zero to 3")
-    check_one_gpu_each(f"{WHERE}.processes", trainer.processes, lacks)
+    if config.launch.place != "ray":  # Else its GPUs are elsewhere (`selftrain.checks.placing`).
+        check_one_gpu_each(f"{WHERE}.processes", trainer.processes, lacks)
     _check_kernels(config)
     _check_overlap(trainer, _user(trainer))
     if trainer.sequence_parallel > 1:

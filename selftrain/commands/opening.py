@@ -71,6 +71,9 @@ def check_once(session: Any, lacks: Lacks = refuse) -> None:
     path = session.run.config
     check_sort(session.run, fit=False)
     if path.exists() and path.read_text() == to_yaml(session.config):
+        from selftrain.checks.placing import check_place
+
+        check_place(session)  # Whether a cluster answers is of this moment.
         return
     from selftrain.checks.check import check
 
@@ -82,6 +85,8 @@ def begin(session: Any) -> None:
 
     folder, text = session.run, to_yaml(session.config)
     folder.remove_temporaries()
+    if session.cluster is not None:
+        session.cluster.check_shares(folder.root)
     if not folder.problems.exists() or folder.config.read_text() != text:
         records.write(folder.problems, Problem, list(session.problems.by_id.values()))
     write_text(folder.config, text)

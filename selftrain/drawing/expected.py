@@ -22,7 +22,7 @@ def expecting(session: Session, sampler: Component, work: Sequence[Request], par
     Args:
         parts: files of samples that were drawn before; those that are not there tell nothing.
     """
-    if not several(sampler, session.config.launch):
+    if not several(sampler, session.config.launch, session.cluster):
         return list(work)
     by_problem, by_task = mean_lengths(parts)
     return [replace(one, expected=by_problem.get(one.problem.id, by_task.get(one.problem.task))) for one in work]

@@ -139,7 +139,7 @@ def _journal(session: Session, drawing: Drawing, on_disk: Container[int]) -> Abs
     """Where the sampler can make use of one, and where replicas finish parts late."""
     sampler = drawing.writer.sampler
     journaled = getattr(registry.resolve("sampler", sampler.kind), "journaled", False)
-    shared = several(sampler, session.config.launch)
+    shared = several(sampler, session.config.launch, session.cluster)
     return closing(Journal(drawing.journal, on_disk)) if journaled or shared else nullcontext()
 
 

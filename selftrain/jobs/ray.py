@@ -23,7 +23,7 @@ def script(job: Job) -> str:
             "",
             'if [ "${1:-}" != inside ]; then',
             f'    export RAY_ADDRESS="${{RAY_ADDRESS:-{_inside_quotes(job.address)}}}"',
-            f'    exec ray job submit --no-wait --entrypoint-num-cpus={job.cpus} -- bash "$(realpath "$0")" inside',
+            '    exec ray job submit --no-wait --entrypoint-num-cpus=1 -- bash "$(realpath "$0")" inside',
             "fi",
             "",
             *preparation(job),

@@ -12,8 +12,9 @@ from typing import Any
 
 from selftrain.config import instantiate, to_tree
 from selftrain.digests import value_digest
-from selftrain.errors import RunError
-from selftrain.planning.replicas import seats, sleep_level
+from selftrain.errors import NoRoom, RunError
+from selftrain.places import Places
+from selftrain.planning.replicas import seats, several, sleep_level
 from selftrain.sampling.apart import Apart
 from selftrain.sampling.base import Sampler
 from selftrain.sampling.fleet import Fleet
@@ -28,10 +29,11 @@ class OpenEngine:
 
     Args:
         check_stop: raises where the run was asked to stop; engines that can wait long call it meanwhile.
+        places: where they run; None: on this machine.
     """
 
-    def __init__(self, check_stop: Callable[[], None], launch: Launch) -> None:
-        self._check_stop, self._launch = check_stop, launch
+    def __init__(self, check_stop: Callable[[], None], launch: Launch, places: Places | None = None) -> None:
+        self._check_stop, self._launch, self._places = check_stop, launch, places
         self._key: tuple[str, str] | None = None
         """Digest of the component, and who writes."""
         self._checkpoint: Path | None = None
@@ -92,7 +94,7 @@ class OpenEngine:
 
     def _open(self, component: Component, checkpoint: Path) -> Sampler:
         began = time.monotonic()
-        opened = open_sampler(component, checkpoint, self._launch)
+        opened = open_sampler(component, checkpoint, self._launch, self._places)
         self._level = sleep_level(instantiate("sampler", component), self._launch)
         self._handover.took(opened, "open", time.monotonic() - began)
         if hasattr(opened, "while_waiting"):
@@ -155,18 +157,18 @@ class Handover:
         return "; ".join([*told, *([] if self.account is None else [self.account.in_words()])])
 
 
-def open_sampler(component: Component, checkpoint: Path, launch: Launch) -> Sampler:
+def open_sampler(component: Component, checkpoint: Path, launch: Launch, places: Places | None = None) -> Sampler:
     """One engine, or as many replicas as there are to be.
 
     Raises:
         RuntimeError, ValueError, OSError, ImportError, MemoryError: one does not start.
     """
     options = instantiate("sampler", component)
-    places = seats(options, launch)
-    if len(places) > 1:
-        return Fleet(options, checkpoint, places, partial(_replica, component, options))
+    if several(component, launch, places):
+        return Fleet(options, checkpoint, seats(options, launch, places), partial(_replica, component, options))
+    (seat,) = seats(options, launch)
     opened: Sampler
-    opened = options.replica(checkpoint, places[0]) if hasattr(options, "replica") else options.open(checkpoint)
+    opened = options.replica(checkpoint, seat) if hasattr(options, "replica") else options.open(checkpoint)
     return opened
 
 
@@ -182,6 +184,8 @@ def _loading(component: Component, checkpoint: Path) -> Iterator[None]:
     """Raises RunError where an engine does not start: no such device, too little memory, a library that is missing."""
     try:
         yield
+    except NoRoom:
+        raise
     except (RuntimeError, ValueError, ImportError, MemoryError) as error:
         raise RunError(
             f"the sampler '{component.kind}' could not load {checkpoint}: {type(error).__name__}: {error}; "

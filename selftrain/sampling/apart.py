@@ -86,7 +86,7 @@ def _placed(completion: Completion, places: Sequence[Sequence[tuple[int, int]]])
 
 def _environment(seat: Seat) -> dict[str, str]:
     """Replicas share the cores where there is no GPU: more threads than cores would slow all of them."""
-    if seat.gpus:
+    if seat.gpus or seat.start is not None:
         return seat.environment()
     own = len(seat.cores(1)[0])
     return {"OMP_NUM_THREADS": str(min(own, int(os.environ.get("OMP_NUM_THREADS", own))))}

@@ -2,9 +2,10 @@
 
 Each is a process, on GPUs of its own where there are any, and takes the next samples whenever it has room
 (`selftrain.sampling.sharing`). One that dies is replaced while the others go on, and what it held is drawn once more,
-from the same seeds. A sample follows from its request and its seed, never from who drew it, as far as the engine keeps
-to that: `transformers` batches are the same whoever draws them, and in vLLM, whose batches are made as requests come,
-neighbours may turn the last bits of a distribution, as they do in a single engine.
+from the same seeds; where no machine has room for another, its seat stays empty. A sample follows from its request and
+its seed, never from who drew it, as far as the engine keeps to that: `transformers` batches are the same whoever draws
+them, and in vLLM, whose batches are made as requests come, neighbours may turn the last bits of a distribution, as they
+do in a single engine.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 
+from selftrain.errors import NoRoom
 from selftrain.sampling.base import ALL, Answers, Completion, Request
 from selftrain.sampling.replica import Account, Kind, Member, Open, Replica
 from selftrain.sampling.seats import Seat
 from selftrain.sampling.sharing import Part, Shared
 from selftrain.sampling.vllm_process import EngineFailed
+from selftrain.workers import MachineLost
 
 GLANCE = 0.005
 """Seconds one replica is waited for before the next is looked at."""
@@ -37,6 +40,7 @@ class Fleet:
 
     Raises:
         EngineFailed, ValueError, OSError: a replica does not start; the others are ended.
+        NoRoom: there is room for none.
     """
 
     def __init__(self, kind: Kind, checkpoint: Path, seats: Sequence[Seat], opening: Open) -> None:
@@ -100,6 +104,7 @@ class Fleet:
         Raises:
             EngineFailed: a second replica died over the same samples, or one before it finished any; or none can be
                 started in the place of one that died.
+            NoRoom: the last one died, and there is no place for another.
         """
         shared = Shared(self._kind.units(work, answers.by_index), answers, len(self._members))
         began = time.monotonic()
@@ -154,7 +159,8 @@ class Fleet:
         member.replica = member.rows = None
         self.account.replaced += 1
         self.failures.append(str(error))
-        second = shared.lost(member.seat.number)
+        blamed = not isinstance(error.__cause__, MachineLost)
+        second = shared.lost(member.seat.number, blamed)
         if second:
             problems = list(dict.fromkeys(work[request].problem.id for request, _ in second))
             more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
@@ -162,16 +168,22 @@ class Fleet:
                 f"a second replica died over {len(second)} samples of {', '.join(problems[:NAMED])}{more}; one of "
                 f"these may be what kills it: {error}"
             ) from error
-        if member.new and not member.finished:
+        if blamed and member.new and not member.finished:
             raise EngineFailed(f"a replica that had taken the place of a dead one died at once: {error}") from error
         member.finished, member.new, member.since = 0, True, time.monotonic()
         member.coming = self._threads.submit(self._opening, member.seat, self._checkpoint)
 
     def _arrive(self, member: Member) -> None:
-        """The replica of a seat is there; raises what kept it from starting."""
+        """The replica of a seat is there, or has no place while others have one; raises what kept it from starting."""
         coming, member.coming = member.coming, None
         assert coming is not None
-        member.replica = coming.result()
+        try:
+            member.replica = coming.result()
+        except NoRoom:
+            self.account.empty += 1
+            if not any(other.replica or other.coming for other in self._members):
+                raise
+            return
         member.replica.while_waiting(self._check_stop)
 
     def _wait(self) -> None:
@@ -185,7 +197,7 @@ class Fleet:
         ended = time.monotonic()
         with ExitStack() as leaving:  # Of all, also where one raises.
             for member in self._members:
-                if member.coming is not None:
+                if member.replica is None:
                     self.account.missing += ended - member.since
                 elif member.rows is None:
                     self.account.idle += ended - member.since

@@ -65,8 +65,10 @@ class Account:
     idle: float = 0.0
     """Of the replicas, added up, when they had nothing to draw while others had."""
     missing: float = 0.0
-    """Of the replicas, added up, when one had died and the next was not ready."""
+    """Of the replicas, added up, when one had died and the next was not ready, or had no place."""
     replaced: int = 0
+    empty: int = 0
+    """Seats that no machine had room for."""
     redone: int = 0
     """Responses that were begun anew."""
     twice: int = 0
@@ -84,7 +86,9 @@ class Account:
 
     def in_words(self) -> str:
         died = f", {self.replaced} replaced: {self.redone} responses and {self.twice:,} tokens drawn twice"
-        return f"{self.replicas} replicas, {100 * self.idle_share:.1f} % idle" + (died if self.replaced else "")
+        empty = f", no room for {self.empty}"
+        counted = f"{self.replicas} replica{'s' * (self.replicas > 1)}, {100 * self.idle_share:.1f} % idle"
+        return counted + (died if self.replaced else "") + (empty if self.empty else "")
 
 
 class Member:

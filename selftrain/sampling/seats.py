@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selftrain import machine
 from selftrain.workers import Start
 
 
@@ -21,7 +22,14 @@ class Seat:
     sleeps: bool = False
     """Whether it is to give up its GPU memory while it is not asked."""
     start: Start | None = None
-    """Starts its process, on this machine or another; None: a worker here."""
+    """Starts its process, on this machine or another, which then has GPUs and threads of its own; None: a worker
+    here."""
+    given: bool = False
+    """Whether what ``start`` starts has GPUs."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(machine.gpus()) if self.start is None else self.given
 
     def environment(self) -> dict[str, str]:
         return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
@@ -42,18 +50,14 @@ def _share(cores: Sequence[int], rank: int, ranks: int) -> list[int]:
     return list(cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks])
 
 
-def seated(
-    count: int, each: int, gpus: Sequence[str], *, sleeps: bool = False, start: Start | None = None
-) -> list[Seat]:
+def seated(count: int, each: int, gpus: Sequence[str], *, sleeps: bool = False) -> list[Seat]:
     """Seats of ``each`` GPUs, one after the other; one replica alone has whatever there is.
 
     Raises:
         ValueError: there are GPUs, but too few.
     """
     if not each or not gpus or count == 1:
-        return [Seat(number, count, (), sleeps, start) for number in range(count)]
+        return [Seat(number, count, (), sleeps) for number in range(count)]
     if count * each > len(gpus):
         raise ValueError(f"{count} replicas of {each} GPU(s) each need {count * each}, and there are {len(gpus)}")
-    return [
-        Seat(number, count, tuple(gpus[number * each : (number + 1) * each]), sleeps, start) for number in range(count)
-    ]
+    return [Seat(number, count, tuple(gpus[number * each : (number + 1) * each]), sleeps) for number in range(count)]

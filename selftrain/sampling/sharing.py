@@ -57,10 +57,13 @@ class Shared:
         for completion in completions:
             self._release((completion.request, completion.index))
 
-    def lost(self, seat: int) -> list[Place]:
+    def lost(self, seat: int, blamed: bool = True) -> list[Place]:
         """A replica died: what it held is drawn once more, by whoever has room; those that had died with one before.
 
         A unit is drawn whole again: its make-up decides the last bits of its distributions.
+
+        Args:
+            blamed: whether what it held may be why.
         """
         units = list(self._held[seat])
         places = [place for unit in units for place in unit]
@@ -71,8 +74,8 @@ class Shared:
             self.twice += tokens
             self._release(place, keep=True)
         self.redone += len(places)
-        second = [place for place in places if place in self._again]
-        self._again.update(places)
+        second = [place for place in places if blamed and place in self._again]
+        self._again.update(places if blamed else ())
         self._left.extendleft(reversed(units))
         return second
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from selftrain import machine
 from selftrain.errors import NotHere
 from selftrain.ranges import Count, Positive, Share
 from selftrain.sampling.base import ALL, AllWanted, Answers, Completion, Request, Take, Unit
@@ -111,6 +110,8 @@ class VLLM:
         if gpu:
             return common
         own = {"VLLM_CPU_KVCACHE_SPACE": str(self.cache_gb), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        if seat.start is not None:  # Its threads are counted elsewhere, and its cores are those of another machine.
+            return common | own | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         # One process per rank and replica must not bind to the cores of another.
         ranks = (",".join(map(str, cores)) for cores in seat.cores(self.tensor_parallel_size))
         shared = self.tensor_parallel_size > 1 or seat.count > 1
@@ -128,7 +129,7 @@ class VLLMSampler:
         self._options = options
         self._layout = layout_of(weights, self._tokenizer)
         self._context = context_length(weights.model, options.max_model_len)
-        gpu = bool(machine.gpus())
+        gpu = seat.on_gpu
         adapters = {"enable_lora": True, "max_lora_rank": self._rank} if self._rank else {}
         sleeping = {"enable_sleep_mode": True} if seat.sleeps else {}
         arguments = {**adapters, **reading(weights), **sleeping, **options.arguments(gpu)}

@@ -9,7 +9,7 @@ from selftrain.schema.component import Component
 from selftrain.schema.growing import Accept, Grow, Reward, Sampling, Verify
 from selftrain.schema.learning import Gap, Learner, LearnerModel, Lora, Optim, Selection, StepLabels, Validation, Warmup
 from selftrain.schema.looking import Evaluate, Kept, Monitor, Threshold
-from selftrain.schema.running import Budget, Kernels, Launch, Loop, Replicas, Run, Stop, Track, Trainer
+from selftrain.schema.running import Budget, Kernels, Launch, Loop, Ray, Replicas, Run, Stop, Track, Trainer
 from selftrain.schema.searching import SearchBudget, Searching
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Monitor",
     "Optim",
     "Prompt",
+    "Ray",
     "Reasoning",
     "Replicas",
     "Reward",

@@ -105,9 +105,24 @@ class Trainer:
 
 
 @dataclass(frozen=True)
+class Ray:
+    """The cluster that ``place: ray`` runs on."""
+
+    address: str | None = None
+    """``host:port`` of its head, or ``auto``: the one last started on this machine. Where none is given RAY_ADDRESS
+    counts, and without that one is started on this machine, which ends with the run."""
+    cpus: Count | None = None
+    """That each process with a model takes, and computes with; OMP_NUM_THREADS where none is given, else 1."""
+    wait: Positive = 300.0
+    """Seconds that a process waits for room which others have."""
+
+
+@dataclass(frozen=True)
 class Launch:
-    place: Literal["inline", "processes"] = "inline"
-    """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory."""
+    place: Literal["inline", "processes", "ray"] = "inline"
+    """inline: stages run in this process; processes: each heavy stage in a child that exits and frees its memory; ray:
+    what samples, judges, scores and fits runs on the nodes of a Ray cluster, the rest in this process."""
+    ray: Ray = field(default_factory=Ray)
     keep: Literal["stage", "run"] = "stage"
     """How long an engine lives: stage: its memory is freed before a fit; run: it stays and loads new weights."""
     sample: Replicas = field(default_factory=Replicas)

@@ -64,7 +64,7 @@ def run_fit(
         asked = Fit(source, folder, journal, chosen, fitted.optim, seed, fitted.lora)
         launch = session.config.launch
         asked = replace(asked, kernels=launch.kernels, trainer=launch.train, stopping=session.stopping)
-        asked = replace(asked, unfinished=target.with_name(UNFINISHED))
+        asked = replace(asked, unfinished=target.with_name(UNFINISHED), places=session.cluster)
         if isinstance(fitted, Learner):
             asked = replace(
                 asked, temperature=temperature, gap=fitted.gap, held_out=held_out, reference=fitted.reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -13,8 +14,12 @@ from selftrain.config import check_tree, to_tree
 from selftrain.events import Event, Handover, Notice, StageFinished
 from selftrain.planning.interpreters import interpreter
 from selftrain.planning.references import score_references
+from selftrain.schema import Launch, Ray, RunConfig
 from selftrain.session import Interrupted, Session
-from selftrain.workers import Worker
+from selftrain.workers import Start, Worker
+
+FITS = ("warmup", "improve")
+"""Kinds of stages that fit a learner: what stands before the ``-`` of their names."""
 
 
 def light(stage: Stage, session: Session) -> bool:
@@ -25,19 +30,45 @@ def light(stage: Stage, session: Session) -> bool:
 
 def in_place(session: Session, stage: Stage, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
     """The events of a stage, from wherever it runs."""
-    if session.config.launch.place == "inline" or light(stage, session):
-        for event in work():
-            yield from closing(session, event) if isinstance(event, StageFinished) else [event]
-        return
-    python = interpreter(session.config.launch, stage.name)
-    tree, root = to_tree(session.config), str(session.run.root)
-    with Worker("selftrain.stages.place:serve", tree, root, output=True, python=python) as worker:
-        worker.wait_ready()
+    launch = session.config.launch
+    if launch.place == "inline" or light(stage, session):
+        return ended(session, work())
+    if launch.place == "processes":
+        start = partial(Worker, python=interpreter(launch, stage.name))
+        return _apart(session, stage, start, session.config)
+    if not fits_alone(stage, launch):
+        return ended(session, work())
+    return ended(session, _placed(session, stage))
+
+
+def fits_alone(stage: Stage, launch: Launch) -> bool:
+    """Whether a stage is a fit in its own process; others only ask processes of theirs."""
+    return stage.name.partition("-")[0] in FITS and launch.train.engine == "torch"
+
+
+def _placed(session: Session, stage: Stage) -> Iterator[Event]:
+    """A fit on some node, which it has for itself."""
+    assert session.cluster is not None
+    session.free_for_training()
+    (start,) = session.cluster.spread(1, 1)
+    own = replace(session.config.launch, place="inline", ray=Ray(), score_processes=1)
+    yield from _apart(session, stage, start, replace(session.config, launch=own))
+
+
+def _apart(session: Session, stage: Stage, start: Start, config: RunConfig) -> Iterator[Event]:
+    tree, root = to_tree(config), str(session.run.root)
+    with contextlib.closing(start("selftrain.stages.place:serve", tree, root, output=True)) as worker:
+        worker.receive()
         worker.send((stage.name, stage.iteration))
         while (event := worker.receive()) is not None:
             if event == "interrupted":
                 raise Interrupted
             yield event
+
+
+def ended(session: Session, events: Iterator[Event]) -> Iterator[Event]:
+    for event in events:
+        yield from closing(session, event) if isinstance(event, StageFinished) else [event]
 
 
 def closing(session: Session, finished: StageFinished) -> Iterator[Event]:

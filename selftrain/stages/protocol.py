@@ -64,9 +64,7 @@ def sample_protocols(
             yield advance
     if not parts:
         return
-    bounds, specs = session.config.reward.verify, {task: _spec(session, task) for task, _ in parts}
-    workers = session.config.launch.verify_workers
-    with VerifierPool(specs, workers=workers, seconds=bounds.seconds, memory_mb=bounds.memory_mb) as pool:
+    with session.judging({task: _spec(session, task) for task, _ in parts}) as pool:
         for (task, split), found in parts.items():
             samples = [sample for part in found for sample in records.rows(part, Sample)]
             grade(session, pool, task, samples, scores_file(session, iteration, task, split))

@@ -40,10 +40,15 @@ class Scorers:
         from selftrain.training.scoring import Scorer
 
         count, dtype = self._session.config.launch.score_processes, self._session.config.reward.dtype
+        places = self._session.cluster
         scorer: Scorer | Ranks = self._kept(
             LANGUAGE,
             checkpoint,
-            lambda: Scorer(checkpoint, dtype=dtype) if count == 1 else Ranks(checkpoint, count, dtype=dtype),
+            lambda: (
+                Scorer(checkpoint, dtype=dtype)
+                if count == 1 and places is None
+                else Ranks(checkpoint, count, dtype=dtype, places=places)
+            ),
         )
         return scorer
 

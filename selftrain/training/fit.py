@@ -17,6 +17,7 @@ import torch
 
 from selftrain.digests import contents_digest
 from selftrain.models.head_form import HeadForm
+from selftrain.places import Places
 from selftrain.schema import Gap, Kernels, Lora, Optim, Trainer
 from selftrain.training import state
 from selftrain.training.data import MicroBatch, length, micro_batches, units
@@ -77,6 +78,8 @@ class Fit:
     """What it computes with."""
     trainer: Trainer = field(default_factory=Trainer)
     """What fits, and how often it writes where it stands."""
+    places: Places | None = None
+    """Where the processes of a trainer that has several run; None: on this machine."""
     unfinished: Path | None = None
     """Folder of what a fit that is killed goes on from, left there; None: nothing is kept."""
     stopping: Callable[[], bool] = lambda: False
@@ -120,8 +123,9 @@ def _engine(asked: Fit, steps: int) -> Engine:
         return TorchEngine(asked.source, asked.objective, asked.optim, steps=steps, kernels=asked.kernels, **start)
     from selftrain.training.zero.engine import DeepSpeedEngine, start_of
 
-    begins = start_of(asked.source, asked.objective, asked.optim, **start)
-    return DeepSpeedEngine(begins, asked.objective, asked.optim, steps=steps, trainer=asked.trainer)
+    places = asked.places
+    begins = start_of(asked.source, asked.objective, asked.optim, places=places, **start)
+    return DeepSpeedEngine(begins, asked.objective, asked.optim, steps=steps, trainer=asked.trainer, places=places)
 
 
 def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:

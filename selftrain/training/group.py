@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import socket
+import struct
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from selftrain.workers import Worker
+from selftrain.places import Places
+from selftrain.workers import Channel, Start, Worker
 
 GLANCE = 0.1
 """Seconds one rank is waited for before the next is looked at: where one fails the others wait for it in vain."""
 SOON = 2.0
 """Seconds in which a rank is heard of whose end another has seen."""
 LOOPBACK = "lo"
+SIOCGIFADDR = 0x8915
+FILE = "file://"
+"""How the place begins where ranks meet on one machine, each with a share of its cores and the GPU of its number;
+elsewhere each sees its own."""
 
 
 class Group:
@@ -26,18 +35,27 @@ class Group:
     Args:
         reference: ``package.module:function``, their start-up, called with ``args``, the rank, how many there are and
             where they meet (see `join`); it returns what answers a request.
+        places: where they run; None: on this machine.
 
     Raises:
         Exception: whatever a rank fails with as it starts; all are ended then.
     """
 
-    def __init__(self, reference: str, count: int, *args: Any) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="selftrain-ranks-")
-        store = f"file://{self._folder.name}/store"
-        # Each has the output of this process: what a rank prints before it fails tells why.
-        self._workers = [Worker(reference, *args, rank, count, store, output=True) for rank in range(count)]
+    def __init__(self, reference: str, count: int, *args: Any, places: Places | None = None) -> None:
+        self._open = ExitStack()
+        self._workers: list[Channel] = []
         with self._ended_by_failure():
+            starts, store = self._here(count) if places is None else places.meet(count)
+            # Each has the output of this process: what a rank prints before it fails tells why.
+            for rank, start in enumerate(starts):
+                worker = start(reference, *args, rank, count, store, output=True)
+                self._open.callback(worker.close)
+                self._workers.append(worker)
             self._answers()
+
+    def _here(self, count: int) -> tuple[list[Start], str]:
+        folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="selftrain-ranks-"))
+        return [Worker] * count, f"{FILE}{folder}/store"
 
     def __len__(self) -> int:
         """How many there are; none once it is closed."""
@@ -59,10 +77,8 @@ class Group:
             return self._answers()
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.close()
         self._workers = []
-        self._folder.cleanup()
+        self._open.close()
 
     @contextmanager
     def _ended_by_failure(self) -> Iterator[None]:
@@ -105,19 +121,46 @@ def join(rank: int, count: int, store: str) -> None:
     """Become one of several processes of `torch.distributed`: over gloo, and over NCCL what lies on GPUs."""
     import torch
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    if Path(f"/sys/class/net/{LOOPBACK}").exists():
+    if store.startswith(FILE):
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
         # The name of a machine need not lead to it, and nothing is to leave it.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+        if Path(f"/sys/class/net/{LOOPBACK}").exists():
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+    elif interface := interface_to(store):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, init_method=store, rank=rank, world_size=count)
 
 
-def device_of(rank: int, count: int, key: str) -> str:
+def interface_to(store: str) -> str | None:
+    """The network interface of this machine through which ``tcp://host:port`` is reached; None: it cannot be told."""
+    url = urlsplit(store)
+    family, kind, protocol, _, address = socket.getaddrinfo(url.hostname, url.port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)  # Sends nothing; it only chooses a way.
+        own = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            if family == socket.AF_INET and _address_of(probe, name) == own:
+                return name
+    return None
+
+
+def _address_of(probe: socket.socket, interface: str) -> str | None:
+    """The IPv4 address of an interface; None where it has none."""
+    try:
+        found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+    except OSError:
+        return None
+    return socket.inet_ntoa(found[20:24])
+
+
+def device_of(rank: int, count: int, key: str, store: str = FILE) -> str:
     """The device of a rank.
 
     Args:
         key: of the config, that says how many ranks there are.
+        store: where they meet.
 
     Raises:
         ValueError: there are GPUs, but not one for each.
@@ -126,6 +169,8 @@ def device_of(rank: int, count: int, key: str) -> str:
 
     if not torch.cuda.is_available():
         return "cpu"
+    if not store.startswith(FILE):
+        return "cuda:0"
     if count > torch.cuda.device_count():
         raise ValueError(f"{count} processes for {torch.cuda.device_count()} GPUs, one each; set {key} to that")
     return f"cuda:{rank}"

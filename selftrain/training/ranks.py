@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import distributed
 
+from selftrain.places import Places
 from selftrain.training.group import Group, device_of, join
 from selftrain.training.scoring import Scorer, Scores, alone, whole
 from selftrain.types import Example
@@ -32,13 +33,16 @@ class Ranks:
 
     Args:
         count: of processes; no more than there are GPUs, where there are any.
+        places: where they run; None: on this machine.
 
     Raises:
         OSError, ValueError, RuntimeError: as `Scorer`, or there are more processes than GPUs.
     """
 
-    def __init__(self, checkpoint: Path | str, count: int, *, dtype: str = "auto") -> None:
-        self._group = Group("selftrain.training.ranks:serve", count, str(checkpoint), dtype)
+    def __init__(
+        self, checkpoint: Path | str, count: int, *, dtype: str = "auto", places: Places | None = None
+    ) -> None:
+        self._group = Group("selftrain.training.ranks:serve", count, str(checkpoint), dtype, places=places)
 
     def __enter__(self) -> Ranks:
         return self
@@ -72,7 +76,7 @@ class Ranks:
 
 def serve(checkpoint: str, dtype: str, rank: int, count: int, store: str) -> Callable[[Asked], Iterator[Any]]:
     """Start-up of a rank; it answers what is asked by all that was found where it is the first, else by nothing."""
-    scorer = Scorer(checkpoint, dtype=dtype, device=device_of(rank, count, "launch.score_processes"))
+    scorer = Scorer(checkpoint, dtype=dtype, device=device_of(rank, count, "launch.score_processes", store))
     join(rank, count, store)
     return partial(_answer, scorer)
 

@@ -15,6 +15,7 @@ import torch
 from selftrain.models import checkpoint
 from selftrain.objectives.terms import Mean, Tally
 from selftrain.objectives.values import VALUES
+from selftrain.places import Places
 from selftrain.schema import Optim, Trainer
 from selftrain.training.data import MicroBatch, padded, totals
 from selftrain.training.engine import Objective, Step, lr_factor, sizes
@@ -34,6 +35,7 @@ class DeepSpeedEngine:
     Args:
         start: what the fit begins with.
         group: of processes that there are already, from ``SERVE``; they stay when this is closed.
+        places: where others run; None: on this machine.
 
     Raises:
         OSError, ValueError, RuntimeError: the model does not load, there are more processes than GPUs, or DeepSpeed
@@ -51,6 +53,7 @@ class DeepSpeedEngine:
         steps: int,
         trainer: Trainer,
         group: Group | None = None,
+        places: Places | None = None,
     ) -> None:
         bf16 = start.compute == torch.bfloat16
         config, _ = settings.merged(settings.read(trainer.config), trainer, optim, bf16=bf16)
@@ -59,7 +62,7 @@ class DeepSpeedEngine:
         self._width = trainer.sequence_parallel
         self._objective, self._optim = objective, optim
         self._own = group is None
-        self._group = Group(SERVE, trainer.processes) if group is None else group
+        self._group = Group(SERVE, trainer.processes, places=places) if group is None else group
         self._ask("open", Asked(start, objective, optim, config, trainer.sequence_parallel))
         self._steps, self._done = steps, 0
 
@@ -131,7 +134,8 @@ def filled(shares: Sequence[Sequence[MicroBatch]]) -> list[list[MicroBatch | Non
     return [[*share, *[None] * (most - len(share))] for share in shares]
 
 
-def start_of(source: Path, objective: Objective, optim: Optim, **others: Any) -> Start:
+def start_of(source: Path, objective: Objective, optim: Optim, *, places: Places | None = None, **others: Any) -> Start:
     """What a fit begins with, in the type its config says."""
-    compute = checkpoint.pick_dtype(optim.dtype, checkpoint.pick_device("auto"))
+    device = checkpoint.pick_device("auto") if places is None else "cuda" if places.gpus else "cpu"
+    compute = checkpoint.pick_dtype(optim.dtype, device)
     return Start(source, compute, VALUES in objective.needs, **others)

@@ -26,7 +26,7 @@ from selftrain.seeds import derive
 from selftrain.training import state
 from selftrain.training.data import MicroBatch, moved
 from selftrain.training.engine import Objective, adamw
-from selftrain.training.group import device_of, join
+from selftrain.training.group import FILE, device_of, join
 from selftrain.training.learnt import Learnt, Start, fitted
 from selftrain.training.zero import masters
 from selftrain.training.zero.sequence import Sequences
@@ -227,9 +227,10 @@ class Rank:
 
 def serve(rank: int, count: int, store: str) -> Callable[[tuple[str, Any]], Iterator[Any]]:
     """Start-up of a rank; it answers the name of a method of `Rank` and its arguments by what that returns."""
-    device = device_of(rank, count, "launch.train.processes")
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE")
-    os.environ.update(zip(names, map(str, (rank, rank, count, count)), strict=True))
+    device = device_of(rank, count, "launch.train.processes", store)
+    local = (rank, count) if store.startswith(FILE) else (0, 1)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+    os.environ.update(zip(names, map(str, (rank, count, *local)), strict=True))
     os.environ["DS_ACCELERATOR"] = device.partition(":")[0]
     # DeepSpeed's calls, not ours, and said by every rank.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
