@@ -24,7 +24,6 @@ from selftrain.placing.nodes import in_words
 from selftrain.schema import Launch, Ray
 from selftrain.training.group import Group
 
-pytest.importorskip("ray")
 TINY = Path(__file__).parent / "tiny.yaml"
 PLUGINS = Path(__file__).parent / "plugins"
 HELD = PLUGINS / "held.py"
