@@ -35,7 +35,7 @@ def settle(more: Mapping[str, str] | None = None) -> None:
 
 
 @contextmanager
-def connected(address: str, folder: Path | None = None) -> Iterator[None]:
+def connected(address: str) -> Iterator[None]:
     """Inside, Ray's functions ask the cluster.
 
     Raises:
