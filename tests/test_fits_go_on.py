@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import EXAMPLES
 from safetensors.torch import load_file
-from scored import END
 
 from selftrain.artifacts import RunDir
 from selftrain.files import discard, replacing
@@ -23,18 +22,9 @@ from selftrain.models import checkpoint
 from selftrain.objectives.nll import NLL
 from selftrain.schema import Optim, Trainer
 from selftrain.training.fit import Fit, Fitted, fit
-from selftrain.types import Example
 
 OPTIM = Optim(lr=1e-3, steps=6, batch_size=4, dtype="float32")
-
-
-def examples() -> list[Example]:
-    rng = random.Random(0)
-    made = []
-    for number in range(10):
-        prompt, response = (tuple(rng.randrange(16) for _ in range(rng.randint(1, 12))) for _ in range(2))
-        made.append(Example(f"e{number}", f"p{number}", "own", prompt, (*response, END)))
-    return made
+FEW = EXAMPLES[:10]
 
 
 def asked(source: Path, folder: Path, **more: Any) -> Fit:
@@ -49,7 +39,7 @@ def losses(asked: Fit) -> list[float]:
 
 def stopped_after(steps: int, asked: Fit) -> None:
     states: Iterator[Fitted]
-    with closing(fit(examples(), asked)) as states:  # type: ignore[type-var]
+    with closing(fit(FEW, asked)) as states:  # type: ignore[type-var]
         assert len(list(islice(states, steps))) == steps
 
 
@@ -68,7 +58,7 @@ def other(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     done = asked(tiny, tmp_path_factory.mktemp("whole"))
-    assert len(list(fit(examples(), done))) == 6
+    assert len(list(fit(FEW, done))) == 6
     return done
 
 
@@ -87,7 +77,7 @@ def test_a_fit_goes_on_from_its_own_last_state(whole: Fit, tiny: Path, tmp_path:
     stopped_after(5, mine)
     # The same model elsewhere is the same.
     shutil.copytree(tiny, tmp_path / "moved")
-    again = list(fit(examples(), replace(mine, source=tmp_path / "moved")))
+    again = list(fit(FEW, replace(mine, source=tmp_path / "moved")))
     assert [state.step for state in again] == [5, 6]
     assert_ends_as(mine, whole)
 
@@ -97,22 +87,22 @@ def test_what_another_model_of_these_shapes_left_is_not_gone_on_from(
 ) -> None:
     stopped_after(5, asked(other, tmp_path))
     mine = asked(tiny, tmp_path)
-    assert [state.step for state in fit(examples(), mine)] == [1, 2, 3, 4, 5, 6]
+    assert [state.step for state in fit(FEW, mine)] == [1, 2, 3, 4, 5, 6]
     assert_ends_as(mine, whole)
 
 
 def test_nor_is_what_was_compared_with_another_reference(tiny: Path, tmp_path: Path) -> None:
     stopped_after(5, asked(tiny, tmp_path, reference="base"))
-    assert next(fit(examples(), asked(tiny, tmp_path, reference="previous"))).step == 1
+    assert next(fit(FEW, asked(tiny, tmp_path, reference="previous"))).step == 1
 
 
 def test_a_fit_that_is_asked_to_stop_writes_where_it_stands(whole: Fit, tiny: Path, tmp_path: Path) -> None:
     looks = iter([False, False, True])
     mine = asked(tiny, tmp_path, trainer=Trainer(save_every=1000), stopping=lambda: next(looks))
-    with closing(fit(examples(), mine)) as states:  # type: ignore[type-var]
+    with closing(fit(FEW, mine)) as states:  # type: ignore[type-var]
         found = list(islice(states, 3))
     assert [state.stopped for state in found] == [False, False, True]
-    again = list(fit(examples(), replace(mine, stopping=lambda: False)))
+    again = list(fit(FEW, replace(mine, stopping=lambda: False)))
     assert [state.step for state in again] == [4, 5, 6]
     assert_ends_as(mine, whole)
 
@@ -120,7 +110,7 @@ def test_a_fit_that_is_asked_to_stop_writes_where_it_stands(whole: Fit, tiny: Pa
 def test_a_fit_that_is_asked_to_stop_at_its_end_ends(whole: Fit, tiny: Path, tmp_path: Path) -> None:
     looks = iter([False] * 5)
     mine = asked(tiny, tmp_path, stopping=lambda: next(looks, True))
-    assert not any(state.stopped for state in fit(examples(), mine))
+    assert not any(state.stopped for state in fit(FEW, mine))
     assert_ends_as(mine, whole)
 
 

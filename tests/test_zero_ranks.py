@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fitting import EXAMPLES
 from safetensors.torch import load_file
-from scored import END
 from seen import DYING, WHOLE
 
 from selftrain.models.head_form import HeadForm
@@ -25,20 +25,11 @@ from selftrain.training.engine import Objective
 from selftrain.training.fit import Fit, Resident, fit
 from selftrain.training.group import Group
 from selftrain.training.zero.engine import DeepSpeedEngine, start_of
-from selftrain.types import Example
 from selftrain.workers import WorkerDied
 
 OPTIM = Optim(lr=1e-3, steps=1, batch_size=4, dtype="float32")
-
-
-def examples() -> list[Example]:
-    rng = random.Random(0)
-    made = []
-    for number in range(8):
-        prompt, response = (tuple(rng.randrange(16) for _ in range(rng.randint(1, 12))) for _ in range(2))
-        targets = (*(float("nan") for _ in response), 0.5)
-        made.append(Example(f"e{number}", f"p{number}", "own", prompt, (*response, END), targets=targets))
-    return made
+VALUED = [replace(one, targets=(*(math.nan for _ in one.response_ids[1:]), 0.5)) for one in EXAMPLES[:8]]
+"""With a target at the last token."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +74,7 @@ def test_ranks_that_stay_outlive_the_checkpoint_they_began_with(
     for number in (1, 2):
         source, target = tmp_path / f"{number - 1}", tmp_path / f"{number}"
         asked = Fit(source, target, tmp_path / "log", objective, OPTIM, seed=0, resident=resident)
-        list(fit(examples(), replace(asked, head=head if number == 1 else None)))
+        list(fit(VALUED, replace(asked, head=head if number == 1 else None)))
         shutil.rmtree(source)
         assert json.loads((target / "config.json").read_text())["model_type"] == "qwen3"
     assert load_file(tmp_path / "2" / "model.safetensors").keys()
@@ -94,7 +85,7 @@ def test_a_fit_in_bf16_goes_on_to_the_same_bits(
     group: Group, tiny: Path, tmp_path: Path, zero: int, offload: Any
 ) -> None:
     optim = replace(OPTIM, dtype="bfloat16")
-    laid = micro_batches(examples(), batching="bucketed", max_tokens=100, pad=0, shares=2)
+    laid = micro_batches(VALUED, batching="bucketed", max_tokens=100, pad=0, shares=2)
     undisturbed = opened(group, tiny, zero, optim=optim, offload=offload)
     for step in range(4):
         if step == 2:
@@ -112,7 +103,7 @@ def test_a_fit_in_bf16_goes_on_to_the_same_bits(
 
 def test_a_rank_that_is_killed_ends_all_and_its_end_is_what_is_told(group: Group, tiny: Path) -> None:
     engine = opened(group, tiny, 2)
-    laid = micro_batches(examples(), batching="bucketed", max_tokens=100, pad=0, shares=2)
+    laid = micro_batches(VALUED, batching="bucketed", max_tokens=100, pad=0, shares=2)
     asked = [(f"{DYING}step", (share, totals(laid), 1e-3, 0)) for share in engine._shared(laid)]
     with pytest.raises(WorkerDied, match="was killed by SIGKILL"):
         group.ask_each(asked)
