@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from selftrain import registry
 from selftrain.tasks.aime24 import AIME24
 from selftrain.tasks.aqua import AQuA
@@ -95,9 +97,10 @@ def aime_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+def write_lines(path: Path, records: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
 
 
 def write_hub(folder: Path, config: str, splits: dict[str, list[dict[str, Any]]]) -> str:
@@ -135,3 +138,12 @@ def statuses(task: Task, problems: list[Problem], response: Callable[[Problem], 
 
 def demonstration(problem: Problem) -> str:
     return str(problem.demonstration)
+
+
+def error_of(call: Callable[[], Any]) -> str:
+    """What a task says is wrong, in one line."""
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

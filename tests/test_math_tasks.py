@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,18 @@ from typing import Any
 
 import pytest
 from published import DATA, needs_data
-from small_data import Task, aime_rows, every, math500_rows, math_rows, questions, sizes, write_hub, write_lines
+from small_data import (
+    Task,
+    aime_rows,
+    error_of,
+    every,
+    math500_rows,
+    math_rows,
+    questions,
+    sizes,
+    write_hub,
+    write_lines,
+)
 
 from selftrain.config import check_tree
 from selftrain.planning.problems import load_problems
@@ -34,14 +44,6 @@ def folder(tmp_path: Path) -> str:
     write_lines(tmp_path / "data" / "math500.jsonl", math500_rows(3))
     write_lines(tmp_path / "data" / "aime24.jsonl", aime_rows(4))
     return str(tmp_path / "data")
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize(

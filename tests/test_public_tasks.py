@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from small_data import (
     aqua_rows,
     countdown_rows,
     demonstration,
+    error_of,
     every,
     questions,
     sizes,
@@ -41,14 +41,6 @@ def folder(tmp_path: Path) -> str:
     write_lines(tmp_path / "data" / "aqua_test.json", aqua_rows(5))
     write_lines(tmp_path / "data" / "countdown.jsonl", countdown_rows(24))
     return str(tmp_path / "data")
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_svamp_reads_a_local_file(folder: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_data import error_of, write_lines
 
 from selftrain.tasks.arithmetic import Arithmetic, first_wrong_step
 from selftrain.tasks.gsm8k import GSM8K
@@ -105,11 +106,6 @@ def rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-def write_lines(path: Path, records: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
 @pytest.fixture
 def gsm8k_folder(tmp_path: Path) -> str:
     write_lines(tmp_path / "train.jsonl", rows(40))
@@ -156,14 +152,6 @@ def test_gsm8k_carves_validation_from_train(gsm8k_folder: str, tmp_path: Path) -
     write_lines(tmp_path / "shuffled" / "train.jsonl", rows(40)[::-1])
     moved = GSM8K(data_dir=str(tmp_path / "shuffled"), val_size=10)
     assert {p.question for p in moved.problems("val")} == {p.question for p in val}
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_gsm8k_says_what_is_wrong(gsm8k_folder: str, tmp_path: Path) -> None:
