@@ -8,6 +8,8 @@ told apart from what is known of solutions. AUC with 95 % intervals (bootstrap o
 likelihood.
 
     SELFTRAIN_DATA=... python benchmarks/gsm8k_prm_study.py [--seeds 0,1,2] [--beta 0.05] [--steps 240]
+
+Each seed is kept as it ends, beside those that were measured before with the same settings.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import save
+from common import RESULTS, save
 from numpy.typing import NDArray
 
 from selftrain.models import checkpoint
@@ -38,6 +41,8 @@ from selftrain.training.fit import Fit, fit
 from selftrain.training.scoring import Scorer
 from selftrain.types import Example
 
+NAME = "gsm8k_prm"
+"""Of the result file."""
 TAUGHT, TESTED = ("6b_finetuning", "175b_finetuning"), ("6b_verification", "175b_verification")
 VOCABULARY = 2048
 SIZES: dict[str, Any] = {
@@ -65,9 +70,19 @@ def main() -> None:
         print("not run: set SELFTRAIN_DATA to the folder of real data (CONTRIBUTING.md)")
         sys.exit(0)
     data = Path(os.environ["SELFTRAIN_DATA"]) / "gsm8k"
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [study(Path(folder) / str(seed), data, seed, asked) for seed in asked.seeds]
-    save("gsm8k_prm", {"beta": asked.beta, "steps": asked.steps, "lm steps": asked.lm_steps, "seeds": rows})
+    settings = {"beta": asked.beta, "steps": asked.steps, "lm steps": asked.lm_steps}
+    for seed in asked.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            row = study(Path(folder) / str(seed), data, seed, asked)
+        save(NAME, {**settings, "seeds": sorted([row, *others(seed, settings)], key=itemgetter("seed"))})
+
+
+def others(seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured with these settings and other seeds."""
+    file = RESULTS / f"{NAME}.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    same = all(known.get(name) == value for name, value in settings.items())
+    return [row for row in known["seeds"] if row["seed"] != seed] if same else []
 
 
 def study(folder: Path, data: Path, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
