@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from selftrain.digests import file_digest
 from selftrain.errors import RunError, StaleStage
 from selftrain.files import TEMPORARY, clear, place, read_json, write_json
 
+ITERATION = re.compile(r"iteration_(\d{4,})")
+"""Folders of iterations; others beside them are somebody's own."""
 REMOVED = "removed.json"
 """Of an iteration: the outputs that were removed on purpose, and are not missed."""
 
@@ -217,7 +220,8 @@ class RunDir:
         return self.root / f"iteration_{number:04d}"
 
     def iterations(self) -> list[int]:
-        return sorted(int(path.name.partition("_")[2]) for path in self.root.glob("iteration_[0-9]*"))
+        found = (ITERATION.fullmatch(path.name) for path in self.root.glob("iteration_*"))
+        return sorted(int(name[1]) for name in found if name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -65,8 +65,12 @@ def parser(name: str | None, module: Any) -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for command, text in COMMANDS.items():
-        found = commands.add_parser(command, help=text)
+        raw = argparse.RawDescriptionHelpFormatter
+        found = commands.add_parser(
+            command, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=raw
+        )
         if command == name:
+            found.epilog = module.EXAMPLES
             module.arguments(found)
     return top
 

@@ -67,6 +67,8 @@ def _with_hashes(override: str) -> str:
 def _read_file(path: Path, above: tuple[Path, ...]) -> Any:
     """The plain tree of a file on top of those it includes; ``above`` are the files that include it."""
     if not path.is_file():
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a config file in it")
         near = registry.nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
         raise ConfigError(f"no such config file: {path} ({near})")
     if path.resolve() in above:

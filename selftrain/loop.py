@@ -196,7 +196,7 @@ def check_labels(session: Session, until: str | None, redo: Sequence[str]) -> No
     for label in redo:
         if label not in labels:
             raise ConfigError(f"--redo {label}: no such stage ({nearest(label, labels)})")
-    names = [*labels, *(stage.name for stage in every)]
+    names = [*labels, *dict.fromkeys(stage.name for stage in every)]
     if until is not None and until not in names:
         raise ConfigError(f"--until {until}: no such stage ({nearest(until, names)})")
 

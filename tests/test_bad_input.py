@@ -97,6 +97,11 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no share": (("reward.verify.max_errors=20",), ("reward.verify.max_errors", "from 0 to 1")),
     "override without =": (("run.seed",), ("'run.seed'", "write key=value")),
     "override that is no YAML": (("tasks.arithmetic.prompt.template={",), ("prompt.template", "quote a value")),
+    **{
+        f"run.name {name}": ((f"run.name={name}",), ("run.name", f"'{name}' is no name of a folder"))
+        for name in (".", "..", ".samples", "a/b", "../x", "x" * 300)
+    },
+    "run in a file": (("run.folder={}/good.jsonl",), ("run.folder", "good.jsonl is a file")),
     # References.
     "unknown task": (("tasks.arithmetic.kind=arithmetics",), ("tasks.arithmetic", "did you mean 'arithmetic'?")),
     "unknown verifier": (("tasks.arithmetic.verifier=numeric",), ("arithmetic.verifier", "'numeric_answer'")),
@@ -241,6 +246,7 @@ def test_bad_config_is_one_line_and_writes_nothing(
 @pytest.mark.parametrize(
     ("file", "told"),
     [
+        ("", ("is a folder", "name a config file in it")),
         ("tyni.yaml", ("no such config file", "tyni.yaml", "did you mean 'tiny.yaml'?")),
         ("broken.yaml", ("broken.yaml",)),
         ("list.yaml", ("list.yaml", "a config is a mapping of sections")),

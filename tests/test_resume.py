@@ -64,6 +64,7 @@ def test_undisturbed_run_has_three_iterations_of_two_splits(runs: Runs) -> None:
 
 
 KILLS = {
+    "before the config": Trap("replaced", "problems.parquet", 1),
     "mid part": Trap("write", "iteration_0001/samples/.draft", 3),
     "between write and rename": Trap("replace", "iteration_0002/verdicts/draft", 2),
     "between rename and mark": Trap("replaced", "iteration_0001/grow.done", 1),
@@ -210,6 +211,7 @@ def test_changed_settings_are_named_and_the_run_stays_as_it_was(runs: Runs) -> N
     assert ended.err.count("\n") == 1
     assert "iteration 0, stage 'evaluate'" in ended.err  # It shares the sampling settings of Grow.
     assert "sampling.temperature" in ended.err and "--redo 0/evaluate" in ended.err
+    assert runs.run("changed", "grow.draft.temperature=0.5", "grow.draft.n=5", "--dry-run").err == ended.err
     ended = runs.run("changed", "learners.policy.optim.lr=0.001")
     assert ended.status == 2
     assert "iteration 1, stage 'improve-policy'" in ended.err
@@ -337,6 +339,10 @@ def test_redo_sets_aside_and_comes_to_the_same(runs: Runs) -> None:
     root = runs.copy("redone")
     old = {path.relative_to(root): path.read_bytes() for path in root.rglob("iteration_000[12]/**/*.parquet")}
     metrics = runs.metrics("redone")
+    ended = runs.run("redone", "--redo", "2/grow", "--dry-run")
+    assert ended.status == 0 and not (root / "redone").exists()
+    assert "--redo sets aside: 2/grow, 2/verify, 2/score, 2/improve-policy, 2/evaluate\n" in ended.out
+    (root / "iteration_0001_before").mkdir()  # Somebody's own.
     ended = runs.run("redone", "--redo", "1/grow")
     assert ended.status == 0, ended.err
     assert f"set aside: {root / 'redone' / '000'}" in ended.out

@@ -1,4 +1,5 @@
-"""The commands of the command line, one module each: ``arguments`` declares what it takes, ``main`` does it."""
+"""The commands of the command line, one module each: ``arguments`` declares what it takes, ``EXAMPLES``
+end its ``--help``, ``main`` does it."""
 
 COMMANDS = {
     "run": "run the loop of a config; the same command resumes it",

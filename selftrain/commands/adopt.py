@@ -9,8 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selftrain.artifacts import RunDir
-from selftrain.commands.opening import begin, check_once, journal_line, prepare_libraries, set_aside
+from selftrain.commands.opening import begin, check_once, journal_line, prepare_libraries, root_of, set_aside
 from selftrain.config import load_config
+
+EXAMPLES = """examples:
+  selftrain adopt my.yaml completions/*.parquet           completions of TRL, judged anew
+  selftrain adopt my.yaml out.jsonl --field question=input.text --field response=output
+  selftrain adopt my.yaml second.jsonl --iteration 2 --step draft run.name=adopted
+"""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -45,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     wanted = stage.wanted(config, files, options.iteration, options.step, options.format, options.field)
-    folder = RunDir(Path(config.run.folder) / config.run.name)
+    folder = RunDir(root_of(config.run))
     redo = [f"{wanted.iteration}/grow"] if options.redo else []
     with Session(config, folder) as session:
         check_once(session)

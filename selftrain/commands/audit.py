@@ -9,6 +9,12 @@ from selftrain.artifacts import RunDir
 from selftrain.commands.opening import existing
 from selftrain.config import ConfigError
 
+EXAMPLES = """examples:
+  selftrain audit runs/quickstart --draw 100 sheet.jsonl  judge these by hand ...
+  selftrain audit runs/quickstart sheet.jsonl             ... and read how wrong the verifier is
+  selftrain audit runs/quickstart --draw 50 grown.jsonl --split train --iteration 1
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.usage = "selftrain audit RUN [SHEET.jsonl ...] [--draw K SHEET.jsonl] [options]"

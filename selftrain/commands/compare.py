@@ -7,6 +7,10 @@ from pathlib import Path
 
 from selftrain.commands.opening import existing
 
+EXAMPLES = """examples:
+  selftrain compare runs/quickstart-control runs/quickstart   is the second better, problem by problem?
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path)

@@ -10,6 +10,11 @@ from selftrain.train_config import check_train, is_fit
 
 __all__ = ["arguments", "main"]
 
+EXAMPLES = """examples:
+  selftrain config configs/quickstart.yaml                every key, with its default
+  selftrain config configs/quickstart.yaml grow.draft.n=8
+"""
+
 
 def main(options: argparse.Namespace) -> int:
     tree = read_tree(options.config, options.overrides)

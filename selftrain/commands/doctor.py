@@ -8,6 +8,10 @@ from selftrain.machine import environment
 from selftrain.models.options import OPTIONS, lacking
 from selftrain.sandbox.levels import LEVELS, strongest, trial
 
+EXAMPLES = """examples:
+  selftrain doctor                                        versions, GPUs, samplers, sandbox, and what is missing
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """It has none."""

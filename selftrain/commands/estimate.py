@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.artifacts import RunDir
-from selftrain.commands.opening import existing, prepare_libraries
+from selftrain.commands.opening import existing, prepare_libraries, root_of
 from selftrain.config import ConfigError, load_config
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ EXAMPLES = """examples:
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.usage = "selftrain estimate CONFIG|RUN [key=value ...] [options]"
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.description, command.epilog = ABOUT, EXAMPLES
+    command.description = ABOUT
     command.add_argument("config", type=Path, help="YAML file, or the directory of a run")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as grow.draft.n=64")
     number = command.add_argument
@@ -58,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
     asked = _asked(options)
     if options.probe:
         asked = _probed(config, asked)
-    with Session(config, run or RunDir(Path(config.run.folder) / config.run.name)) as session:
+    with Session(config, run or RunDir(root_of(config.run))) as session:
         found = estimate(session, asked)
         if run is None:
             print("\n".join(lines(found, asked.assumed, options.price)))

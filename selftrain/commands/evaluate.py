@@ -10,12 +10,18 @@ from typing import Any
 
 from selftrain.artifacts import RunDir
 from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
-from selftrain.commands.opening import begin, prepare_libraries
+from selftrain.commands.opening import begin, prepare_libraries, root_of
 from selftrain.config import apply_overrides, check_tree, load_config, read_tree, to_tree
 from selftrain.digests import value_digest
 from selftrain.planning.settings import POLICY
 from selftrain.schema import Component, Grow, RunConfig
 from selftrain.train_config import is_fit
+
+EXAMPLES = """examples:
+  selftrain evaluate runs/quickstart/iteration_0004/policy/checkpoint --task arithmetic
+  selftrain evaluate Qwen/Qwen2.5-Math-1.5B --task gsm8k evaluate.n=16 tasks.gsm8k.data_dir=data
+  selftrain evaluate runs/mine/iteration_0001/policy/checkpoint --task my_task.py:MyTask --split val
+"""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -47,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.checks.check import check
     from selftrain.session import Session
 
-    folder = RunDir(options.output or Path(config.run.folder) / config.run.name)
+    folder = RunDir(options.output or root_of(config.run))
     with Session(config, folder) as session:
         check(session)
         with folder.lock(), stop_on_sigterm(folder):

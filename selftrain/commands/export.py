@@ -10,6 +10,12 @@ from selftrain.commands.opening import holds_fit, prepare_libraries
 from selftrain.config import ConfigError, load_config
 from selftrain.errors import RunError
 
+EXAMPLES = """examples:
+  selftrain export runs/quickstart model                  the newest policy
+  selftrain export runs/quickstart model --iteration 2
+  selftrain export runs/mine/iteration_0001/policy/checkpoint model --dtype bfloat16
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(

@@ -26,9 +26,7 @@ SLURM = ("partition", "account", "qos", "mem")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.description = "Write a job file that runs a config on a cluster. Nothing is submitted."
-    command.epilog = EXAMPLES
     kind = command.add_mutually_exclusive_group(required=True)
     kind.add_argument("--slurm", action="store_true", help="a batch script for sbatch")
     kind.add_argument("--ray", action="store_true", help="a script for the job server of a Ray cluster")

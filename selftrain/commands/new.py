@@ -10,6 +10,10 @@ from pathlib import Path
 from selftrain.config import ConfigError
 from selftrain.files import write_text
 
+EXAMPLES = """examples:
+  selftrain new verifier even_number                      even_number.py and test_even_number.py, here
+  selftrain new verifier even_number --folder verifiers
+"""
 VERIFIER = '''"""Says whether a response is right. Here: what follows the last "Answer:" equals the gold answer."""
 
 from __future__ import annotations

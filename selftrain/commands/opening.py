@@ -12,21 +12,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain.artifacts import RunDir
+from selftrain.artifacts import RunDir, Stage
 from selftrain.checks.here import Lacks, refuse
 from selftrain.config import ConfigError, read_tree, to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
-from selftrain.train_config import is_fit
+from selftrain.schema import Run
+from selftrain.train_config import TrainRun, is_fit
 from selftrain.types import Problem
 
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and what is written beside is called a little longer."""
 COLLECT_AFTER = (100_000, 50, 100)
 """Allocations, and collections of the younger generation, after which Python looks for cycles."""
 
 
 def config_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, help="YAML file")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as run.seed=1")
+    command.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="override a key, such as run.seed=1"
+    )
 
 
 def prepare_libraries() -> None:
@@ -37,6 +42,25 @@ def prepare_libraries() -> None:
     # Records are tuples of plain values and never form cycles; looking for some after every 700 of them takes a third
     # of the time to read them, and a seventh of the imports.
     gc.set_threshold(*COLLECT_AFTER)
+
+
+def root_of(run: Run | TrainRun) -> Path:
+    """The folder of a run, directly below ``run.folder``.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
+    name = run.name
+    if not name or name.startswith(".") or Path(name).name != name or len(os.fsencode(name)) > LONGEST_NAME:
+        raise ConfigError(
+            f"run.name: {name!r} is no name of a folder below run.folder; write one without '/' that does not begin "
+            f"with a dot, of {LONGEST_NAME} bytes at most"
+        )
+    root = Path(run.folder) / name
+    there = next(place for place in (root, *root.parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"run.folder, run.name: {there} is a file; choose another place for the run")
+    return root
 
 
 def existing(root: Path) -> RunDir:
@@ -87,7 +111,8 @@ def begin(session: Any) -> None:
     folder.remove_temporaries()
     if session.cluster is not None:
         session.cluster.check_shares(folder.root)
-    if not folder.problems.exists() or folder.config.read_text() != text:
+    # The config is written last, so that a folder that has it has both.
+    if not folder.config.exists() or folder.config.read_text() != text or not folder.problems.exists():
         records.write(folder.problems, Problem, list(session.problems.by_id.values()))
     write_text(folder.config, text)
     if not (folder.root / "environment.json").exists():
@@ -96,14 +121,25 @@ def begin(session: Any) -> None:
         write_json(folder.root / "environment.json", {**environment(), "sandbox": strongest() or "none"})
 
 
+def redone(session: Any, labels: Sequence[str]) -> list[str]:
+    """A line of a dry run: what ``--redo`` would set aside."""
+    done = [stage.label for stage in _dependants(session, labels) if stage.mark.exists()]
+    return [f"--redo sets aside: {', '.join(done) or 'nothing yet'}"] if labels else []
+
+
 def set_aside(session: Any, labels: Sequence[str]) -> None:
-    from selftrain.loop import dependants, every_stage
     from selftrain.stages.order import outputs
 
-    stages = dependants(every_stage(session), labels)
-    redone = {stage.label for stage in stages}
-    aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage, redone)), session.run.metrics])
+    stages = _dependants(session, labels)
+    again = {stage.label for stage in stages}
+    aside = session.run.set_aside([*(path for stage in stages for path in outputs(stage, again)), session.run.metrics])
     print(f"set aside: {aside}" if aside else "nothing to redo yet")
+
+
+def _dependants(session: Any, labels: Sequence[str]) -> list[Stage]:
+    from selftrain.loop import dependants, every_stage
+
+    return dependants(every_stage(session), labels)
 
 
 def journal_line(event: Any) -> str:

@@ -33,8 +33,7 @@ examples:
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.usage = "selftrain prm SOURCE --data FILE [--validation FILE | --threshold T] [key=value ...]"
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.description, command.epilog = ABOUT, EXAMPLES
+    command.description = ABOUT
     command.add_argument("source", help="a reward source that scores steps, or the folder of a model with a value head")
     command.add_argument(
         "overrides",

@@ -8,6 +8,12 @@ from pathlib import Path
 from selftrain.commands.opening import existing
 from selftrain.push import push
 
+EXAMPLES = """examples:
+  selftrain push runs/quickstart --to ./model             files and card into a folder, to look at first
+  selftrain push runs/quickstart --to org/name --dry-run
+  selftrain push runs/quickstart --to org/name --data --private
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run directory")

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from selftrain.commands.opening import existing
 
+EXAMPLES = """examples:
+  selftrain report runs/quickstart                        its tables; writes runs/quickstart/report.html
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run directory")

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from selftrain.artifacts import RunDir
 from selftrain.checks.here import elsewhere, refuse
 from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm, stopped, watch
 from selftrain.commands.mirroring import mirroring, pulled
-from selftrain.commands.opening import begin, check_once, config_arguments, prepare_libraries, set_aside
+from selftrain.commands.opening import (
+    begin,
+    check_once,
+    config_arguments,
+    prepare_libraries,
+    redone,
+    root_of,
+    set_aside,
+)
 from selftrain.config import load_config
+
+EXAMPLES = """examples:
+  selftrain run configs/quickstart.yaml
+  selftrain run my.yaml --dry-run                         check everything, print the plan and an example
+  selftrain run my.yaml grow.draft.n=16 run.name=more     other settings, in a run of their own
+  selftrain run my.yaml --until grow                      end after the first Grow, and look at its samples
+  selftrain run my.yaml --until 2/evaluate
+  selftrain run my.yaml --redo 2/grow                     sample iteration 2 again, and do what depends on it
+"""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -31,18 +47,20 @@ def main(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides)
     prepare_libraries()
     from selftrain.checks.check import plan
-    from selftrain.loop import check_labels
+    from selftrain.loop import check_labels, check_marks
     from selftrain.session import Interrupted, Session
 
-    folder = RunDir(Path(config.run.folder) / config.run.name)
+    folder = RunDir(root_of(config.run))
     lacking: list[str] = []
     with Session(config, folder) as session:
         check_labels(session, options.until, options.redo)
+        check_marks(session, options.redo)
         check_once(session, lacking.append if options.dry_run else refuse)
         if options.dry_run:
             from selftrain.checks.preview import preview, reuse
 
-            print("\n".join([*plan(session), *reuse(session), *preview(session), *elsewhere(lacking)]))
+            again = redone(session, options.redo)
+            print("\n".join([*plan(session), *again, *reuse(session), *preview(session), *elsewhere(lacking)]))
             return 0
         try:
             if not _run(session, options):

@@ -8,6 +8,11 @@ from pathlib import Path
 from selftrain.commands.opening import existing
 from selftrain.config import ConfigError
 
+EXAMPLES = """examples:
+  selftrain status runs/quickstart
+  selftrain status runs/mcts --tree arithmetic/train/12 --iteration 1
+"""
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run directory")

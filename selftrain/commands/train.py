@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from selftrain.artifacts import RunDir
 from selftrain.checks.here import elsewhere, refuse
 from selftrain.commands.following import TERMINATED, stop_on_sigterm, watch
-from selftrain.commands.opening import check_sort, config_arguments, prepare_libraries
+from selftrain.commands.opening import check_sort, config_arguments, prepare_libraries, root_of
 from selftrain.config import to_yaml
 from selftrain.files import write_json, write_text
 from selftrain.machine import environment
@@ -30,9 +29,7 @@ examples:
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.description = "Fit one learner to a file of responses or pairs, or to the examples of a run."
-    command.epilog = EXAMPLES
     config_arguments(command)
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
 
@@ -44,7 +41,7 @@ def main(options: argparse.Namespace) -> int:
     from selftrain.session import Session
     from selftrain.stages.train import FitDir, check_mark, fit_stage, train
 
-    folder = FitDir(Path(config.run.folder) / config.run.name)
+    folder = FitDir(root_of(config.run))
     check_sort(folder, fit=True)
     lacking: list[str] = []
     with Session(as_run(config), folder) as session:

@@ -43,7 +43,6 @@ Row = dict[str, Any]
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.usage = "selftrain verify --verifier NAME [key=value ...] INPUT.jsonl OUTPUT.jsonl [--against OTHER]"
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     known = fill(f"verifiers of the package: {', '.join(TABLES['verifier'])}", 110, subsequent_indent="  ")
     command.epilog = f"{known}\n\n{EXAMPLES}"
     command.add_argument(

@@ -211,8 +211,9 @@ def label(event: StageStarted | Progress | StageFinished) -> str:
 
 def finished_line(event: StageFinished) -> str:
     """One line that stays when a stage is over."""
-    how = "was already done" if event.skipped else f"done in {duration(event.seconds)}"
-    return f"{label(event)} {how}{f': {event.summary}' if event.summary else ''}"
+    if event.skipped:
+        return f"{label(event)} was already done"
+    return f"{label(event)} done in {duration(event.seconds)}{f': {event.summary}' if event.summary else ''}"
 
 
 def evaluated_line(event: Evaluated, row: Mapping[str, Any]) -> str:

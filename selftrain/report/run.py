@@ -41,7 +41,7 @@ def closing(run: RunDir) -> str:
     """The table of iterations, where things lie and what to try next; writes report.html."""
     rows = rows_of(run)
     if not rows:
-        return f"{run.root}: nothing is evaluated yet; run the same command again to go on"
+        return f"{run.root}: nothing is evaluated yet; run the same command again, without --until, to go on"
     path, config = run.root / "report.html", read_tree(run.config)
     watched, told, monitors = watched_tasks(config), said_of_verdicts(run), monitor_rows(run)
     write_report(
@@ -64,7 +64,7 @@ def closing(run: RunDir) -> str:
         **({f"best by {best[1]}": checkpoint_of(run, best[0])} if best and best[0] != last else {}),
         "report": path,
         "metrics": run.metrics,
-        "samples": run.iteration(max(1, last)) / "samples",
+        **({"samples": run.iteration(last) / "samples"} if last else {}),
     }
     width = max(map(len, places))
     verdicts = [line for heading, body in told.items() for line in (heading.lower(), *body, "")]
