@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from selftrain import records
@@ -209,6 +211,26 @@ def test_two_runs_are_compared_on_the_text_both_kept(
     assert main(["compare", str(run), str(other)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"{nll} other rows" in told and "no change can be told" in told
+
+
+def test_verdicts_of_different_verifiers_are_not_tested(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, other := tmp_path / "other")
+    path = other / "iteration_0001" / "evaluation" / "arithmetic-test.parquet"
+    table = pyarrow.parquet.read_table(path)
+    place, labels = table.schema.get_field_index("verifier"), table.column("verifier")
+    named = pyarrow.array(["even.py:verify@3aaca19b"] * len(labels), labels.type)
+    pyarrow.parquet.write_table(table.set_column(place, table.schema.field(place), named), path)
+    assert main(["compare", str(run), str(other)]) == 0
+    tables = capsys.readouterr().out.split("\n\n")
+    lines = next(one for one in tables if one.startswith("arithmetic / test:")).splitlines()
+    changes = {line.split()[0]: line.split("  ")[-1].strip() for line in lines[3:-1]}
+    assert changes.pop("truncated") == "+0.0" and set(changes.values()) == {"other verifier"} and len(changes) > 3
+    assert lines[-1] == f"judged by different verifiers: {labels[0]} and even.py:verify@3aaca19b"
+    alike = next(one for one in tables if one.startswith("watched / test:"))
+    assert "p=1" in alike and "verifier" not in alike
+    assert any("other verifier: judged by different verifiers, or" in one for one in tables)
 
 
 def test_a_watched_task_can_be_evaluated_by_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
