@@ -233,6 +233,31 @@ def test_verdicts_of_different_verifiers_are_not_tested(
     assert any("other verifier: judged by different verifiers, or" in one for one in tables)
 
 
+def test_a_verifier_of_a_relative_path_is_found_from_another_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = tmp_path / "began"
+    shutil.copytree(run, root := began / "runs" / "panel")
+    text = (root / "config.yaml").read_text()
+    text = text.replace(str(run.parent.parent / "lenient.py"), "lenient.py").replace(str(run.parent), "runs")
+    (root / "config.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    checkpoint = str(root / "iteration_0001" / "policy" / "checkpoint")
+    command = ["evaluate", checkpoint, "--task", "arithmetic", "--output", str(tmp_path / "out"), "evaluate.n=0"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "lenient.py; a relative path begins in the folder the command is called in" in told
+    (began / "lenient.py").write_text(LENIENT)
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "pass@1 %" in table and "iteration  " not in table and "0 is the model" not in table
+    verifiers = records.column(
+        tmp_path / "out" / "iteration_0000" / "evaluation" / "arithmetic-test.parquet", "verifier"
+    )
+    theirs = records.column(run / "iteration_0001" / "evaluation" / "arithmetic-test.parquet", "verifier")
+    assert set(verifiers) == set(theirs)  # Its name and contents are the same.
+
+
 def test_a_watched_task_can_be_evaluated_by_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint, output = run / "iteration_0001" / "policy" / "checkpoint", run.parent / "alone"
     assert main(["evaluate", str(checkpoint), "--task", "watched", "--output", str(output)]) == 0

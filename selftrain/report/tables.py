@@ -29,8 +29,11 @@ class Column:
     cell: Callable[[Row], str]
 
 
-def iterations_table(rows: Sequence[Row]) -> str:
+def iterations_table(rows: Sequence[Row], alone: bool = False) -> str:
     """One table per task and split, one line per iteration, and under them a sentence per column.
+
+    Args:
+        alone: the rows are of one checkpoint, and its number says nothing.
 
     ``row["vs_start"]`` and ``row["vs_previous"]``, where present, hold paired tests by metric:
     ``{"pass@1": {"difference": 0.15, "p": 0.0004, ...}}``.
@@ -40,7 +43,7 @@ def iterations_table(rows: Sequence[Row]) -> str:
     tables: list[str] = []
     used: dict[str, Column] = {}
     for (task, split), group in by_split(rows).items():
-        columns = [column for column in columns_of(group) if any(column.cell(row) for row in group)]
+        columns = [column for column in columns_of(group)[alone:] if any(column.cell(row) for row in group)]
         used |= {column.name: column for column in columns}
         body = [[column.cell(row) or "-" for column in columns] for row in group]
         tables.append(f"{task} / {split}, {_problems(group)}\n{align([[c.name for c in columns], *body])}")
@@ -50,7 +53,7 @@ def iterations_table(rows: Sequence[Row]) -> str:
 
 
 def columns_of(group: Sequence[Row]) -> list[Column]:
-    """Every column rows of one task and split could fill; numbers are percentages."""
+    """Every column rows of one task and split could fill, that of the iteration first; numbers are percentages."""
     average, majority = metric_name(group, "avg"), metric_name(group, "maj")
     k = average.partition("@")[2]
     main = "pass@1" if any("pass@1" in row for row in group) else average
