@@ -2,7 +2,8 @@
 
 Sources: the interval of a proportion is Wilson 1927; the exact test of paired 0/1 values is McNemar 1947, the interval
 of their difference Bonett and Price 2012 (adjusted Wald). What is not 0/1 (averages over samples) gets Student's t,
-paired for tests.
+paired for tests. Where it is all equal it has no spread for that: how many problems of another value there may be is
+bounded instead, as Clopper and Pearson 1934 do where none of n was seen.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class PairedTest(NamedTuple):
 def mean_interval(values: Sequence[float]) -> Estimate:
     """Mean of one value per problem, with its 95 % interval over problems, inside [0, 1].
 
-    Wilson's score interval where every value is 0 or 1, Student's t otherwise. No value: mean NaN, interval [0, 1]. One
-    value that is neither 0 nor 1 has no spread to go by: interval [0, 1].
+    Wilson's score interval where every value is 0 or 1, Student's t otherwise; `unseen` bounds it where all values are
+    equal, [0, 1] for one alone. No value: mean NaN, interval [0, 1].
     """
     n = len(values)
     if n == 0:
@@ -44,8 +45,19 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     average = mean(values)
     if all(value in (0, 1) for value in values):
         return _wilson(average, n)
-    margin = _t_quantile(n - 1) * _standard_error(values) if n > 1 else 1.0
+    if not (error := _standard_error(values)):
+        return Estimate(average, *_all_equal(average, n, 0.0))
+    margin = _t_quantile(n - 1) * error
     return Estimate(average, max(0.0, average - margin), min(1.0, average + margin))
+
+
+def unseen(n: int) -> float:
+    """Largest share of problems with another value than the one that all n drawn ones have, at 95 %.
+
+    It is 1 - 0.05^(1/(n-1)), as of n - 1 trials without a success: the first one says which value it is about. Were the
+    share s larger, the others would have that value with probability (1 - s)^(n-1) < 0.05.
+    """
+    return 1.0 - 0.05 ** (1 / (n - 1)) if n > 1 else 1.0
 
 
 def paired_test(before: Mapping[str, float], after: Mapping[str, float]) -> PairedTest:
@@ -124,14 +136,17 @@ def _mcnemar(gained: int, lost: int, n: int) -> PairedTest:
 
 def _paired_t(differences: Sequence[float]) -> PairedTest:
     n, average = len(differences), mean(differences)
-    if n == 1:
-        return PairedTest(average, -1.0, 1.0, 1.0)
-    error = _standard_error(differences)
-    if error < 1e-12:
+    if not (error := _standard_error(differences)):
         # All equal: t is infinite, which claims too much for few problems; the exact sign-flip test gives 2 of 2^n.
-        return PairedTest(average, average, average, 2.0 ** (1 - n) if average else 1.0)
+        return PairedTest(average, *_all_equal(average, n, -1.0), 2.0 ** (1 - n) if average else 1.0)
     low, high, p = _around(average, error, n - 1)
     return PairedTest(average, max(-1.0, low), min(1.0, high), p)
+
+
+def _all_equal(value: float, n: int, least: float) -> tuple[float, float]:
+    """Where a mean may be that n problems have in common: the unseen ones may have any value from ``least`` to 1."""
+    share = unseen(n)
+    return value - share * (value - least), value + share * (1.0 - value)
 
 
 def _t_quantile(degrees: int) -> float:
@@ -145,5 +160,8 @@ def mean(values: Sequence[float]) -> float:
 
 
 def _standard_error(values: Sequence[float]) -> float:
+    """0 where all are equal, but for rounding, or there is one."""
     average = mean(values)
+    if max(values) - min(values) < 1e-12:
+        return 0.0
     return math.sqrt(math.fsum((value - average) ** 2 for value in values) / (len(values) - 1) / len(values))

@@ -185,13 +185,14 @@ def _entry_point(kind: str, name: str) -> str | None:
 
 def _load_file(path: Path) -> ModuleType:
     """Import a file under a name made from its place, the same one in every process."""
+    here = "" if path.expanduser().is_absolute() else "; a relative path begins in the folder the command is called in"
     path = path.expanduser().resolve()
     name = f"selftrain_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+        raise FileNotFoundError(f"no such file: {path}{here}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

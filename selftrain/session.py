@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and the part it was at is finished."""
+    """The run was asked to stop, and the part it was at is finished; its message, where it has one, says what the same
+    command does next."""
 
 
 @dataclass

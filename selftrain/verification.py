@@ -1,8 +1,9 @@
 """Judge responses with any verifier, in worker processes that are killed when they overrun.
 
 A verifier is a callable ``(Problem, response) -> Verdict | float | bool`` (`selftrain.judging` says what else it may
-be). Whatever it does, hang (in C code too), raise, exhaust memory, exit, or return nonsense, costs the one response it
-was judging: that one gets the status ``timeout`` or ``error``, never a silent ``wrong``, and the worker is replaced.
+be). Whatever it does, hang (in C code too), raise, exhaust memory, exit, kill its parent, or return nonsense, costs the
+one response it was judging: that one gets the status ``timeout`` or ``error``, never a silent ``wrong``, and the worker
+is replaced.
 
 Responses travel in chunks. The worker writes the position it is at, and since when, on a small shared *board*, so
 that the parent can enforce the deadline of a single response without a message for each. Where a worker dies over

@@ -3,9 +3,12 @@
 A worker is two processes. The one this process starts is the *keeper*: it forks the *body*, which imports and runs
 the user's function, and then only waits. When the lifeline ends (a pipe whose other end only this process holds),
 because the worker is closed or because this process is gone for whatever reason, the keeper kills the body and all it
-started, even where that hangs in C code. No thread or signal handler of the body takes part, and no parent-death
-signal, which follows the thread that started a process rather than the process. The keeper also reaps what it kills,
-so no zombies gather where nobody else would (a container without an init process).
+started, even where that hangs in C code. No thread or signal handler of the body takes part, and between this process
+and the keeper no parent-death signal, which follows the thread that started a process rather than the process. The
+keeper also reaps what it kills, so no zombies gather where nobody else would (a container without an init process).
+
+A keeper that is killed itself, by its body too, takes the body with it (its one thread forked the body: here a
+parent-death signal does); `Worker.kill` then ends what the body had started, and the channel, whoever holds it open.
 
 ``subprocess`` rather than ``multiprocessing``: any thread may start a worker, and the user's ``__main__`` is not
 imported again. Workers take no notice of Ctrl-C and SIGTERM: when to stop is their parent's decision. POSIX only;
@@ -30,11 +33,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from selftrain.marked import end_marked, new_mark
+
 Handler = Callable[[Any], Iterable[Any]]
 
 _PATH = "import sys; sys.path[:] = sys.argv[3:]"
 _START = "from selftrain.workers import _keep; _keep(*map(int, sys.argv[1:3]))"
 _SEND_SECONDS = 60
+_END_SECONDS = 30
+"""A keeper that takes longer to end its worker is killed itself."""
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -98,6 +106,7 @@ class Worker:
         self.reference = reference
         self._python = python
         self._lock = threading.Lock()
+        self._mark = new_mark()
         ours, theirs = socket.socketpair()
         reading, self._lifeline = os.pipe()
         stream = None if output is True else output or subprocess.DEVNULL
@@ -118,6 +127,7 @@ class Worker:
             stdout=output,
             stderr=output,
             pass_fds=(channel, lifeline, *fds),
+            env=os.environ | self._mark,
             start_new_session=True,
         )
 
@@ -166,11 +176,26 @@ class Worker:
             if self._lifeline >= 0:
                 os.close(self._lifeline)
                 self._lifeline = -1
+                self._end()
         status = self._process.wait()
         try:  # The keeper ends as the body did, a signal shown as 128 + its number, as in a shell.
             return f"was killed by {signal.Signals(-status if status < 0 else status - 128).name}"
         except ValueError:
             return f"ended with exit status {status}"
+
+    def _end(self) -> None:
+        """Wait for the keeper, and do what is left of its work where it could not."""
+        self._process.send_signal(signal.SIGCONT)  # Its body may have stopped it.
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        if status < 0:
+            end_marked(self._mark, _END_SECONDS)
+        # What was sent can still be received; then the channel ends, even if a process that got away holds it open.
+        with socket.socket(fileno=os.dup(self._channel.fileno())) as ours, contextlib.suppress(OSError):
+            ours.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Kill, and free the channel; only the thread that receives may call this."""
@@ -211,15 +236,19 @@ def _keep(channel: int, lifeline: int) -> None:
     """The keeper: fork the body before anything heavy is imported, wait for it, end as it did."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ignore)  # Not SIG_IGN, which programs started by the body would inherit.
+    keeper, control = os.getpid(), _prctl()
     body = os.fork()
     if body == 0:
+        control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:  # It was killed before that held.
+            os._exit(0)
         os.close(lifeline)
         os.setpgid(0, 0)
         os.set_inheritable(channel, False)
         _serve(Connection(channel))
         os._exit(0)
     os.close(channel)
-    _adopt_orphans()
+    control(_PR_SET_CHILD_SUBREAPER, 1)
     threading.Thread(target=_kill_at_end, args=(lifeline, body), daemon=True).start()
     os.waitid(os.P_PID, body, os.WEXITED | os.WNOWAIT)
     _kill(os.killpg, body)  # Its group; not reaped yet, so the number still is its own.
@@ -234,11 +263,12 @@ def _ignore(number: int, frame: object) -> None:
     """Take no notice of a signal."""
 
 
-def _adopt_orphans() -> None:
+def _prctl() -> Callable[[int, int], object]:
+    """Sets an attribute of this process; does nothing where there is no such call."""
     import ctypes
 
-    if hasattr(libc := ctypes.CDLL(None), "prctl"):
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    return lambda option, value: libc.prctl(option, value, 0, 0, 0) if hasattr(libc, "prctl") else None
 
 
 def _children() -> Iterator[int]:

@@ -117,6 +117,35 @@ def test_intervals_of_few_values() -> None:
     assert wide[1:] == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("n", [2, 5, 30, 500])
+@pytest.mark.parametrize("value", [0.25, 0.5, 1 / 3])
+def test_values_that_are_all_equal_are_no_certainty(value: float, n: int) -> None:
+    """A mean outside the interval would show such values less than once in 20, were the others all right or wrong."""
+    estimate = mean_interval([value] * n)
+    assert estimate.mean == pytest.approx(value) and 0 < estimate.low < value < estimate.high < 1
+    for other in (0.0, 1.0):
+        outside = [share for share in (i / 1000 for i in range(1001)) if not _holds(estimate, value, other, share)]
+        assert outside and max((1 - share) ** n for share in outside) <= 0.05
+    widths = [high - low for _, low, high in (mean_interval([value] * more) for more in (1, n, n + 1))]
+    assert widths[0] == 1 > widths[1] > widths[2]
+
+
+def _holds(estimate: Sequence[float], value: float, other: float, share: float) -> bool:
+    return estimate[1] <= value + share * (other - value) <= estimate[2]
+
+
+def test_all_equal_intervals_by_hand() -> None:
+    # Of two problems, one right of two each: 0.95 of all may have another value, from 0 to 1.
+    assert mean_interval([0.5, 0.5]) == pytest.approx((0.5, 0.025, 0.975))
+    # 1 - 0.05^(1/29) = 1 - exp(-0.103301) = 0.098145.
+    assert mean_interval([0.25] * 30) == pytest.approx((0.25, 0.25 * 0.901855, 0.25 + 0.75 * 0.098145), abs=1e-6)
+    test = paired_test({"a": 0.25, "b": 0.5}, {"a": 0.5, "b": 0.75})
+    assert test == pytest.approx((0.25, 0.25 - 0.95 * 1.25, 0.25 + 0.95 * 0.75, 0.5))
+    # What has any spread keeps Student's t, however small.
+    _, low, high = mean_interval([0.5, 0.5 + 1e-6])
+    assert (low - 0.5, high - 0.5) == pytest.approx((5e-7 - 12.7062 * 5e-7, 5e-7 + 12.7062 * 5e-7), rel=1e-5)
+
+
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.9])
 def test_wilson_interval_covers_95_percent(p: float) -> None:
     n, covered = 100, 0.0

@@ -96,14 +96,25 @@ def test_nor_is_what_was_compared_with_another_reference(tiny: Path, tmp_path: P
     assert next(fit(FEW, asked(tiny, tmp_path, reference="previous"))).step == 1
 
 
-def test_a_fit_that_is_asked_to_stop_writes_where_it_stands(whole: Fit, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1000, None])
+def test_a_fit_that_is_asked_to_stop_writes_where_it_stands(
+    every: int | None, whole: Fit, tiny: Path, tmp_path: Path
+) -> None:
     looks = iter([False, False, True])
-    mine = asked(tiny, tmp_path, trainer=Trainer(save_every=1000), stopping=lambda: next(looks))
+    mine = asked(tiny, tmp_path, trainer=Trainer(save_every=every), stopping=lambda: next(looks))
     with closing(fit(FEW, mine)) as states:  # type: ignore[type-var]
         found = list(islice(states, 3))
-    assert [state.stopped for state in found] == [False, False, True]
+    assert [(state.stopped, state.unwritten) for state in found] == [(False, ""), (False, ""), (True, "")]
     again = list(fit(FEW, replace(mine, stopping=lambda: False)))
     assert [state.step for state in again] == [4, 5, 6]
+    assert_ends_as(mine, whole)
+
+
+def test_without_save_every_nothing_is_written_unasked(whole: Fit, tiny: Path, tmp_path: Path) -> None:
+    mine = asked(tiny, tmp_path, trainer=Trainer())
+    stopped_after(5, mine)
+    assert mine.unfinished is not None and not mine.unfinished.exists()
+    assert [state.step for state in fit(FEW, mine)] == [1, 2, 3, 4, 5, 6]
     assert_ends_as(mine, whole)
 
 

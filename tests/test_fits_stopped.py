@@ -57,20 +57,33 @@ def fits(driver: Driver, tiny: Path, tmp_path: Path) -> Fits:
     return Fits(driver, tiny, tmp_path)
 
 
-def test_a_fit_that_is_asked_to_stop_goes_on_from_there(fits: Fits) -> None:
-    running = fits.driver.start(fits.command())
+def asked_to_stop(fits: Fits, *settings: str, trap: Trap | None = None) -> Ended:
+    """The fit, sent SIGTERM after its first step."""
+    running = fits.driver.start([*fits.command(), *settings], trap)
     log = fits.folder / "fit" / "events.jsonl"
     deadline = time.monotonic() + 60
     while not (log.exists() and "Progress" in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(running.pid, signal.SIGTERM)
-    ended = running.wait()
+    return running.wait()
+
+
+def test_a_fit_that_is_asked_to_stop_goes_on_from_there(fits: Fits) -> None:
+    ended = asked_to_stop(fits, "launch.train.save_every=null")
     assert ended.status == 143 and "the same command goes on with the fit" in ended.err
     assert 0 < fits.state()["step"] < 149
     fits.mark_log()
     again = fits.run()
     assert again.status == 0, again.err
     fits.assert_went_on()
+
+
+def test_a_fit_that_has_no_room_for_where_it_stands_says_that_it_begins_anew(fits: Fits) -> None:
+    full = Trap("replace", "fit/unfinished/state", n=1, fail=True)
+    ended = asked_to_stop(fits, "launch.train.save_every=null", trap=full)
+    told = "the same command begins the fit anew: where it stands could not be written (No space left on device)"
+    assert ended.status == 143 and told in ended.err
+    assert not (fits.unfinished / "state").exists()
 
 
 def test_where_a_fit_stands_is_there_until_its_mark_is(fits: Fits) -> None:

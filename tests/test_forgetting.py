@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from selftrain import records
@@ -209,6 +211,51 @@ def test_two_runs_are_compared_on_the_text_both_kept(
     assert main(["compare", str(run), str(other)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"{nll} other rows" in told and "no change can be told" in told
+
+
+def test_verdicts_of_different_verifiers_are_not_tested(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, other := tmp_path / "other")
+    path = other / "iteration_0001" / "evaluation" / "arithmetic-test.parquet"
+    table = pyarrow.parquet.read_table(path)
+    place, labels = table.schema.get_field_index("verifier"), table.column("verifier")
+    named = pyarrow.array(["even.py:verify@3aaca19b"] * len(labels), labels.type)
+    pyarrow.parquet.write_table(table.set_column(place, table.schema.field(place), named), path)
+    assert main(["compare", str(run), str(other)]) == 0
+    tables = capsys.readouterr().out.split("\n\n")
+    lines = next(one for one in tables if one.startswith("arithmetic / test:")).splitlines()
+    changes = {line.split()[0]: line.split("  ")[-1].strip() for line in lines[3:-1]}
+    assert changes.pop("truncated") == "+0.0" and set(changes.values()) == {"other verifier"} and len(changes) > 3
+    assert lines[-1] == f"judged by different verifiers: {labels[0]} and even.py:verify@3aaca19b"
+    alike = next(one for one in tables if one.startswith("watched / test:"))
+    assert "p=1" in alike and "verifier" not in alike
+    assert any("other verifier: judged by different verifiers, or" in one for one in tables)
+
+
+def test_a_verifier_of_a_relative_path_is_found_from_another_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = tmp_path / "began"
+    shutil.copytree(run, root := began / "runs" / "panel")
+    text = (root / "config.yaml").read_text()
+    text = text.replace(str(run.parent.parent / "lenient.py"), "lenient.py").replace(str(run.parent), "runs")
+    (root / "config.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    checkpoint = str(root / "iteration_0001" / "policy" / "checkpoint")
+    command = ["evaluate", checkpoint, "--task", "arithmetic", "--output", str(tmp_path / "out"), "evaluate.n=0"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "lenient.py; a relative path begins in the folder the command is called in" in told
+    (began / "lenient.py").write_text(LENIENT)
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "pass@1 %" in table and "iteration  " not in table and "0 is the model" not in table
+    verifiers = records.column(
+        tmp_path / "out" / "iteration_0000" / "evaluation" / "arithmetic-test.parquet", "verifier"
+    )
+    theirs = records.column(run / "iteration_0001" / "evaluation" / "arithmetic-test.parquet", "verifier")
+    assert set(verifiers) == set(theirs)  # Its name and contents are the same.
 
 
 def test_a_watched_task_can_be_evaluated_by_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ LAYERS = [
         "board",
         "awaiting",
         "deadline",
+        "marked",
         "__init__",
     },
     {"registry"},

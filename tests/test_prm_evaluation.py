@@ -56,6 +56,12 @@ def test_solutions_to_one_problem_stand_together() -> None:
     assert (value, low, high) == (0.5, 0.0, 1.0)
 
 
+def test_problems_with_the_same_share_are_no_certainty() -> None:
+    found = located([solution(problem, [1.0, 0.0], 1) for problem in "aabb"], 0.5)
+    value, low, high = found["erroneous"]
+    assert (value, high) == (1.0, 1.0) and low == pytest.approx(0.3424, abs=1e-3)  # Wilson's of 2 of 2.
+
+
 def test_the_threshold_is_the_best_of_all() -> None:
     assert best_threshold([A, B]) == pytest.approx(0.4)  # Any in (0.2, 0.6].
     for seed in range(200):

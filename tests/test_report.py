@@ -76,6 +76,12 @@ def test_every_split_has_its_own_table_and_the_legend_stands_once() -> None:
     assert "since start" not in text
 
 
+def test_a_checkpoint_alone_has_no_iteration() -> None:
+    lines = iterations_table([row(0, 0.46)], alone=True).splitlines()
+    assert cells(lines[1])[0] == "pass@1 %" and cells(lines[3])[0] == "46.0 [42.0, 50.0]"
+    assert "iteration" not in "".join(lines) and "started from" not in "".join(lines)
+
+
 def test_failed_verdicts_show_as_soon_as_there_are_any() -> None:
     assert "errors" not in iterations_table([row(0, 0.5)])
     lines = iterations_table([row(0, 0.5), row(1, 0.5, errors=0.0001)]).splitlines()

@@ -256,4 +256,4 @@ def test_a_fit_that_is_asked_to_stop_says_what_is_next(tiny: Path, tmp_path: Pat
         time.sleep(0.05)
     os.kill(running.pid, signal.SIGTERM)
     ended = running.wait()
-    assert ended.status == 143 and "the same command begins the fit anew" in ended.err
+    assert ended.status == 143 and "the same command goes on with the fit" in ended.err

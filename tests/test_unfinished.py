@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_where_a_fit_stands_is_that_of_its_own(tiny: Path, tmp_path: Path) -> No
     steps(engine, range(3))
     own = identity(EXAMPLES, OPTIM, NLL())
     (tmp_path / "log").write_text("three lines")
-    Unfinished(tmp_path / "unfinished", own).save(engine, 3, tmp_path / "log")
+    Unfinished(tmp_path / "unfinished", lambda: own).save(engine, 3, tmp_path / "log")
     others = [
         identity(EXAMPLES[1:], OPTIM, NLL()),
         identity([replace(EXAMPLES[0], weight=7.0), *EXAMPLES[1:]], OPTIM, NLL()),
@@ -48,7 +49,7 @@ def test_where_a_fit_stands_is_that_of_its_own(tiny: Path, tmp_path: Path) -> No
     ]
     for name in (own, *others):
         fresh = TorchEngine(tiny, NLL(), OPTIM, steps=STEPS, device="cpu")
-        begun = Unfinished(tmp_path / "unfinished", name).resume(fresh, tmp_path / "new")
+        begun = Unfinished(tmp_path / "unfinished", partial(str, name)).resume(fresh, tmp_path / "new")
         assert begun == (3 if name == own else 0)
         assert (tmp_path / "new").read_text() == ("three lines" if name == own else "")
     assert identity(EXAMPLES, replace(OPTIM, micro_tokens=1), NLL()) == own

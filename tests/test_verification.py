@@ -61,6 +61,9 @@ def test_right_and_wrong(pool: VerifierPool) -> None:
         ("os._exit", "error", "the worker process ended with exit status 3"),
         ("segfault", "error", "the worker process was killed by SIGSEGV"),
         ("kill", "error", "the worker process was killed by SIGKILL"),
+        ("kill keeper", "error", "the worker process was killed by SIGKILL"),
+        ("outlive keeper", "timeout", "killed after 0.5"),
+        ("stop keeper", "timeout", "killed after 0.5"),
         ("memory", "error", "memory: "),
         ("nan", "error", "value nan, not a number from 0 to 1"),
         ("two", "error", "value 2.0, not"),
@@ -73,7 +76,9 @@ def test_right_and_wrong(pool: VerifierPool) -> None:
     ],
 )
 def test_a_failure_costs_one_response(pool: VerifierPool, response: str, status: str, reason: str) -> None:
+    spent = time.process_time()
     before, culprit, after = judge(pool, *["4"] * 20, response, *["5"] * 20)[19:22]
+    assert time.process_time() - spent < 0.3  # To wait is no work.
     assert (culprit.status, culprit.value, culprit.verifier) == (status, None, "bad@1")
     assert culprit.reason is not None and reason in culprit.reason
     assert (before.status, after.status) == ("right", "wrong")

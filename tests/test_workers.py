@@ -52,6 +52,18 @@ def pids(path):
         file.write(f"{os.getppid()} {os.getpid()} {child.pid}")
     os.rename(path + ".part", path)
     pow(7, 10**8)
+
+def kill_keeper(path):
+    """As `pids`, but its keeper is killed; the child holds open what this process does."""
+    keeper = os.getppid()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        time.sleep(600)
+    with open(path, "w") as file:
+        file.write(f"{keeper} {os.getpid()} {child}")
+    os.kill(keeper, 9)
+    time.sleep(600)
 '''
 
 
@@ -177,6 +189,21 @@ def test_kill_from_another_thread_ends_the_whole_tree(module: str, tmp_path: Pat
         with pytest.raises(WorkerDied, match="SIGKILL"):
             worker.receive()
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_body_that_kills_its_keeper_ends_with_it_and_what_it_started_too(module: str, tmp_path: Path) -> None:
+    with Worker("selftrain.workers:_once", f"{module}:kill_keeper") as worker:
+        worker.wait_ready()
+        worker.send((str(tmp_path / "pids"),))
+        wait_until((tmp_path / "pids").exists)
+        wait_until(lambda: len((tmp_path / "pids").read_text().split()) == 3)
+        keeper, body, child = map(int, (tmp_path / "pids").read_text().split())
+        wait_until(lambda: not alive(body), 5)  # Whether this process does anything about it or not.
+        assert alive(child) and not worker.poll()
+        assert worker.kill() == "was killed by SIGKILL"
+        assert not any(map(alive, (keeper, body, child)))
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            worker.receive()
 
 
 PARENT = """

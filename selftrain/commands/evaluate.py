@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from selftrain.artifacts import RunDir
 from selftrain.commands.following import TERMINATED, follow, stop_on_sigterm
 from selftrain.commands.opening import begin, prepare_libraries, root_of
-from selftrain.config import apply_overrides, check_tree, load_config, read_tree, to_tree
+from selftrain.config import apply_overrides, check_tree, read_tree, to_tree
 from selftrain.digests import value_digest
 from selftrain.planning.settings import POLICY
 from selftrain.schema import Component, Grow, RunConfig
@@ -69,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
 
     rows = rows_of(folder)
     others = [*best_of_lines(rows), *search_lines(rows), *protocol_lines(rows), *forgetting_lines(rows)]
-    tables = [iterations_table(rows), "", *others]
+    tables = [iterations_table(rows, alone=True), "", *others]
     print("\n".join(tables))
     print(f"samples and metrics: {folder.root / 'iteration_0000'}")
     return 0
@@ -85,7 +86,7 @@ def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
             from selftrain.checks.sources import with_numbers
 
             # The checkpoint itself says nothing of how to sample it: that was said of the model the run began with.
-            whole = with_numbers(load_config(folder / "config.yaml"))
+            whole = with_numbers(check_tree(_found(tree, _began_in(folder, tree["run"]))))
             config = to_tree(_with_paths(whole, folder, model))
             if task in config["tasks"]:
                 protocols = config["evaluate"]["protocol"]
@@ -94,6 +95,25 @@ def _settings_of_run(model: Path, task: str) -> dict[str, Any]:
                 taken = {name: config[name] for name in ("grow", "reward", "evaluate")}
                 return {**taken, "tasks": {task: config["tasks"][task]}, "model": {"chat": config["model"]["chat"]}}
     return {}
+
+
+def _began_in(run: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The folder that relative paths of a run's config began in; None where its place does not tell."""
+    own = (Path(settings["folder"]) / settings["name"]).parts
+    return Path(*run.parts[: -len(own)]) if run.parts[-len(own) :] == own else None
+
+
+def _found(value: Any, began: Path | None) -> Any:
+    """A tree with what stands in a file of the user's, ``even.py:verify``, by its full path where the file lies in the
+    folder that the run began in and not here."""
+    if isinstance(value, Mapping):
+        return {key: _found(own, began) for key, own in value.items()}
+    if isinstance(value, list):
+        return [_found(own, began) for own in value]
+    file = value.rpartition(":")[0] if isinstance(value, str) else ""
+    if began is None or not file.endswith(".py") or Path(file).expanduser().exists() or not (began / file).exists():
+        return value
+    return str(began / value)
 
 
 def _with_paths(config: RunConfig, run: Path, model: Path) -> RunConfig:

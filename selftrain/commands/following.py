@@ -30,12 +30,8 @@ def follow(session: Any, until: str | None = None, mirror: Mirror | None = None)
     return watch(session, events if mirror is None else mirrored(mirror, events))
 
 
-def watch(session: Any, events: Iterator[Event], again: str = "goes on from here") -> bool:
-    """Show and journal events; whether they came to their end.
-
-    Args:
-        again: what the same command does where they did not.
-    """
+def watch(session: Any, events: Iterator[Event]) -> bool:
+    """Show and journal events; whether they came to their end."""
     from selftrain.report.live import LiveView
     from selftrain.session import Interrupted
 
@@ -49,15 +45,16 @@ def watch(session: Any, events: Iterator[Event], again: str = "goes on from here
                 journal.write(journal_line(event))
                 journal.flush()
                 view.show(event)
-        except Interrupted:
-            stopped(session, again)
+        except Interrupted as interrupted:
+            stopped(session, str(interrupted))
             return False
     return True
 
 
-def stopped(session: Any, again: str = "goes on from here") -> None:
-    """Tell that a run ended because it was asked to; ``again`` as in `watch`."""
-    print(f"stopped after the current part; the same command {again} ({session.run.root})", file=sys.stderr)
+def stopped(session: Any, again: str = "") -> None:
+    """Tell that a run ended because it was asked to, and what the same command does ``again``."""
+    told = again or "goes on from here"
+    print(f"stopped after the current part; the same command {told} ({session.run.root})", file=sys.stderr)
 
 
 @contextlib.contextmanager

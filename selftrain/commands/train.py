@@ -56,8 +56,7 @@ def main(options: argparse.Namespace) -> int:
             with folder.lock(), stop_on_sigterm(folder):
                 if not check_mark(session, mark):  # Another process may have done it meanwhile.
                     _begin(folder, config)
-                    again = "goes on with the fit" if config.launch.train.save_every else "begins the fit anew"
-                    if not watch(session, train(session, config, given, mark), again):
+                    if not watch(session, train(session, config, given, mark)):
                         return TERMINATED
     if config.track.live != "none":
         print("\n".join(([f"{folder.root} is done already"] if done else []) + _closing(folder)))

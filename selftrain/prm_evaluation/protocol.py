@@ -92,10 +92,13 @@ def _mean(hits: Sequence[tuple[str, float]]) -> float:
 
 
 def _share(hits: Sequence[tuple[str, float]]) -> list[float]:
-    """Share of hits with its interval: Wilson's where every problem has one solution."""
+    """Share of hits with its interval: Wilson's where every problem has one solution, or all problems have the same
+    share and no spread to go by."""
     groups = grouped(hits)
     if len(groups) == len(hits) or len(groups) == 1:
         return rounded(mean_interval([hit for _, hit in hits]))
+    if len({mean(own) for own in groups.values()}) == 1:
+        return rounded(mean_interval([mean(own) for own in groups.values()]))
     test = ratio_test([math.fsum(own) for own in groups.values()], [len(own) for own in groups.values()])
     return rounded([test.difference, max(0.0, test.low), min(1.0, test.high)])
 

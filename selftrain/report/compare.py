@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from selftrain import records
 from selftrain.artifacts import RunDir
 from selftrain.evaluation import Outcome, compare, is_verdict
 from selftrain.files import read_json
@@ -20,31 +22,53 @@ UNEQUAL_LEGEND = f"{UNEQUAL}: the two read different rows, or by different token
 
 
 def compare_runs(a: RunDir, b: RunDir) -> str:
-    """The last iterations of two runs, with paired tests where both evaluated the same problems or rows."""
+    """The last iterations of two runs, with paired tests where both evaluated the same problems or rows.
+
+    Verdicts of different verifiers are shown side by side, but no change is told: it may be all the judge's.
+    """
     rows_a, rows_b = rows_of(a), rows_of(b)
     kept = _kept_text(a, b, rows_a, rows_b)
     if kept and not by_split(rows_a).keys() & by_split(rows_b).keys():
         return kept
     names = (a.root.name, b.root.name)
-    text = compare_table(rows_a, rows_b, names=names, tests=_tests(a, b, _last(rows_a), _last(rows_b)))
+    pairs = _pairs(a, b, _last(rows_a), _last(rows_b))
+    unlike = {place: sides for place, pair in pairs.items() if len(set(sides := tuple(map(_judges, pair)))) > 1}
+    tests = _tests({place: pair for place, pair in pairs.items() if place not in unlike})
+    text = compare_table(rows_a, rows_b, names=names, tests=tests, unlike=unlike)
     return "\n\n".join(filter(None, [text, kept]))
 
 
-def _tests(a: RunDir, b: RunDir, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> dict[str, Any]:
+def _pairs(a: RunDir, b: RunDir, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> dict[str, tuple[Path, Path]]:
+    """The files of judged answers of two runs, by the ``task/split`` both have."""
+    others = {(row["task"], row["split"]): row for row in rows_b}
+    return {
+        "/".join(key): (_judged(a, row), _judged(b, others[key]))
+        for row in rows_a
+        if (key := (row["task"], row["split"])) in others
+    }
+
+
+def _tests(pairs: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
     tests: dict[str, Any] = {}
-    for row in rows_a:
-        other = [r for r in rows_b if (r["task"], r["split"]) == (row["task"], row["split"])]
-        if other:
-            before, after = (outcomes(run, r) for run, r in ((a, row), (b, other[0])))
-            if {o.problem_id for o in before[0] + before[1]} == {o.problem_id for o in after[0] + after[1]}:
-                tests[f"{row['task']}/{row['split']}"] = compare(before, after)
+    for place, pair in pairs.items():
+        before, after = (read_outcomes(path, {}) for path in pair)
+        if {o.problem_id for o in before[0] + before[1]} == {o.problem_id for o in after[0] + after[1]}:
+            tests[place] = compare(before, after)
     return tests
+
+
+def _judges(path: Path) -> str:
+    """Who judged the answers of a file; the digest in its label stands for code, options and bounds."""
+    return ", ".join(sorted(set(records.column(path, "verifier"))))
+
+
+def _judged(run: RunDir, row: Mapping[str, Any]) -> Path:
+    return run.iteration(row["iteration"]) / "evaluation" / f"{row['task']}-{row['split']}.parquet"
 
 
 def outcomes(run: RunDir, row: Mapping[str, Any]) -> tuple[list[Outcome], list[Outcome]]:
     """The judged answers behind a line of metrics, greedy and sampled."""
-    path = run.iteration(row["iteration"]) / "evaluation" / f"{row['task']}-{row['split']}.parquet"
-    return read_outcomes(path, {})
+    return read_outcomes(_judged(run, row), {})
 
 
 def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,10 @@ from selftrain.evaluation import is_verdict
 
 Row = Mapping[str, Any]
 
+OTHER_JUDGE = "other verifier"
+UNLIKE = "judged by different verifiers"
+UNLIKE_LEGEND = f"{OTHER_JUDGE}: {UNLIKE}, or by other options or bounds of one, so no change of the model can be told."
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -25,8 +29,11 @@ class Column:
     cell: Callable[[Row], str]
 
 
-def iterations_table(rows: Sequence[Row]) -> str:
+def iterations_table(rows: Sequence[Row], alone: bool = False) -> str:
     """One table per task and split, one line per iteration, and under them a sentence per column.
+
+    Args:
+        alone: the rows are of one checkpoint, and its number says nothing.
 
     ``row["vs_start"]`` and ``row["vs_previous"]``, where present, hold paired tests by metric:
     ``{"pass@1": {"difference": 0.15, "p": 0.0004, ...}}``.
@@ -36,7 +43,7 @@ def iterations_table(rows: Sequence[Row]) -> str:
     tables: list[str] = []
     used: dict[str, Column] = {}
     for (task, split), group in by_split(rows).items():
-        columns = [column for column in columns_of(group) if any(column.cell(row) for row in group)]
+        columns = [column for column in columns_of(group)[alone:] if any(column.cell(row) for row in group)]
         used |= {column.name: column for column in columns}
         body = [[column.cell(row) or "-" for column in columns] for row in group]
         tables.append(f"{task} / {split}, {_problems(group)}\n{align([[c.name for c in columns], *body])}")
@@ -46,7 +53,7 @@ def iterations_table(rows: Sequence[Row]) -> str:
 
 
 def columns_of(group: Sequence[Row]) -> list[Column]:
-    """Every column rows of one task and split could fill; numbers are percentages."""
+    """Every column rows of one task and split could fill, that of the iteration first; numbers are percentages."""
     average, majority = metric_name(group, "avg"), metric_name(group, "maj")
     k = average.partition("@")[2]
     main = "pass@1" if any("pass@1" in row for row in group) else average
@@ -110,12 +117,14 @@ def compare_table(
     *,
     names: tuple[str, str] = ("A", "B"),
     tests: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    unlike: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Two runs side by side, each at its last iteration on every task and split both were evaluated on.
 
     Args:
         names: what to call the runs.
         tests: paired tests of B against A by ``task/split`` and metric; without them the change has no p-value.
+        unlike: the verifiers of A and of B by ``task/split``, where they differ: no change is told there.
     """
     groups_a, groups_b = by_split(rows_a), by_split(rows_b)
     shared = [key for key in groups_a if key in groups_b]
@@ -125,14 +134,15 @@ def compare_table(
     tables = []
     for key in shared:
         a, b = groups_a[key][-1], groups_b[key][-1]
-        found = (tests or {}).get("/".join(key), {})
+        found, judges = (tests or {}).get("/".join(key), {}), (unlike or {}).get("/".join(key))
         title = f"{key[0]} / {key[1]}: {_at(names[0], a)} and {_at(names[1], b)}"
-        tables.append(f"{title}\n{align([['', *names, f'{names[1]} - {names[0]}'], *_pairs(a, b, found)])}")
+        body = align([["", *names, f"{names[1]} - {names[0]}"], *_pairs(a, b, found, bool(judges))])
+        tables.append("\n".join([title, body, *([f"{UNLIKE}: {' and '.join(judges)}"] if judges else [])]))
     legend = (
         "Percentages, in brackets their 95 % interval over problems; the change is in percentage points.\n"
         "p is the chance of a change as large if the two were equally good, from a paired test by problem."
     )
-    return "\n\n".join([*tables, legend])
+    return "\n\n".join([*tables, "\n".join([legend, *([UNLIKE_LEGEND] if unlike else [])])])
 
 
 def status_table(stages: Mapping[int, Mapping[str, str]]) -> str:
@@ -207,16 +217,19 @@ def align(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([text[0], "  ".join("-" * width for width in widths), *text[1:]])
 
 
-def _pairs(a: Row, b: Row, tests: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+def _pairs(a: Row, b: Row, tests: Mapping[str, Mapping[str, float]], unlike: bool) -> list[list[str]]:
+    """Lines of what two rows both have; who judged has a say in all but how many were truncated."""
     both = [name for name in a if name in b]
     lines = []
     chosen = [metric_name([a, b], f"{how}_{name}") for name in best_of_names([a, b]) for how in ("bon", "wbon")]
     chosen += [f"search_{name}" for name in search_names([a, b])]
     for name in [name for name in both if re.fullmatch(r"(pass|avg|maj)@\d+", name) or name in chosen]:
         p = f" {p_value(tests[name]['p'])}" if name in tests else ""
-        lines.append([f"{name} %", estimate(a, name), estimate(b, name), f"{100 * (b[name] - a[name]):+.1f}{p}"])
+        told = OTHER_JUDGE if unlike else f"{100 * (b[name] - a[name]):+.1f}{p}"
+        lines.append([f"{name} %", estimate(a, name), estimate(b, name), told])
     for name in [name for name in ("truncated", "unparsed", "errors") if name in both]:
-        lines.append([f"{name} %", percent(a, name), percent(b, name), f"{100 * (b[name] - a[name]):+.1f}"])
+        told = OTHER_JUDGE if unlike and name != "truncated" else f"{100 * (b[name] - a[name]):+.1f}"
+        lines.append([f"{name} %", percent(a, name), percent(b, name), told])
     return lines
 
 

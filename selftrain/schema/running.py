@@ -101,7 +101,7 @@ class Trainer:
     """Processes that share each sequence."""
     save_every: Count | None = None
     """Steps of a fit from one saved state to the next, for any engine: a fit that is killed goes on from the last one;
-    it begins anew where none is given."""
+    it begins anew where none is given. One that is asked to stop writes where it stands either way."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def run_fit(
                 values["validation loss"] = state.validation
             yield Progress(iteration, stage, state.step, state.steps, tokens, values=values)
             if state.stopped:
-                raise Interrupted
+                anew = f"begins the fit anew: where it stands could not be written ({state.unwritten})"
+                raise Interrupted(anew if state.unwritten else "goes on with the fit")
         _name_base(session, folder, folder)
         _carry_template(session, folder)
     if asked.resident is not None:

@@ -61,8 +61,8 @@ def _apart(session: Session, stage: Stage, start: Start, config: RunConfig) -> I
         worker.receive()
         worker.send((stage.name, stage.iteration))
         while (event := worker.receive()) is not None:
-            if event == "interrupted":
-                raise Interrupted
+            if isinstance(event, Interrupted):
+                raise event
             yield event
 
 
@@ -100,8 +100,8 @@ def _events(tree: dict[str, Any], root: str, wanted: tuple[str, int]) -> Iterato
                     finished.append(event)
                 else:
                     yield event
-        except Interrupted:
-            yield "interrupted"
+        except Interrupted as interrupted:
+            yield interrupted
             return
     for event in finished:  # Its engine ends with the stage, and that takes time too.
         yield from closing(session, event)

@@ -65,7 +65,8 @@ def check_mark(session: Session, stage: Stage) -> bool:
 
 
 def train(session: Session, config: TrainConfig, given: Given, mark: Stage) -> Iterator[Event]:
-    """Write ``checkpoint`` and ``log.jsonl``, and the mark; a fit that was killed begins anew and ends the same.
+    """Write ``checkpoint`` and ``log.jsonl``, and the mark; a fit that was killed goes on or begins anew, and ends
+    the same.
 
     Args:
         mark: made before the examples were read, so that it never stands for files that changed since.

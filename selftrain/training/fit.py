@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +41,9 @@ class Fitted:
     validation: float | None = None
     """Loss on the held-out problems, where this step looked."""
     stopped: bool = False
-    """Whether the fit is to end here, before its last step; where it stands is written, if it ever is."""
+    """Whether the fit is to end here, before its last step."""
+    unwritten: str = ""
+    """Why where it stands is not written, where it is to end here."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
         given, given_beside = apart(asked.held_out)
         held_out, _ = prepared(engine, [*held_out, *given], asked.gap)
         held_out_beside += given_beside
-        behind = Unfinished(asked.unfinished or Path(spare), _identity(asked, [*examples, *partners]))
+        behind = Unfinished(asked.unfinished or Path(spare), partial(_identity, asked, [*examples, *partners]))
         begun = behind.resume(engine, asked.log)
         best, left = behind.best, schedule(lengths, optim.batch_size, steps, asked.seed)
         with asked.log.open("a") as journal:
@@ -171,11 +174,11 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
                 if validation is not None and best.better(validation):
                     behind.keep_weights(engine)
                 over = number == steps or best.looks >= optim.validation.patience
-                stopped = not over and asked.stopping()
-                if (every := asked.trainer.save_every) and not over and (stopped or number % every == 0):
+                stopped, unwritten = not over and asked.stopping(), ""
+                if not over and _due(asked, number, stopped):
                     journal.flush()
-                    behind.save(engine, number, asked.log)
-                yield Fitted(number, steps, done, validation, stopped)
+                    unwritten = _written(behind, engine, number, asked)
+                yield Fitted(number, steps, done, validation, stopped, unwritten)
                 if over:
                     break
         behind.take_best(engine)
@@ -187,10 +190,24 @@ def fit(examples: Sequence[Example], asked: Fit) -> Iterator[Fitted]:
             held.pop_all()
 
 
+def _due(asked: Fit, number: int, stopped: bool) -> bool:
+    """Whether where the fit stands is written after this step."""
+    every = asked.trainer.save_every
+    return asked.unfinished is not None and (stopped or (every is not None and number % every == 0))
+
+
+def _written(behind: Unfinished, engine: Engine, number: int, asked: Fit) -> str:
+    """Write where the fit stands; why it is not, where nobody said how often and there is no room for it."""
+    try:
+        behind.save(engine, number, asked.log)
+    except OSError as error:
+        if asked.trainer.save_every:
+            raise
+        return error.strerror or str(error)
+    return ""
+
+
 def _identity(asked: Fit, examples: Sequence[Example]) -> str:
-    """Empty where nothing is kept and nothing was: the weights it begins with take a while to read."""
-    if asked.unfinished is None or not (asked.trainer.save_every or Unfinished.there(asked.unfinished)):
-        return ""
     begun = contents_digest(asked.source) if asked.source.exists() else str(asked.source)
     own = (begun, asked.objective, asked.reference, asked.lora, asked.head, asked.temperature, asked.gap, asked.span)
     return identity([*examples, *asked.held_out], asked.optim, *own, asked.seed)

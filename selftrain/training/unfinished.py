@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,19 @@ class Unfinished:
     """A fit's folder.
 
     Args:
-        identity: of the fit (`identity`): what another one left is not gone on from.
+        identity: tells that of the fit (`identity`): what another one left is not gone on from. Asked for only where
+            something is written or was left: the weights a fit begins with take a while to read.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        self._folder, self._identity = folder, identity
+    def __init__(self, folder: Path, identity: Callable[[], str]) -> None:
+        self._folder, self._identity = folder, cache(identity)
         self.best = Best()
-
-    @staticmethod
-    def there(folder: Path) -> bool:
-        """Whether a fit left where it stood."""
-        return (folder / STATE / PLACE).exists()
 
     def resume(self, engine: Engine, log: Path) -> int:
         """Go on from where the fit stood, its log put in place; the steps that lie behind, 0 where it begins."""
         place = self._folder / STATE / PLACE
         found = read_json(place) if place.exists() else {}
-        if found.get("identity") != self._identity:
+        if not found or found["identity"] != self._identity():
             log.write_text("")
             return 0
         engine.load_state(self._folder / STATE)
@@ -68,7 +65,7 @@ class Unfinished:
         with replacing(self._folder / STATE) as folder:
             engine.save_state(folder, state.ALL)
             shutil.copyfile(log, folder / LOG)
-            write_json(folder / PLACE, {"identity": self._identity, "step": step, "best": asdict(self.best)})
+            write_json(folder / PLACE, {"identity": self._identity(), "step": step, "best": asdict(self.best)})
 
     def keep_weights(self, engine: Engine) -> None:
         """Those of now are the best."""

@@ -59,6 +59,30 @@ def _hang_with_child() -> None:
     time.sleep(600)
 
 
+def _away() -> None:
+    """Leave a process of a session of its own, which holds open all that this one does."""
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+        os._exit(0)
+
+
+def _kill_keeper() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def _outlive_keeper() -> None:
+    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)  # PR_SET_PDEATHSIG: none.
+    _away()
+    _kill_keeper()
+
+
+def _stop_keeper() -> None:
+    os.kill(os.getppid(), signal.SIGSTOP)
+    time.sleep(600)
+
+
 ACTIONS: dict[str, Callable[[], Any]] = {
     "hang": _hang,
     "hang in C": _hang_in_c,
@@ -69,6 +93,9 @@ ACTIONS: dict[str, Callable[[], Any]] = {
     "os._exit": lambda: os._exit(3),
     "segfault": lambda: ctypes.string_at(0),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "kill keeper": _kill_keeper,
+    "outlive keeper": _outlive_keeper,
+    "stop keeper": _stop_keeper,
     "memory": _fill_memory,
     "nan": lambda: float("nan"),
     "two": lambda: 2.0,
