@@ -15,7 +15,9 @@ import pytest
 from kill_driver import Driver, Ended
 
 from selftrain import records
+from selftrain.checks.described import described_config
 from selftrain.cli import main
+from selftrain.schema import Model, RunConfig
 
 CONFIG = f"""
 include: {Path(__file__).with_name("tiny.yaml")}
@@ -209,6 +211,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "verifier with one argument": (("tasks.arithmetic.verifier={}/judges.py:short",), ("(problem, response)",)),
     # Models and prompts.
     "no model": ((*MODEL,), ("model", "needs a path, or an architecture")),
+    "two models": (("model.path={}/no_pad",), ("model: has a path and an architecture", "model.architecture=null")),
     "missing model": ((*MODEL, "model.path={}/none"), ("model.path", "no folder", "none")),
     "no checkpoint": ((*MODEL, "model.path={}/nothing"), ("model.path", "nothing' is no checkpoint")),
     "no weights": ((*MODEL, "model.path={}/no_weights"), ("model.path", "no checkpoint", "holds no weights")),
@@ -217,6 +220,11 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "two begins": ((*MODEL, "model.path={}/two_begins"), ("two beginning tokens", "chat template")),
     "bad template": ((*MODEL, "model.path={}/bad_template"), ("chat template", "model.chat=none")),
     "unknown architecture": (("model.architecture.model_type=qwen99",), ("model.architecture", "qwen99")),
+    "unknown key of an architecture": (
+        ("model.architecture.hiden_size=5",),
+        ("model.architecture.hiden_size", "qwen3", "did you mean 'hidden_size'?"),
+    ),
+    "vocabulary of its own": (("model.architecture.vocab_size=50",), ("vocab_size", "follows from model.alphabet")),
     "unknown characters": (("model.alphabet=123",), ("tasks.arithmetic", "does not know", "model.alphabet")),
     "prompt too long": (
         ("model.architecture.max_position_embeddings=4",),
@@ -264,6 +272,32 @@ def check_refused(
         assert text in output.err
     assert output.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "model_type": "qwen2",
+            "head_dim": 8,
+            "torch_dtype": "float32",
+            "rope_theta": 1e6,
+            "use_sliding_window": False,
+        },
+        {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "_name_or_path": "somebody/it"},
+        {"model_type": "qwen3", "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}, "architectures": ["X"]},
+        {
+            "model_type": "gpt2",
+            "n_embd": 8,
+            "num_attention_heads": 2,
+            "hidden_size": 8,
+            "transformers_version": "4.40.0",
+        },
+        {"model_type": "phi3", "partial_rotary_factor": 0.5, "use_cache": True, "output_attentions": False},
+    ],
+)
+def test_what_published_configs_hold_is_known(fields: dict[str, Any]) -> None:
+    assert described_config(RunConfig(model=Model(architecture=fields))).model_type == fields["model_type"]
 
 
 def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:

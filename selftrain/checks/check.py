@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.checks.best_of import check_best_of
+from selftrain.checks.described import described_config
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
 from selftrain.checks.here import Lacks, refuse
 from selftrain.checks.kernels import check_kernels
@@ -147,6 +148,11 @@ def load_tokenizer(config: RunConfig) -> Any:
         if not config.model.architecture or not config.model.alphabet:
             raise ConfigError("model: needs a path, or an architecture with model_type and an alphabet")
         return described_tokenizer(config)
+    if config.model.architecture is not None:
+        raise ConfigError(
+            "model: has a path and an architecture, also where an included config gives one; remove the architecture "
+            "(model.architecture=null model.alphabet=null), or the path (model.path=null)"
+        )
     from selftrain.models.checkpoint import load_tokenizer as load
 
     try:
@@ -167,11 +173,7 @@ def model_config(config: RunConfig) -> Any:
     from transformers import AutoConfig
 
     if config.model.path is None:
-        fields = dict(config.model.architecture or {})
-        try:
-            return AutoConfig.for_model(fields.pop("model_type", ""), **fields)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"model.architecture: {' '.join(str(error).split())[:300]}") from error
+        return described_config(config)
     try:
         found = AutoConfig.from_pretrained(str(adapter_base(config.model.path) or config.model.path))
         _check_weights(Path(config.model.path))
