@@ -225,6 +225,28 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model.architecture.hiden_size", "qwen3", "did you mean 'hidden_size'?"),
     ),
     "vocabulary of its own": (("model.architecture.vocab_size=50",), ("vocab_size", "follows from model.alphabet")),
+    "width that is no number": (("model.architecture.hidden_size=abc",), ("model.architecture", "hidden_size", "abc")),
+    "context that is no number": (("model.architecture.max_position_embeddings=abc",), ("max_position_embeddings",)),
+    "negative width": (
+        ("model.architecture.hidden_size=-5",),
+        ("model.architecture.hidden_size", "must be at least 1, got -5"),
+    ),
+    "no attention": (("model.architecture.num_attention_heads=0",), ("num_attention_heads", "at least 1, got 0")),
+    "no layers": (("model.architecture.num_hidden_layers=0",), ("num_hidden_layers", "at least 1, got 0")),
+    "heads that do not divide": (
+        ("model.architecture.num_attention_heads=3", "model.architecture.num_key_value_heads=2"),
+        ("model.architecture.num_key_value_heads", "must divide num_attention_heads, got 2 for 3 heads"),
+    ),
+    "odd head": (("model.architecture.head_dim=15",), ("model.architecture", "even rotary dimension", "15")),
+    "more experts asked than there are": (
+        (
+            "model.architecture.model_type=qwen3_moe",
+            *(f"model.architecture.num_experts{n}" for n in ("=2", "_per_tok=3")),
+        ),
+        ("model.architecture", "no model can be made", "RuntimeError"),
+    ),
+    "unknown activation": (("model.architecture.hidden_act=foo",), ("model.architecture", "no model can be", "foo")),
+    "unknown number format": (("model.architecture.dtype=foo",), ("model.architecture", "foo")),
     "unknown characters": (("model.alphabet=123",), ("tasks.arithmetic", "does not know", "model.alphabet")),
     "prompt too long": (
         ("model.architecture.max_position_embeddings=4",),

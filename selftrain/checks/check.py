@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.checks.best_of import check_best_of
-from selftrain.checks.described import described_config
+from selftrain.checks.described import check_described, described_config
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
 from selftrain.checks.here import Lacks, refuse
 from selftrain.checks.kernels import check_kernels
@@ -123,6 +123,7 @@ def check_model(session: Session) -> None:
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
+    check_described(session)
     check_prompts(session, learnt := learnt_demonstrations(session), context)
     check_steps(session, learnt)
     check_separators(session)
