@@ -17,6 +17,7 @@ from kill_driver import Driver, Ended
 from selftrain import records
 from selftrain.checks.described import described_config
 from selftrain.cli import main
+from selftrain.models.checkpoint import load_model
 from selftrain.schema import Model, RunConfig
 
 CONFIG = f"""
@@ -79,6 +80,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
         spoil(settings)
         path.write_text(json.dumps(settings))
     shutil.copytree(tiny, made / "no_weights", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(tiny, made / "cut_off")
+    weights = made / "cut_off" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     return made
 
 
@@ -215,6 +219,10 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "missing model": ((*MODEL, "model.path={}/none"), ("model.path", "no folder", "none")),
     "no checkpoint": ((*MODEL, "model.path={}/nothing"), ("model.path", "nothing' is no checkpoint")),
     "no weights": ((*MODEL, "model.path={}/no_weights"), ("model.path", "no checkpoint", "holds no weights")),
+    "weights cut off": (
+        (*MODEL, "model.path={}/cut_off"),
+        ("model.path", "is no checkpoint", "model.safetensors is damaged or cut off", "download it again"),
+    ),
     "no pad token": ((*MODEL, "model.path={}/no_pad"), ("no_pad has no pad token", "tokenizer_config.json")),
     "no end token": ((*MODEL, "model.path={}/no_end"), ("no_end has no end token", "tokenizer_config.json")),
     "two begins": ((*MODEL, "model.path={}/two_begins"), ("two beginning tokens", "chat template")),
@@ -320,6 +328,11 @@ def check_refused(
 )
 def test_what_published_configs_hold_is_known(fields: dict[str, Any]) -> None:
     assert described_config(RunConfig(model=Model(architecture=fields))).model_type == fields["model_type"]
+
+
+def test_weights_cut_off_that_no_check_saw_are_an_error_of_the_disk(folder: Path) -> None:
+    with pytest.raises(OSError, match=r"cut_off: .*header"):
+        load_model(folder / "cut_off", device="cpu")
 
 
 def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:

@@ -176,17 +176,28 @@ def model_config(config: RunConfig) -> Any:
     if config.model.path is None:
         return described_config(config)
     try:
-        found = AutoConfig.from_pretrained(str(adapter_base(config.model.path) or config.model.path))
+        base = adapter_base(config.model.path)
+        found = AutoConfig.from_pretrained(str(base or config.model.path))
         _check_weights(Path(config.model.path))
+        if base is not None:
+            _check_weights(base)
     except (OSError, ValueError) as error:
         raise ConfigError(missing_model(config.model.path, error)) from error
     return found
 
 
 def _check_weights(folder: Path) -> None:
-    """Raises OSError for a local folder that has none."""
+    """Raises OSError for a local folder that has none, or a file of them that is cut off; only headers are read."""
+    from safetensors import SafetensorError, safe_open
+
     if folder.is_dir() and not any(path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")):
         raise OSError("it holds no weights (*.safetensors or *.bin)")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy"):
+                pass
+        except SafetensorError as error:
+            raise OSError(f"{file.name} is damaged or cut off ({error}); copy or download it again") from error
 
 
 def missing_model(path: str, error: Exception) -> str:
