@@ -98,7 +98,21 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "wrong type": (("grow.draft.n=many",), ("grow.draft.n", "'many'", "Integer")),
     "number for a mapping": (("tasks=3",), ("tasks", "expected a mapping of names, got 3")),
     "unknown choice": (("learners.policy.optim.schedule=linear",), ("optim.schedule", "'cosine', 'constant'")),
-    "out of range": (("grow.draft.n=0",), ("grow.draft.n", "must be at least 1, got 0")),
+    "out of range": (("grow.draft.n=0",), ("grow.draft.n", "must be from 1 to 65,536, got 0")),
+    "far out of range": (("grow.draft.n=100000000000000000000",), ("grow.draft.n", "from 1 to 65,536, got 1e+20")),
+    "far out of range, evaluated": (("evaluate.n=1000000000",), ("evaluate.n", "from 0 to 65,536, got 1e+09")),
+    "more problems than there are": (
+        ("tasks.arithmetic.sizes.train=100000", "tasks.arithmetic.lengths=[1,2]"),
+        (
+            "tasks.arithmetic",
+            "too few different problems of 1-2 operations for 100000 in 'train'",
+            "make sizes smaller",
+        ),
+    ),
+    "more problems than memory holds": (
+        ("tasks.arithmetic.sizes.train=1000000000", "tasks.arithmetic.lengths=[1,20]"),
+        ("tasks.arithmetic", "sizes must be at most 16,777,216"),
+    ),
     "not positive": (("learners.policy.optim.lr=0",), ("learners.policy.optim.lr", "more than 0")),
     "no share": (("reward.verify.max_errors=20",), ("reward.verify.max_errors", "from 0 to 1")),
     "override without =": (("run.seed",), ("'run.seed'", "write key=value")),
