@@ -274,6 +274,19 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model.architecture.max_position_embeddings=4",),
         ("tasks.arithmetic", "has 4 tokens, the model's context is 4"),
     ),
+    "one length of two": (
+        ("tasks.arithmetic.lengths=[0]",),
+        ("tasks.arithmetic.lengths: expected a list of 2, got [0]",),
+    ),
+    "no split to evaluate": (("evaluate.splits=[]",), ("evaluate.splits: names no split; write at least one",)),
+    "limit of nothing": (
+        ("tasks.arithmetic.limit.train=0",),
+        ("no task with a weight has a train split to grow on; tasks.arithmetic.limit.train is 0: write how many",),
+    ),
+    "torn template": (
+        ("tasks.arithmetic.prompt.template='{{question'",),
+        ("tasks.arithmetic.prompt.template: '{question' is no template", "write a field as {question}, and a brace"),
+    ),
     "prompt without such a field": (
         ("tasks.arithmetic.prompt.template='{{topic}}'",),
         ("tasks.arithmetic.prompt.template", "'topic'", "known: question"),

@@ -88,16 +88,15 @@ def check(session: Session, lacks: Lacks = refuse) -> None:
 def check_data(session: Session) -> None:
     """What the sections ask of the problems."""
     config, problems = session.config, session.problems
-    if config.loop.iterations and not problems.learnt("train"):
-        left_out = sum(problems.dropped.values())
-        why = f": all {left_out} problems to learn from also occur in an evaluated split" if left_out else ""
-        raise ConfigError(f"tasks: no task with a weight has a train split to grow on{why}")
+    _check_train(session)
     shared = [name for name, step in config.grow.items() if step.prompts]
     for task in config.tasks:
         if shared and task not in problems.watched and not problems.of(task, "train"):
             raise ConfigError(
                 f"tasks.{task}: has no train problems for its share of grow.{shared[0]}.prompts; set its weight to 0"
             )
+    if not config.evaluate.splits:
+        raise ConfigError("evaluate.splits: names no split; write at least one, such as evaluate.splits=[val]")
     if not evaluated_splits(session):
         known = sorted({split for splits in problems.splits.values() for split in splits})
         raise ConfigError(
@@ -113,6 +112,19 @@ def check_data(session: Session) -> None:
     for name, warmup in config.warmup.items():
         if not demonstrated(session, warmup.source):
             raise ConfigError(f"warmup.{name}.from: no problem of '{warmup.source}' has a demonstration")
+
+
+def _check_train(session: Session) -> None:
+    config, problems = session.config, session.problems
+    if not config.loop.iterations or problems.learnt("train"):
+        return
+    left_out = sum(problems.dropped.values())
+    if left_out:
+        why = f": all {left_out} problems to learn from also occur in an evaluated split"
+    else:
+        none = [name for name, task in config.tasks.items() if task.limit.get("train") == 0]
+        why = "".join(f"; tasks.{name}.limit.train is 0: write how many it may use, or remove it" for name in none)
+    raise ConfigError(f"tasks: no task with a weight has a train split to grow on{why}")
 
 
 def check_model(session: Session) -> None:
