@@ -211,6 +211,8 @@ def _without_nulls(value: Any, hint: Any, path: tuple[str, ...], removed: list[t
         removed += [(*path[1:], key) for key, entry in value.items() if entry is None]
     elif get_origin(kind) in (list, tuple) and not isinstance(value, (list, tuple)):
         raise ConfigError(f"{place}: expected a list, got {value!r}")
+    elif get_origin(kind) is tuple and Ellipsis not in get_args(kind) and len(value) != len(get_args(kind)):
+        raise ConfigError(f"{place}: expected a list of {len(get_args(kind))}, got {value!r}")
     if not isinstance(value, Mapping):
         return value
     return {

@@ -79,7 +79,12 @@ def _filled(template: str, problem: Problem, where: str, more: Mapping[str, Any]
     fields = {**problem.metadata, "question": problem.question, **more}
     try:
         return template.format(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:  # It is no template for any problem.
+        raise ConfigError(
+            f"tasks.{problem.task}.{where}: {template!r} is no template ({error}); write a field as "
+            "{question}, and a brace that is meant as such twice"
+        ) from error
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"tasks.{problem.task}.{where}: cannot fill {error} for problem {problem.id}; "
             f"known: {', '.join(sorted(fields))}"

@@ -18,6 +18,10 @@ class Range:
 
 
 Count = Annotated[int, Range("must be at least 1", lambda value: value >= 1)]
+MOST_SAMPLES = 1 << 16
+Draws = Annotated[int, Range(f"must be from 1 to {MOST_SAMPLES:,}", lambda value: 1 <= value <= MOST_SAMPLES)]
+"""Samples of a problem: each is a request of its own, listed before the first is made."""
+DrawsOrNone = Annotated[int, Range(f"must be from 0 to {MOST_SAMPLES:,}", lambda value: 0 <= value <= MOST_SAMPLES)]
 Size = Annotated[int, Range("must be at least 0", lambda value: value >= 0)]
 NotNegative = Annotated[float, Range("must be at least 0", lambda value: value >= 0)]
 Positive = Annotated[float, Range("must be more than 0", lambda value: value > 0)]

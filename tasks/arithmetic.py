@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from selftrain.types import Problem
 
 SPLITS = ("test", "val", "demonstrations", "train", "transfer")
+MOST = 1 << 24
+"""Problems of a split; they are held in memory."""
 STEP = re.compile(r"(\d+)([+\-*])(\d+)=(\d+)")
 
 
@@ -50,6 +52,8 @@ class Arithmetic:
             raise ValueError(f"operations must be made of + - *, got '{self.operations}'")
         if min(self.sizes.values(), default=0) < 0:
             raise ValueError(f"sizes must not be negative, got {min(self.sizes.values())}")
+        if max(self.sizes.values(), default=0) > MOST:
+            raise ValueError(f"sizes must be at most {MOST:,}, got {max(self.sizes.values())}")
         for low, high in (self.lengths, self.transfer_lengths):
             if not 1 <= low <= high:
                 raise ValueError(f"lengths must be a smallest and a largest number from 1 on, got [{low}, {high}]")
@@ -70,6 +74,9 @@ class Arithmetic:
     def _fresh(self, split: str, lengths: tuple[int, int], seen: set[str]) -> Iterator[tuple[list[int], list[str]]]:
         rng = random.Random(f"arithmetic/{self.seed}/{split}")
         wanted, misses = self.sizes.get(split, 0), 0
+        left = self._different(lengths) - sum(lengths[0] <= length_of(question) <= lengths[1] for question in seen)
+        if wanted > left:
+            raise self._too_few(split, lengths, f"{left} are left")
         while wanted:
             length = rng.randint(*lengths)
             numbers = [rng.randint(1, 9) for _ in range(length + 1)]
@@ -78,14 +85,26 @@ class Arithmetic:
             if question in seen:
                 misses += 1
                 if misses > 1000 * self.sizes[split]:
-                    raise ValueError(
-                        f"arithmetic: there are too few different problems of {lengths[0]}-{lengths[1]} operations for "
-                        f"{self.sizes[split]} in '{split}'; make sizes smaller or lengths larger"
-                    )
+                    raise self._too_few(split, lengths, f"of {left} the last are not met by chance")
                 continue
             seen.add(question)
             wanted -= 1
             yield numbers, operators
+
+    def _different(self, lengths: tuple[int, int]) -> int:
+        """Questions there are of so many operations; where all splits may have fewer, not all are counted."""
+        kinds, found = len(set(self.operations)), 0
+        for length in range(lengths[0], lengths[1] + 1):
+            found += 9 ** (length + 1) * kinds**length
+            if found > MOST * len(SPLITS):
+                break
+        return found
+
+    def _too_few(self, split: str, lengths: tuple[int, int], why: str) -> ValueError:
+        return ValueError(
+            f"arithmetic: there are too few different problems of {lengths[0]}-{lengths[1]} operations for "
+            f"{self.sizes[split]} in '{split}' ({why}); make sizes smaller or lengths larger"
+        )
 
     def _problem(self, split: str, numbers: list[int], operators: list[str]) -> Problem:
         steps, value = [], numbers[0]
@@ -110,6 +129,11 @@ class Arithmetic:
 
 def render(numbers: list[int], operators: list[str]) -> str:
     return str(numbers[0]) + "".join(f"{o}{n}" for o, n in zip(operators, numbers[1:], strict=True)) + "="
+
+
+def length_of(question: str) -> int:
+    """How many operations a rendered question has; all its numbers are of one digit."""
+    return len(question) // 2 - 1
 
 
 def apply(value: int, operator: str, number: int, modulus: int) -> int:

@@ -15,7 +15,10 @@ import pytest
 from kill_driver import Driver, Ended
 
 from selftrain import records
+from selftrain.checks.described import described_config
 from selftrain.cli import main
+from selftrain.models.checkpoint import load_model
+from selftrain.schema import Model, RunConfig
 
 CONFIG = f"""
 include: {Path(__file__).with_name("tiny.yaml")}
@@ -77,6 +80,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
         spoil(settings)
         path.write_text(json.dumps(settings))
     shutil.copytree(tiny, made / "no_weights", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(tiny, made / "cut_off")
+    weights = made / "cut_off" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     return made
 
 
@@ -92,7 +98,21 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "wrong type": (("grow.draft.n=many",), ("grow.draft.n", "'many'", "Integer")),
     "number for a mapping": (("tasks=3",), ("tasks", "expected a mapping of names, got 3")),
     "unknown choice": (("learners.policy.optim.schedule=linear",), ("optim.schedule", "'cosine', 'constant'")),
-    "out of range": (("grow.draft.n=0",), ("grow.draft.n", "must be at least 1, got 0")),
+    "out of range": (("grow.draft.n=0",), ("grow.draft.n", "must be from 1 to 65,536, got 0")),
+    "far out of range": (("grow.draft.n=100000000000000000000",), ("grow.draft.n", "from 1 to 65,536, got 1e+20")),
+    "far out of range, evaluated": (("evaluate.n=1000000000",), ("evaluate.n", "from 0 to 65,536, got 1e+09")),
+    "more problems than there are": (
+        ("tasks.arithmetic.sizes.train=100000", "tasks.arithmetic.lengths=[1,2]"),
+        (
+            "tasks.arithmetic",
+            "too few different problems of 1-2 operations for 100000 in 'train'",
+            "make sizes smaller",
+        ),
+    ),
+    "more problems than memory holds": (
+        ("tasks.arithmetic.sizes.train=1000000000", "tasks.arithmetic.lengths=[1,20]"),
+        ("tasks.arithmetic", "sizes must be at most 16,777,216"),
+    ),
     "not positive": (("learners.policy.optim.lr=0",), ("learners.policy.optim.lr", "more than 0")),
     "no share": (("reward.verify.max_errors=20",), ("reward.verify.max_errors", "from 0 to 1")),
     "override without =": (("run.seed",), ("'run.seed'", "write key=value")),
@@ -214,18 +234,63 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "verifier with one argument": (("tasks.arithmetic.verifier={}/judges.py:short",), ("(problem, response)",)),
     # Models and prompts.
     "no model": ((*MODEL,), ("model", "needs a path, or an architecture")),
+    "two models": (("model.path={}/no_pad",), ("model: has a path and an architecture", "model.architecture=null")),
     "missing model": ((*MODEL, "model.path={}/none"), ("model.path", "no folder", "none")),
     "no checkpoint": ((*MODEL, "model.path={}/nothing"), ("model.path", "nothing' is no checkpoint")),
     "no weights": ((*MODEL, "model.path={}/no_weights"), ("model.path", "no checkpoint", "holds no weights")),
+    "weights cut off": (
+        (*MODEL, "model.path={}/cut_off"),
+        ("model.path", "is no checkpoint", "model.safetensors is damaged or cut off", "download it again"),
+    ),
     "no pad token": ((*MODEL, "model.path={}/no_pad"), ("no_pad has no pad token", "tokenizer_config.json")),
     "no end token": ((*MODEL, "model.path={}/no_end"), ("no_end has no end token", "tokenizer_config.json")),
     "two begins": ((*MODEL, "model.path={}/two_begins"), ("two beginning tokens", "chat template")),
     "bad template": ((*MODEL, "model.path={}/bad_template"), ("chat template", "model.chat=none")),
     "unknown architecture": (("model.architecture.model_type=qwen99",), ("model.architecture", "qwen99")),
+    "unknown key of an architecture": (
+        ("model.architecture.hiden_size=5",),
+        ("model.architecture.hiden_size", "qwen3", "did you mean 'hidden_size'?"),
+    ),
+    "vocabulary of its own": (("model.architecture.vocab_size=50",), ("vocab_size", "follows from model.alphabet")),
+    "width that is no number": (("model.architecture.hidden_size=abc",), ("model.architecture", "hidden_size", "abc")),
+    "context that is no number": (("model.architecture.max_position_embeddings=abc",), ("max_position_embeddings",)),
+    "negative width": (
+        ("model.architecture.hidden_size=-5",),
+        ("model.architecture.hidden_size", "must be at least 1, got -5"),
+    ),
+    "no attention": (("model.architecture.num_attention_heads=0",), ("num_attention_heads", "at least 1, got 0")),
+    "no layers": (("model.architecture.num_hidden_layers=0",), ("num_hidden_layers", "at least 1, got 0")),
+    "heads that do not divide": (
+        ("model.architecture.num_attention_heads=3", "model.architecture.num_key_value_heads=2"),
+        ("model.architecture.num_key_value_heads", "must divide num_attention_heads, got 2 for 3 heads"),
+    ),
+    "odd head": (("model.architecture.head_dim=15",), ("model.architecture", "even rotary dimension", "15")),
+    "more experts asked than there are": (
+        (
+            "model.architecture.model_type=qwen3_moe",
+            *(f"model.architecture.num_experts{n}" for n in ("=2", "_per_tok=3")),
+        ),
+        ("model.architecture", "no model can be made", "RuntimeError"),
+    ),
+    "unknown activation": (("model.architecture.hidden_act=foo",), ("model.architecture", "no model can be", "foo")),
+    "unknown number format": (("model.architecture.dtype=foo",), ("model.architecture", "foo")),
     "unknown characters": (("model.alphabet=123",), ("tasks.arithmetic", "does not know", "model.alphabet")),
     "prompt too long": (
         ("model.architecture.max_position_embeddings=4",),
         ("tasks.arithmetic", "has 4 tokens, the model's context is 4"),
+    ),
+    "one length of two": (
+        ("tasks.arithmetic.lengths=[0]",),
+        ("tasks.arithmetic.lengths: expected a list of 2, got [0]",),
+    ),
+    "no split to evaluate": (("evaluate.splits=[]",), ("evaluate.splits: names no split; write at least one",)),
+    "limit of nothing": (
+        ("tasks.arithmetic.limit.train=0",),
+        ("no task with a weight has a train split to grow on; tasks.arithmetic.limit.train is 0: write how many",),
+    ),
+    "torn template": (
+        ("tasks.arithmetic.prompt.template='{{question'",),
+        ("tasks.arithmetic.prompt.template: '{question' is no template", "write a field as {question}, and a brace"),
     ),
     "prompt without such a field": (
         ("tasks.arithmetic.prompt.template='{{topic}}'",),
@@ -270,6 +335,37 @@ def check_refused(
         assert text in output.err
     assert output.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "model_type": "qwen2",
+            "head_dim": 8,
+            "torch_dtype": "float32",
+            "rope_theta": 1e6,
+            "use_sliding_window": False,
+        },
+        {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "_name_or_path": "somebody/it"},
+        {"model_type": "qwen3", "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}, "architectures": ["X"]},
+        {
+            "model_type": "gpt2",
+            "n_embd": 8,
+            "num_attention_heads": 2,
+            "hidden_size": 8,
+            "transformers_version": "4.40.0",
+        },
+        {"model_type": "phi3", "partial_rotary_factor": 0.5, "use_cache": True, "output_attentions": False},
+    ],
+)
+def test_what_published_configs_hold_is_known(fields: dict[str, Any]) -> None:
+    assert described_config(RunConfig(model=Model(architecture=fields))).model_type == fields["model_type"]
+
+
+def test_weights_cut_off_that_no_check_saw_are_an_error_of_the_disk(folder: Path) -> None:
+    with pytest.raises(OSError, match=r"cut_off: .*header"):
+        load_model(folder / "cut_off", device="cpu")
 
 
 def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:

@@ -100,8 +100,9 @@ SERVER = {"kind": "openai", "url": "http://127.0.0.1:9/v1"}
 
 def characters(**options: Any) -> dict[str, Any]:
     """A policy to whom token 18 is ``#``; to the teacher it is ``3``."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}
-    return {"architecture": {"model_type": "qwen3", **sizes}, "alphabet": ALPHABET, **options}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return {"architecture": {"model_type": "qwen3", **sizes, **heads}, "alphabet": ALPHABET, **options}
 
 
 def test_each_writer_is_shown_its_prompt_and_what_ends_it(opened: Callable[..., Session], chat_model: Path) -> None:

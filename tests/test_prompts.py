@@ -94,7 +94,7 @@ def test_examples_follow_from_ids_alone() -> None:
 
 @pytest.mark.parametrize(
     ("template", "told"),
-    [("{topic}", "'topic'"), ("{", "Single '{'"), ("{question.x}", "no attribute"), ("{question[x]}", "indices")],
+    [("{topic}", "'topic'"), ("{question.x}", "no attribute"), ("{question[x]}", "indices")],
 )
 def test_a_template_that_cannot_be_filled_is_told(template: str, told: str, bpe: Any) -> None:
     with pytest.raises(ConfigError, match=rf"tasks.t.prompt.template: cannot fill .*{told}.*known: level, question"):

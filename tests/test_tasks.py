@@ -6,6 +6,7 @@ import json
 import operator
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_a_corrupted_step_is_found_at_its_index(arithmetic: dict[str, list[Probl
 def test_too_few_different_problems_are_an_error() -> None:
     with pytest.raises(ValueError, match="too few different problems of 1-1 operations for 200 in 'train'"):
         Arithmetic(sizes={"train": 200}, lengths=(1, 1), operations="+").problems("train")
+
+
+def test_what_there_are_too_few_of_is_counted_not_tried() -> None:
+    every = 9**2 * 2 + 9**3 * 4
+    task = Arithmetic(
+        sizes={"test": 100, "train": every - 99}, lengths=(1, 2), operations="+-", transfer_lengths=(1, 2)
+    )
+    began = time.process_time()
+    with pytest.raises(ValueError, match=rf"2979 in 'train' \({every - 100} are left\)"):
+        task.problems("train")
+    assert time.process_time() - began < 0.5
+    questions = {p.question for p in replace(task, sizes={"train": every}).problems("train")}
+    assert len(questions) == every
 
 
 @pytest.mark.parametrize("options", [{"sizes": {"trian": 5}}, {"operations": "+/"}, {"operations": ""}])

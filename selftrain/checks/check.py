@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.checks.best_of import check_best_of
+from selftrain.checks.described import check_described, described_config
 from selftrain.checks.heads import check_heads, check_language_model, check_separators
 from selftrain.checks.here import Lacks, refuse
 from selftrain.checks.kernels import check_kernels
@@ -87,16 +88,15 @@ def check(session: Session, lacks: Lacks = refuse) -> None:
 def check_data(session: Session) -> None:
     """What the sections ask of the problems."""
     config, problems = session.config, session.problems
-    if config.loop.iterations and not problems.learnt("train"):
-        left_out = sum(problems.dropped.values())
-        why = f": all {left_out} problems to learn from also occur in an evaluated split" if left_out else ""
-        raise ConfigError(f"tasks: no task with a weight has a train split to grow on{why}")
+    _check_train(session)
     shared = [name for name, step in config.grow.items() if step.prompts]
     for task in config.tasks:
         if shared and task not in problems.watched and not problems.of(task, "train"):
             raise ConfigError(
                 f"tasks.{task}: has no train problems for its share of grow.{shared[0]}.prompts; set its weight to 0"
             )
+    if not config.evaluate.splits:
+        raise ConfigError("evaluate.splits: names no split; write at least one, such as evaluate.splits=[val]")
     if not evaluated_splits(session):
         known = sorted({split for splits in problems.splits.values() for split in splits})
         raise ConfigError(
@@ -114,6 +114,19 @@ def check_data(session: Session) -> None:
             raise ConfigError(f"warmup.{name}.from: no problem of '{warmup.source}' has a demonstration")
 
 
+def _check_train(session: Session) -> None:
+    config, problems = session.config, session.problems
+    if not config.loop.iterations or problems.learnt("train"):
+        return
+    left_out = sum(problems.dropped.values())
+    if left_out:
+        why = f": all {left_out} problems to learn from also occur in an evaluated split"
+    else:
+        none = [name for name, task in config.tasks.items() if task.limit.get("train") == 0]
+        why = "".join(f"; tasks.{name}.limit.train is 0: write how many it may use, or remove it" for name in none)
+    raise ConfigError(f"tasks: no task with a weight has a train split to grow on{why}")
+
+
 def check_model(session: Session) -> None:
     """Tokenizer, context length, and all text that is read or learnt."""
     config = session.config
@@ -122,6 +135,7 @@ def check_model(session: Session) -> None:
     session.tokenizer = tokenizer = load_tokenizer(config)
     check_tokenizer(tokenizer, name)
     context = context_length(config)
+    check_described(session)
     check_prompts(session, learnt := learnt_demonstrations(session), context)
     check_steps(session, learnt)
     check_separators(session)
@@ -147,6 +161,11 @@ def load_tokenizer(config: RunConfig) -> Any:
         if not config.model.architecture or not config.model.alphabet:
             raise ConfigError("model: needs a path, or an architecture with model_type and an alphabet")
         return described_tokenizer(config)
+    if config.model.architecture is not None:
+        raise ConfigError(
+            "model: has a path and an architecture, also where an included config gives one; remove the architecture "
+            "(model.architecture=null model.alphabet=null), or the path (model.path=null)"
+        )
     from selftrain.models.checkpoint import load_tokenizer as load
 
     try:
@@ -167,23 +186,30 @@ def model_config(config: RunConfig) -> Any:
     from transformers import AutoConfig
 
     if config.model.path is None:
-        fields = dict(config.model.architecture or {})
-        try:
-            return AutoConfig.for_model(fields.pop("model_type", ""), **fields)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"model.architecture: {' '.join(str(error).split())[:300]}") from error
+        return described_config(config)
     try:
-        found = AutoConfig.from_pretrained(str(adapter_base(config.model.path) or config.model.path))
+        base = adapter_base(config.model.path)
+        found = AutoConfig.from_pretrained(str(base or config.model.path))
         _check_weights(Path(config.model.path))
+        if base is not None:
+            _check_weights(base)
     except (OSError, ValueError) as error:
         raise ConfigError(missing_model(config.model.path, error)) from error
     return found
 
 
 def _check_weights(folder: Path) -> None:
-    """Raises OSError for a local folder that has none."""
+    """Raises OSError for a local folder that has none, or a file of them that is cut off; only headers are read."""
+    from safetensors import SafetensorError, safe_open
+
     if folder.is_dir() and not any(path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")):
         raise OSError("it holds no weights (*.safetensors or *.bin)")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy"):
+                pass
+        except SafetensorError as error:
+            raise OSError(f"{file.name} is damaged or cut off ({error}); copy or download it again") from error
 
 
 def missing_model(path: str, error: Exception) -> str:

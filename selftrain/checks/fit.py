@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from selftrain.checks.check import context_length, fit_length, load_tokenizer, model_config, on_head
+from selftrain.checks.described import check_described
 from selftrain.checks.heads import check_head, check_headless, check_language_model
 from selftrain.checks.here import Lacks, refuse
 from selftrain.checks.kernels import check_kernels
@@ -62,6 +63,7 @@ def check_fit(session: Session, config: TrainConfig, lacks: Lacks = refuse) -> G
         session.tokenizer = load_tokenizer(session.config)
         check_tokenizer(session.tokenizer, config.model.path or "model.architecture")
         context = context_length(session.config)
+        check_described(session)
         check_scored_by(session)
         check_lora(session.config, partial(model_config, session.config))
         check_kernels(session.config, told)

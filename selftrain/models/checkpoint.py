@@ -145,7 +145,7 @@ def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto", n
             2305.14314), to be read only.
 
     Raises:
-        OSError: there is no such checkpoint, or the base of the adapter is gone.
+        OSError: there is no such checkpoint, its weights are cut off, or the base of the adapter is gone.
         ValueError: it is none of a causal language model, or there is no such device.
         RuntimeError: it does not fit into the device's memory.
     """
@@ -170,7 +170,8 @@ def load_model(path: Path | str, *, dtype: str = "auto", device: str = "auto", n
             device_map={"": where},
             quantization_config=_nf4(computed),
         )
-    model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=computed, attn_implementation="sdpa")
+    with disk_errors(Path(path)):
+        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=computed, attn_implementation="sdpa")
     return model.to(where)  # type: ignore[no-any-return]
 
 
@@ -305,7 +306,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else 0, str(error), str(folder)) from error
+        raise OSError(*([int(number[1]), str(error), str(folder)] if number else [f"{folder}: {error}"])) from error
 
 
 def _check_reload(model: PreTrainedModel, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from selftrain.ranges import Count, Mass, NotNegative, Size
+from selftrain.ranges import Count, Draws, Mass, NotNegative, Size
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TaskSampling:
     """What a task samples otherwise than the step or the evaluation says; what stops it comes beside theirs, ids as in
     ``model.chat``."""
 
-    n: Count | None = None
+    n: Draws | None = None
     temperature: NotNegative | None = None
     top_k: Size | None = None
     top_p: Mass | None = None

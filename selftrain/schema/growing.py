@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from selftrain.ranges import Count, Finite, Mass, NotNegative, Positive, Share, Size
+from selftrain.ranges import Count, Draws, Finite, Mass, NotNegative, Positive, Share, Size
 from selftrain.schema.searching import Searching
 
 
@@ -50,8 +50,8 @@ class Grow(Searching, Sampling):
     """sample: whole responses, ``n`` for each problem; search: a tree for each problem, step by step."""
     keep: Literal["all", "chosen"] = "all"
     """Which complete responses of a tree become samples: all, or the one the strategy chooses."""
-    n: Count = 8
-    """Samples per problem."""
+    n: Draws = 8
+    """Samples per problem, at most 65,536."""
     enough: Count | None = None
     """Right samples after which a problem is done, counted by index."""
     prompts: Count | None = None

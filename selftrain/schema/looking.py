@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
-from selftrain.ranges import Count, Finite, Size
+from selftrain.ranges import Count, DrawsOrNone, Finite
 from selftrain.schema.growing import Sampling
 from selftrain.schema.searching import Searching
 
@@ -27,7 +27,7 @@ class Kept:
 class Evaluate:
     splits: tuple[str, ...] = ("val", "test", "transfer")
     """Splits evaluated where a task has them. Validation decides, test is only reported."""
-    n: Size = 8
+    n: DrawsOrNone = 8
     """Samples per problem for avg@n, pass@k and maj@k; 0 leaves greedy pass@1 alone."""
     k: tuple[int, ...] = ()
     """Further k of pass@k and maj@k; n itself is always among them."""
