@@ -64,8 +64,8 @@ def parser(name: str | None, module: Any) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"selftrain {__version__}")
     top.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
     for command, text in COMMANDS.items():
-        raw = argparse.RawDescriptionHelpFormatter
         found = commands.add_parser(
             command, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=raw
         )

@@ -12,21 +12,20 @@ from selftrain.cli import EXAMPLES, parser
 from selftrain.commands import COMMANDS
 
 
-def words(line: str) -> list[str]:
-    """The arguments of an example; what it is for stands behind two blanks."""
-    return shlex.split(re.split(r" {2,}", line.strip())[0])[1:]
+def examples(text: str, command: str) -> list[list[str]]:
+    """The arguments of each example of a command; what it is for stands behind two blanks."""
+    lines = [line.strip() for line in re.sub(r"\\\n *", "", text).splitlines()]
+    return [shlex.split(re.split(" {2,}", line)[0])[1:] for line in lines if line.startswith(f"selftrain {command} ")]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_ends_its_help_with_examples_it_understands(name: str) -> None:
     module = import_module(f"selftrain.commands.{name}")
-    reader = parser(name, module)
-    every = re.sub(r"\\\n *", "", f"{module.EXAMPLES}\n{EXAMPLES}").splitlines()
-    shown = [line for line in every if line.lstrip().startswith(f"selftrain {name} ") or line.strip() == name]
-    assert len(shown) > (name in EXAMPLES)
-    for line in shown:
-        options, late = reader.parse_known_args(words(line))
-        assert options.command == name and not [word for word in late if word.startswith("-")], line
+    own = examples(module.EXAMPLES, name)
+    assert own
+    for words in [*own, *examples(EXAMPLES, name)]:
+        options, late = parser(name, module).parse_known_args(words)
+        assert options.command == name and not [word for word in late if word.startswith("-")], words
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -111,7 +111,7 @@ def begin(session: Any) -> None:
     folder.remove_temporaries()
     if session.cluster is not None:
         session.cluster.check_shares(folder.root)
-    # The config is written last, so that a folder that has it has both.
+    # A kill may have come between the two files.
     if not folder.config.exists() or folder.config.read_text() != text or not folder.problems.exists():
         records.write(folder.problems, Problem, list(session.problems.by_id.values()))
     write_text(folder.config, text)

@@ -10,7 +10,7 @@ from selftrain.config import ConfigError
 
 EXAMPLES = """examples:
   selftrain status runs/quickstart
-  selftrain status runs/mcts --tree arithmetic/train/12 --iteration 1
+  selftrain status runs/mcts --tree 'arithmetic/train/7+2*3=' --iteration 1
 """
 
 
