@@ -1,33 +1,16 @@
-"""What is wrong with a config, the data or a model is one clear line, exit status 2, and nothing is written.
-
-What goes wrong while a run goes on costs one sample, or stops the run with what to do; the rerun loses nothing.
-"""
+"""What is wrong with a config, the data or a verifier is one clear line, exit status 2, and nothing is written."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kill_driver import Driver, Ended
+from one_line import check_refused
 
-from selftrain import records
-from selftrain.checks.described import described_config
 from selftrain.cli import main
-from selftrain.models.checkpoint import load_model
-from selftrain.schema import Model, RunConfig
 
-CONFIG = f"""
-include: {Path(__file__).with_name("tiny.yaml")}
-tasks: {{arithmetic: {{lengths: [1, 1]}}}}
-grow: {{draft: {{max_tokens: 12, sampler: {{batch_size: 8}}}}}}
-loop: {{iterations: 1}}
-"""
-
-
+CONFIG = Path(__file__).with_name("smaller.yaml")
 REPEATS = """
 from selftrain.types import Problem
 
@@ -40,10 +23,10 @@ class Repeats:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """Configs, data files, verifiers and models that are wrong in one way each."""
+    """Configs, data files and verifiers that are wrong in one way each."""
     made = tmp_path_factory.mktemp("bad")
-    (made / "tiny.yaml").write_text(CONFIG)
     texts = {
+        "tiny.yaml": f"include: {CONFIG}",
         "broken.yaml": "run: {name: x",
         "list.yaml": "- run",
         "loop.yaml": "include: loop.yaml",
@@ -64,30 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     }
     for name, text in texts.items():
         (made / name).write_text(text)
-    (made / "nothing").mkdir()
-    models: dict[str, Callable[[dict[str, Any]], object]] = {
-        "no_pad": lambda settings: settings.pop("pad_token"),
-        "no_end": lambda settings: settings.pop("eos_token"),
-        "two_begins": lambda settings: settings.update(
-            bos_token="#", chat_template="{{ bos_token }}{{ bos_token }}{{ messages[0]['content'] }}"
-        ),
-        "bad_template": lambda settings: settings.update(chat_template="{% for %}"),
-    }
-    for name, spoil in models.items():
-        shutil.copytree(tiny, made / name)
-        path = made / name / "tokenizer_config.json"
-        settings = json.loads(path.read_text())
-        spoil(settings)
-        path.write_text(json.dumps(settings))
-    shutil.copytree(tiny, made / "no_weights", ignore=shutil.ignore_patterns("*.safetensors"))
-    shutil.copytree(tiny, made / "cut_off")
-    weights = made / "cut_off" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     return made
 
 
 JSONL = ("tasks.mine.kind=jsonl", "tasks.mine.verifier=exact_answer")
-MODEL = ("model.architecture=null", "model.alphabet=null")
 CHOOSING = {"verdict": "right", "reward_above": "0.5", "cap": "2", "dedupe": "text", "history": "all"}
 
 BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -232,53 +195,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "verifier without attribute": (("tasks.arithmetic.verifier={}/judges.py:juge",), ("verifier", "mean 'judge'?")),
     "verifier not callable": (("tasks.arithmetic.verifier={}/judges.py:number",), ("verifier", "must be callable")),
     "verifier with one argument": (("tasks.arithmetic.verifier={}/judges.py:short",), ("(problem, response)",)),
-    # Models and prompts.
-    "no model": ((*MODEL,), ("model", "needs a path, or an architecture")),
-    "two models": (("model.path={}/no_pad",), ("model: has a path and an architecture", "model.architecture=null")),
-    "missing model": ((*MODEL, "model.path={}/none"), ("model.path", "no folder", "none")),
-    "no checkpoint": ((*MODEL, "model.path={}/nothing"), ("model.path", "nothing' is no checkpoint")),
-    "no weights": ((*MODEL, "model.path={}/no_weights"), ("model.path", "no checkpoint", "holds no weights")),
-    "weights cut off": (
-        (*MODEL, "model.path={}/cut_off"),
-        ("model.path", "is no checkpoint", "model.safetensors is damaged or cut off", "download it again"),
-    ),
-    "no pad token": ((*MODEL, "model.path={}/no_pad"), ("no_pad has no pad token", "tokenizer_config.json")),
-    "no end token": ((*MODEL, "model.path={}/no_end"), ("no_end has no end token", "tokenizer_config.json")),
-    "two begins": ((*MODEL, "model.path={}/two_begins"), ("two beginning tokens", "chat template")),
-    "bad template": ((*MODEL, "model.path={}/bad_template"), ("chat template", "model.chat=none")),
-    "unknown architecture": (("model.architecture.model_type=qwen99",), ("model.architecture", "qwen99")),
-    "unknown key of an architecture": (
-        ("model.architecture.hiden_size=5",),
-        ("model.architecture.hiden_size", "qwen3", "did you mean 'hidden_size'?"),
-    ),
-    "vocabulary of its own": (("model.architecture.vocab_size=50",), ("vocab_size", "follows from model.alphabet")),
-    "width that is no number": (("model.architecture.hidden_size=abc",), ("model.architecture", "hidden_size", "abc")),
-    "context that is no number": (("model.architecture.max_position_embeddings=abc",), ("max_position_embeddings",)),
-    "negative width": (
-        ("model.architecture.hidden_size=-5",),
-        ("model.architecture.hidden_size", "must be at least 1, got -5"),
-    ),
-    "no attention": (("model.architecture.num_attention_heads=0",), ("num_attention_heads", "at least 1, got 0")),
-    "no layers": (("model.architecture.num_hidden_layers=0",), ("num_hidden_layers", "at least 1, got 0")),
-    "heads that do not divide": (
-        ("model.architecture.num_attention_heads=3", "model.architecture.num_key_value_heads=2"),
-        ("model.architecture.num_key_value_heads", "must divide num_attention_heads, got 2 for 3 heads"),
-    ),
-    "odd head": (("model.architecture.head_dim=15",), ("model.architecture", "even rotary dimension", "15")),
-    "more experts asked than there are": (
-        (
-            "model.architecture.model_type=qwen3_moe",
-            *(f"model.architecture.num_experts{n}" for n in ("=2", "_per_tok=3")),
-        ),
-        ("model.architecture", "no model can be made", "RuntimeError"),
-    ),
-    "unknown activation": (("model.architecture.hidden_act=foo",), ("model.architecture", "no model can be", "foo")),
-    "unknown number format": (("model.architecture.dtype=foo",), ("model.architecture", "foo")),
-    "unknown characters": (("model.alphabet=123",), ("tasks.arithmetic", "does not know", "model.alphabet")),
-    "prompt too long": (
-        ("model.architecture.max_position_embeddings=4",),
-        ("tasks.arithmetic", "has 4 tokens, the model's context is 4"),
-    ),
+    # Tasks and prompts.
     "one length of two": (
         ("tasks.arithmetic.lengths=[0]",),
         ("tasks.arithmetic.lengths: expected a list of 2, got [0]",),
@@ -305,7 +222,8 @@ def test_bad_config_is_one_line_and_writes_nothing(
 ) -> None:
     arguments, told = BAD[name]
     filled = [argument.replace("{}", str(folder)).replace("{{", "{").replace("}}", "}") for argument in arguments]
-    check_refused(folder / "tiny.yaml", filled, told, tmp_path, capsys)
+    runs = tmp_path / "runs"
+    check_refused(["run", str(CONFIG), f"run.folder={runs}", *filled], told, capsys, unwritten=runs)
 
 
 @pytest.mark.parametrize(
@@ -321,63 +239,20 @@ def test_bad_config_is_one_line_and_writes_nothing(
 def test_bad_config_file_is_one_line_and_writes_nothing(
     file: str, told: tuple[str, ...], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_refused(folder / file, [], told, tmp_path, capsys)
-
-
-def check_refused(
-    config: Path, arguments: list[str], told: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status = main(["run", str(config), f"run.folder={tmp_path / 'runs'}", *arguments])
-    output = capsys.readouterr()
-    assert status == 2, output
-    assert output.err.startswith("selftrain: ") and output.err.count("\n") == 1, output.err
-    for text in told:
-        assert text in output.err
-    assert output.out == ""
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {
-            "model_type": "qwen2",
-            "head_dim": 8,
-            "torch_dtype": "float32",
-            "rope_theta": 1e6,
-            "use_sliding_window": False,
-        },
-        {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "_name_or_path": "somebody/it"},
-        {"model_type": "qwen3", "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}, "architectures": ["X"]},
-        {
-            "model_type": "gpt2",
-            "n_embd": 8,
-            "num_attention_heads": 2,
-            "hidden_size": 8,
-            "transformers_version": "4.40.0",
-        },
-        {"model_type": "phi3", "partial_rotary_factor": 0.5, "use_cache": True, "output_attentions": False},
-    ],
-)
-def test_what_published_configs_hold_is_known(fields: dict[str, Any]) -> None:
-    assert described_config(RunConfig(model=Model(architecture=fields))).model_type == fields["model_type"]
-
-
-def test_weights_cut_off_that_no_check_saw_are_an_error_of_the_disk(folder: Path) -> None:
-    with pytest.raises(OSError, match=r"cut_off: .*header"):
-        load_model(folder / "cut_off", device="cpu")
+    runs = tmp_path / "runs"
+    check_refused(["run", str(folder / file), f"run.folder={runs}"], told, capsys, unwritten=runs)
 
 
 def test_debug_shows_where(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="temprature"):
-        main(["--debug", "run", str(folder / "tiny.yaml"), f"run.folder={tmp_path}", "grow.draft.temprature=1"])
+        main(["--debug", "run", str(CONFIG), f"run.folder={tmp_path}", "grow.draft.temprature=1"])
 
 
 def test_dry_run_says_the_plan_and_writes_nothing(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
-    assert main(["run", str(folder / "tiny.yaml"), f"run.folder={runs}", "--dry-run"]) == 0
+    assert main(["run", str(CONFIG), f"run.folder={runs}", "--dry-run"]) == 0
     plan = capsys.readouterr().out
     assert "24 problems, 96 samples per iteration" in plan
     assert "40 demonstrations, 40 steps" in plan
@@ -387,230 +262,4 @@ def test_dry_run_says_the_plan_and_writes_nothing(
 def test_demonstrations_that_nobody_learns_may_be_anything(folder: Path, tmp_path: Path) -> None:
     task = (*JSONL, f"tasks.mine.files.train={folder / 'spelling.jsonl'}")
     gold = "learners.policy.examples.gold=null"
-    assert main(["run", str(folder / "tiny.yaml"), f"run.folder={tmp_path}", "--dry-run", *task, gold]) == 0
-
-
-VERIFIER = '''
-"""Accepts every second answer, and does what it must not once per part of its file."""
-import os
-import signal
-import time
-
-ACTS = {acts}
-
-
-def judge(problem, response):
-    number = sum(map(ord, problem.id + response))
-    if ACTS and number % 7 == 0:
-        act = ACTS[number // 7 % len(ACTS)]
-        if act == "raise":
-            raise RuntimeError("no such luck")
-        if act == "hang":
-            time.sleep(600)
-        if act == "nan":
-            return float("nan")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number % 2 == 0
-'''
-
-SAMPLER = '''
-"""The real sampler, lost after its first batches while a file says so."""
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from selftrain.sampling.transformers import Transformers
-
-
-@dataclass(frozen=True)
-class Fragile:
-    switch: str = ""
-    after: int = 2
-
-    def open(self, checkpoint: Path) -> Any:
-        return Lost(Transformers(batch_size=8).open(checkpoint), self)
-
-
-class Lost:
-    def __init__(self, real: Any, options: Fragile) -> None:
-        self.real, self.options, self.given = real, options, 0
-
-    def sample(self, work: Any, done: Any = ()) -> Any:
-        for answers in self.real.sample(work, done):
-            if Path(self.options.switch).exists() and self.given == self.options.after:
-                raise {error}
-            self.given += 1
-            yield answers
-
-    def close(self) -> None:
-        self.real.close()
-'''
-
-
-class Runs:
-    """Runs of the tiny config in forked processes."""
-
-    def __init__(self, driver: Driver, folder: Path) -> None:
-        self.driver, self.folder = driver, folder
-        self.config = folder / "tiny.yaml"
-        self.config.write_text(CONFIG)
-
-    def run(self, name: str, *more: str) -> Ended:
-        command = ["run", str(self.config), f"run.folder={self.folder}", f"run.name={name}", *more]
-        return self.driver.run(command)
-
-    def iteration(self, name: str) -> Path:
-        return self.folder / name / "iteration_0001"
-
-    def column(self, name: str, kind: str, column: str) -> list[object]:
-        """Of all samples of Grow, or their verdicts, part by part."""
-        parts = records.parts(self.iteration(name) / kind)
-        return [value for part in parts for value in records.column(part, column)]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, driver: Driver) -> Runs:
-    return Runs(driver, tmp_path_factory.mktemp("running"))
-
-
-@pytest.fixture(scope="module")
-def whole(runs: Runs) -> bytes:
-    """The metrics of a run that nothing disturbs."""
-    assert runs.run("whole", judged_by_length(runs)).status == 0
-    return metrics(runs, "whole")
-
-
-def check_stopped(ended: Ended, *told: str) -> None:
-    assert ended.status == 1, ended.err
-    assert ended.err.startswith("selftrain: ") and ended.err.count("\n") == 1, ended.err
-    for text in told:
-        assert text in ended.err
-
-
-def test_misbehaving_verifier_costs_the_samples_it_was_at(runs: Runs) -> None:
-    verifier = runs.folder / "misbehaving.py"
-    verifier.write_text(VERIFIER.replace("{acts}", repr(["raise", "hang", "nan", "kill"])))
-    # Scripted responses are the same on every machine.
-    settings = (f"tasks.arithmetic.verifier={verifier}:judge", "reward.verify.seconds=0.5", "evaluate.n=0")
-    scripted = ("grow.draft.sampler.kind=scripted", "grow.draft.sampler.batch_size=null", "grow.draft.sampler.length=4")
-    ended = runs.run("misbehaving", *settings, *scripted, "reward.verify.max_errors=1", "grow.draft.n=2")
-    assert ended.status == 0, ended.err
-    statuses = runs.column("misbehaving", "verdicts", "status")
-    reasons = [str(reason) for reason in runs.column("misbehaving", "verdicts", "reason") if reason]
-    for told in ("no such luck", "killed after", "nan", "SIGKILL"):
-        assert any(told in reason for reason in reasons), told
-    problems, texts = (runs.column("misbehaving", "samples", name) for name in ("problem_id", "text"))
-    expected = []
-    for problem, text in zip(problems, texts, strict=True):
-        number = sum(map(ord, f"{problem}{text}"))
-        act = ["error", "timeout", "error", "error"][number // 7 % 4]
-        expected.append(act if number % 7 == 0 else "wrong" if number % 2 else "right")
-    assert statuses == expected
-    selection = json.loads((runs.iteration("misbehaving") / "selection-policy.json").read_text())["sampled"]
-    assert selection["not judged (error)"] == expected.count("error")
-
-
-def test_too_many_errors_stop_the_run_and_lose_no_answer(runs: Runs, whole: bytes) -> None:
-    verifier = runs.folder / "failing.py"
-    setting = f"tasks.arithmetic.verifier={verifier}:judge"
-    verifier.write_text("def judge(problem, response): raise OSError('no server')\n")
-    check_stopped(runs.run("failing", setting), "failing.py:judge@", "could not judge 24 of 24", "OSError: no server")
-    answers = inodes(runs.folder / "failing" / "iteration_0000")
-    assert len(answers) == 2
-    verifier.write_text("def judge(problem, response): return 'right'\n")
-    check_stopped(runs.run("failing", setting), "returned a str", "mend it", "no sample is lost")
-    assert inodes(runs.folder / "failing" / "iteration_0000") == answers
-    verifier.write_text(VERIFIER.replace("{acts}", "[]"))
-    assert runs.run("failing", setting).status == 0
-    assert metrics(runs, "failing") == whole
-
-
-@pytest.mark.parametrize("part_size", [16, 4096])
-def test_verifier_that_comes_back_judges_again_what_it_could_not(runs: Runs, whole: bytes, part_size: int) -> None:
-    """What it needs is lost and found again; neither the config nor its file changes."""
-    name = f"flaky{part_size}"
-    verifier, switch = runs.folder / f"{name}.py", runs.folder / f"{name}.on"
-    lost = f"    if problem.split == 'train' and os.path.exists({str(switch)!r}):\n        return 7\n    number ="
-    verifier.write_text(VERIFIER.replace("{acts}", "[]").replace("    number =", lost))
-    settings = (f"tasks.arithmetic.verifier={verifier}:judge", f"run.part_size={part_size}")
-    switch.touch()
-    check_stopped(runs.run(name, *settings), "could not judge", "the value 7", "mend it")
-    samples = inodes(runs.iteration(name) / "samples")
-    assert len(samples) >= 1
-    switch.unlink()
-    assert runs.run(name, *settings).status == 0
-    assert samples.items() <= inodes(runs.iteration(name) / "samples").items()
-    assert set(runs.column(name, "verdicts", "status")) == {"right", "wrong"}
-    assert metrics(runs, name) == whole
-
-
-def inodes(folder: Path) -> dict[Path, int]:
-    """Of the parts below a folder; a part that is written again has another."""
-    return {path: path.stat().st_ino for path in folder.rglob("*.parquet")}
-
-
-def metrics(runs: Runs, name: str) -> bytes:
-    return (runs.folder / name / "metrics.jsonl").read_bytes()
-
-
-def judged_by_length(runs: Runs) -> str:
-    """A verifier that accepts about half, whatever the model has learnt."""
-    verifier = runs.folder / "length.py"
-    verifier.write_text(VERIFIER.replace("{acts}", "[]"))
-    return f"tasks.arithmetic.verifier={verifier}:judge"
-
-
-def test_learner_without_samples_keeps_its_checkpoint_and_says_so(runs: Runs) -> None:
-    other = ("learners.other.examples.none.from=draft", "learners.other.examples.none.reward_above=2")
-    ended = runs.run("two", judged_by_length(runs), *other, "learners.other.optim.steps=1")
-    assert ended.status == 0, ended.err
-    assert "no sample for 'other' was accepted; it keeps its checkpoint" in ended.out
-    start = runs.folder / "two" / "warmup" / "policy" / "checkpoint" / "model.safetensors"
-    kept = runs.iteration("two") / "other" / "checkpoint" / "model.safetensors"
-    trained = runs.iteration("two") / "policy" / "checkpoint" / "model.safetensors"
-    assert kept.read_bytes() == start.read_bytes() != trained.read_bytes()
-
-
-def test_no_sample_at_all_stops_with_what_to_do_and_the_samples_stay(runs: Runs) -> None:
-    judge = judged_by_length(runs)
-    ended = runs.run("none", judge, "learners.policy.examples.own.reward_above=2")
-    check_stopped(ended, "iteration 1: no sample was accepted for any learner", "reward too low", "grow.*.n")
-    assert not (runs.iteration("none") / "policy").exists()
-    samples = {path: path.stat().st_ino for path in runs.iteration("none").glob("samples/*.parquet")}
-    ended = runs.run("none", judge, "learners.policy.examples.own.reward_above=0.5")
-    assert ended.status == 0, ended.err
-    assert "iteration 1 grow was already done" in ended.out
-    assert {path: path.stat().st_ino for path in samples} == samples
-
-
-@pytest.mark.parametrize("error", ["RuntimeError('device lost')", "ConnectionError('connection refused')"])
-def test_lost_sampler_stops_with_what_to_do_and_the_rerun_goes_on(runs: Runs, error: str) -> None:
-    name = error.partition("(")[0].lower()
-    plugin, switch = runs.folder / f"{name}.py", runs.folder / f"{name}.on"
-    plugin.write_text(SAMPLER.replace("{error}", error))
-    settings = (
-        f"grow.draft.sampler.kind={plugin}:Fragile",
-        "grow.draft.sampler.batch_size=null",
-        f"grow.draft.sampler.switch={switch}",
-        judged_by_length(runs),
-    )
-    assert runs.run(name, *settings, "--until", "0/evaluate").status == 0
-    switch.touch()
-    ended = runs.run(name, *settings, "grow.draft.sampler.after=4")
-    assert ended.status == 2  # An option of the sampler is a setting of what it sampled.
-    assert "sampler.after" in ended.err
-    ended = runs.run(name, *settings)
-    check_stopped(ended, "the sampler failed", error.partition("'")[2].strip("')"), "the same command goes on")
-    samples = {path: path.stat().st_ino for path in runs.iteration(name).glob("samples/*.parquet")}
-    assert len(samples) == 1
-    switch.unlink()
-    assert runs.run(name, *settings).status == 0
-    assert {path: path.stat().st_ino for path in samples} == samples
-    assert len(set(runs.column(name, "samples", "id"))) == 24 * 4
-
-
-def test_fit_that_diverges_stops_with_what_to_do(runs: Runs) -> None:
-    ended = runs.run("diverged", judged_by_length(runs), "learners.policy.optim.lr=1e38")
-    check_stopped(ended, "stage 'improve-policy' failed", "the loss is not finite", "lower optim.lr")
-    ended = runs.run("diverged", judged_by_length(runs), "learners.policy.optim.lr=1e-3")
-    assert ended.status == 0, ended.err
+    assert main(["run", str(CONFIG), f"run.folder={tmp_path}", "--dry-run", *task, gold]) == 0

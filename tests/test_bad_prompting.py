@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from one_line import check_refused
 from qwen_like import CHATML, write, write_rows
 
 from selftrain.cli import main
@@ -217,12 +218,8 @@ def test_bad_prompting_is_one_line_and_writes_nothing(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     arguments, told = BAD[name]
     given = [argument.replace("{}", str(folder)) for argument in arguments]
-    status = main(["run", str(folder / "run.yaml"), f"run.folder={tmp_path / 'runs'}", *given])
-    output = capsys.readouterr()
-    assert status == 2, output
-    assert output.err.startswith("selftrain: ") and output.err.count("\n") == 1, output.err
-    assert all(part in output.err for part in told), output.err
-    assert output.out == "" and not (tmp_path / "runs").exists()
+    runs = tmp_path / "runs"
+    check_refused(["run", str(folder / "run.yaml"), f"run.folder={runs}", *given], told, capsys, unwritten=runs)
 
 
 def test_the_config_the_others_are_made_of_is_right(

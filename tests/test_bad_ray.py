@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from asking import collect
+from one_line import check_refused
 from test_fleet import work_list
 
 from selftrain import __version__, machine
 from selftrain.artifacts import RunDir
 from selftrain.checks import placing as checks
-from selftrain.cli import main
 from selftrain.config import ConfigError, load_config
 from selftrain.errors import NoRoom
 from selftrain.placing.address import check_answers, resolved
@@ -53,13 +53,12 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_address_that_does_not_answer_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     began, address = time.monotonic(), f"127.0.0.1:{free_port()}"
-    asked = ["launch.place=ray", f"launch.ray.address={address}", f"run.folder={tmp_path / 'runs'}"]
+    runs = tmp_path / "runs"
+    asked = ["run", str(TINY), "launch.place=ray", f"launch.ray.address={address}", f"run.folder={runs}"]
+    told = f"no Ray cluster answers at {address} (Connection refused); start one (`ray start --head`)"
     for more in ([], ["--dry-run"]):
-        assert main(["run", str(TINY), *asked, *more]) == 2
-        told = capsys.readouterr()
-        assert told.err.count("\n") == 1 and told.out == ""
-        assert f"no Ray cluster answers at {address} (Connection refused); start one (`ray start --head`)" in told.err
-    assert time.monotonic() - began < 60 and not (tmp_path / "runs").exists()
+        check_refused([*asked, *more], [told], capsys, unwritten=runs)
+    assert time.monotonic() - began < 60
 
 
 def test_what_listens_and_is_not_ray_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:

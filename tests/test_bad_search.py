@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from one_line import check_refused
 
 from selftrain.checks.searching import check_searching
 from selftrain.cli import main
@@ -96,10 +97,8 @@ BAD = [
 def test_what_does_not_go_together_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, told: str
 ) -> None:
-    assert main(["run", str(CONFIG), f"run.folder={tmp_path}", "run.name=bad", *change.split(" & ")]) == 2
-    said = capsys.readouterr().err
-    assert told in said and said.count("\n") == 1
-    assert not (tmp_path / "bad").exists()
+    command = ["run", str(CONFIG), f"run.folder={tmp_path}", "run.name=bad", *change.split(" & ")]
+    check_refused(command, [told], capsys, unwritten=tmp_path / "bad")
 
 
 def test_trees_are_asked_of_steps_that_grow_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

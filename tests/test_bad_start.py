@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from kill_driver import Driver
+from one_line import check_refused, check_stopped
 
 from selftrain.cli import main
 
@@ -35,12 +36,8 @@ def test_evaluate_refuses_the_overrides_that_run_refuses(
     override: str, told: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "out"
-    status = main(["evaluate", str(tiny), "--task", "arithmetic", "--output", str(folder), override])
-    output = capsys.readouterr()
-    assert status == 2, output
-    assert output.err.startswith("selftrain: ") and output.err.count("\n") == 1, output.err
-    assert told in output.err
-    assert output.out == "" and not folder.exists()
+    command = ["evaluate", str(tiny), "--task", "arithmetic", "--output", str(folder), override]
+    check_refused(command, [told], capsys, unwritten=folder)
 
 
 def test_device_that_is_not_here_is_told_before_anything_is_written(
@@ -70,10 +67,8 @@ def test_sampler_that_does_not_open_stops_with_what_to_do(error: str, tmp_path: 
     ended = driver.run(
         ["run", str(TINY), f"run.folder={tmp_path}", "warmup=null", f"grow.draft.sampler={plugin}:Hungry"]
     )
-    assert ended.status == 1, ended.err
-    assert ended.err.startswith("selftrain: ") and ended.err.count("\n") == 1, ended.err
-    for told in ("Hungry' could not load", error.partition("(")[0], "choose another device", "run the same command"):
-        assert told in ended.err
+    told = ("Hungry' could not load", error.partition("(")[0], "choose another device", "run the same command")
+    check_stopped(ended, *told)
 
 
 @pytest.fixture(scope="module")

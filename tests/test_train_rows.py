@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from one_line import check_refused
 from qwen_like import IM_END
 
 from selftrain import records
 from selftrain.checks.fit import check_fit
-from selftrain.cli import main
 from selftrain.session import Session
 from selftrain.stages.given import Given
 from selftrain.stages.train import FitDir
@@ -196,19 +196,11 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(
     rows, objective, overrides, told = BAD[name]
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(tree(tmp_path, tiny, rows, objective)))
     filled = [override.replace("{}", str(tmp_path)) for override in overrides]
-    check_refused(tmp_path, filled, told, capsys)
+    refused(tmp_path, filled, told, capsys)
 
 
-def check_refused(
-    folder: Path, overrides: Sequence[str], told: Sequence[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    status = main(["train", str(folder / "fit.yaml"), *overrides])
-    output = capsys.readouterr()
-    assert status == 2, output
-    assert output.err.startswith("selftrain: ") and output.err.count("\n") == 1, output.err
-    for part in told:
-        assert part in output.err
-    assert output.out == "" and not (folder / "runs").exists()
+def refused(folder: Path, overrides: Sequence[str], told: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    check_refused(["train", str(folder / "fit.yaml"), *overrides], told, capsys, unwritten=folder / "runs")
 
 
 def test_another_tokenizer_of_the_reference_is_refused(
@@ -216,7 +208,7 @@ def test_another_tokenizer_of_the_reference_is_refused(
 ) -> None:
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(tree(tmp_path, tiny, [BOTH], "dpo")))
     told = ("learner.reference: ", "another tokenizer")
-    check_refused(tmp_path, [f"learner.reference={chat_model}"], told, capsys)
+    refused(tmp_path, [f"learner.reference={chat_model}"], told, capsys)
 
 
 EXAMPLE = Example("a", "p", "own", (3, 4), (5, 1), label=1.0)
@@ -247,4 +239,4 @@ def test_examples_of_a_run_that_do_not_fit_are_refused(
     made = tree(tmp_path, tiny, [], objective)
     made["data"]["path"] = str(tmp_path / "examples")
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(made))
-    check_refused(tmp_path, overrides, told, capsys)
+    refused(tmp_path, overrides, told, capsys)
