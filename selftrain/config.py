@@ -171,7 +171,7 @@ def _fill(schema: type, values: Mapping[str, Any], where: str, also: Sequence[st
     removed: list[tuple[str, ...]] = []
     given = _without_nulls(values, schema, (where,), removed)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        merged = OmegaConf.merge(_defaults(schema), given)
         for *above, name in removed:
             node: Any = functools.reduce(lambda node, key: node[key], above, merged)
             with flag_override(node, ["readonly", "struct"], False):
@@ -186,6 +186,12 @@ def _fill(schema: type, values: Mapping[str, Any], where: str, also: Sequence[st
     for place, complaint in ranges.violations(filled):
         raise ConfigError(_at(where, place, complaint))
     return filled
+
+
+@functools.cache
+def _defaults(schema: type) -> Any:
+    """Made once: it takes longer than all else that is done with it. A merge copies it."""
+    return OmegaConf.structured(schema)
 
 
 def _without_nulls(value: Any, hint: Any, path: tuple[str, ...], removed: list[tuple[str, ...]]) -> Any:
