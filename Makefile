@@ -52,12 +52,13 @@ sandbox: $(DONE)
 quickstart: $(DONE)
 	$(BIN)/selftrain run configs/quickstart.yaml $(ARGS)
 
-# Two at a time, beside the processes they start: one thread each, and none that spins while it waits.
+# Three at a time, for two cores: much of a test is waiting for processes that it starts. One thread each, and none that
+# spins while it waits.
 test: export OMP_NUM_THREADS ?= 1
 test: export GOMP_SPINCOUNT ?= 1000
 test: export SELFTRAIN_HARNESSES := $(abspath .venv-protocols/bin/python)
 test: $(DONE) $(HARNESSES)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Their lists of requirements are not followed: most of it (clouds, servers, judges) is never imported here.
 $(HARNESSES): $(DONE) tests/harnesses.txt

@@ -2,7 +2,7 @@
 
 Same weights, data, batch size, fp32 and completion-only loss; optimizer step included, start-up and the first steps
 excluded. Real tokens are prompt and response tokens without padding. Runs are interleaved, each in a process of its
-own.
+own. Both are measured compiled too, against the best of all of TRL's; what compiling takes is told beside it.
 """
 
 from __future__ import annotations
@@ -26,30 +26,48 @@ from selftrain.artifacts import RunDir
 from selftrain.config import load_config
 from selftrain.models.checkpoint import load_tokenizer, quiet
 from selftrain.objectives.nll import NLL
+from selftrain.schema import Kernels
 from selftrain.session import Session
 from selftrain.stages.examples import demonstration_examples
 from selftrain.stages.start import start
 from selftrain.training.fit import Fit, fit
 from selftrain.types import Example
 
-STEPS, SKIPPED, RUNS = 320, 20, 3
+STEPS, RUNS = 320, 3
+SKIPPED, COMPILING = 20, 120
+"""First steps that are not counted: without compiling and with it, which goes on for as long as lengths are new."""
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 
-def ours(folder: Path, examples: list[Example], optim: Any) -> float:
-    tokens, began = 0, 0.0
-    asked = Fit(folder / "start", folder / "ours", folder / "log.jsonl", NLL(), replace(optim, steps=STEPS), seed=0)
+class Clock:
+    """Counts the tokens of the steps behind the first ones."""
+
+    def __init__(self, skipped: int) -> None:
+        self.skipped, self.tokens = skipped, 0
+        self.created = self.began = time.perf_counter()
+
+    def stepped(self, step: int, tokens: int) -> None:
+        if step == self.skipped:
+            self.began = time.perf_counter()
+        elif step > self.skipped:
+            self.tokens += tokens
+        self.ended = time.perf_counter()
+
+    def measured(self) -> dict[str, float]:
+        """Tokens per second, and the seconds of the first steps, loading included."""
+        return {"speed": self.tokens / (self.ended - self.began), "first_steps": self.began - self.created}
+
+
+def ours(folder: Path, examples: list[Example], optim: Any, clock: Clock, compiled: bool) -> None:
+    optim, kernels = replace(optim, steps=STEPS), Kernels(compile=compiled)
+    asked = Fit(folder / "start", folder / "ours", folder / "log.jsonl", NLL(), optim, seed=0, kernels=kernels)
     for state in fit(examples, asked):
-        if state.step == SKIPPED:
-            began = time.perf_counter()
-        elif state.step > SKIPPED:
-            tokens += state.last.tokens
+        clock.stepped(state.step, state.last.tokens)
         if state.step == STEPS:
-            return tokens / (time.perf_counter() - began)
-    raise AssertionError("the fit ended early")
+            return
 
 
-def trl(folder: Path, examples: list[Example], optim: Any, **setting: Any) -> float:
+def trl(folder: Path, examples: list[Example], optim: Any, clock: Clock, **setting: Any) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -61,19 +79,16 @@ def trl(folder: Path, examples: list[Example], optim: Any, **setting: Any) -> fl
         }
         for e in examples
     ]
-    clock = {"tokens": 0, "began": 0.0, "ended": 0.0}
+    tokens = 0
 
-    class Clock(TrainerCallback):
+    class Stepped(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == SKIPPED:
-                clock["tokens"], clock["began"] = 0, time.perf_counter()
-            if state.global_step == STEPS:
-                clock["ended"] = time.perf_counter()
+            clock.stepped(state.global_step, tokens)
 
     class Counted(SFTTrainer):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            pad = self.processing_class.pad_token_id
-            clock["tokens"] += int((inputs["input_ids"] != pad).sum())
+            nonlocal tokens
+            tokens = int((inputs["input_ids"] != self.processing_class.pad_token_id).sum())
             return super().training_step(model, inputs, *args, **kwargs)
 
     packing = setting.get("packing", False)
@@ -90,25 +105,29 @@ def trl(folder: Path, examples: list[Example], optim: Any, **setting: Any) -> fl
     trainer = Counted(
         model=AutoModelForCausalLM.from_pretrained(folder / "start", dtype="float32"), args=config,
         train_dataset=Dataset.from_list(rows),
-        processing_class=load_tokenizer(folder / "start"), callbacks=[Clock()],
+        processing_class=load_tokenizer(folder / "start"), callbacks=[Stepped()],
     )  # fmt: skip
     trainer.train()
-    return clock["tokens"] / (clock["ended"] - clock["began"])
 
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}
-SIDES: dict[str, dict[str, Any] | None] = {
-    "selftrain": None,
+OURS = "selftrain"
+PLAIN: dict[str, dict[str, Any]] = {
+    OURS: {},
     "trl": {},
     "trl, grouped by length": GROUPED,
     "trl, grouped, chunked loss": {**GROUPED, "loss_type": "chunked_nll"},
     "trl, packing": {"packing": True},
 }
-"""TRL's settings; None is ours."""
+"""TRL's settings."""
+COMPILED: dict[str, dict[str, Any]] = {
+    f"{OURS}, compiled": {},
+    "trl, grouped, compiled": {**GROUPED, "torch_compile": True},
+}
 
 
-def measure(side: str) -> float:
-    """Real tokens per second of one run."""
+def measure(side: str) -> dict[str, float]:
+    """One run."""
     quiet()
     config = load_config(CONFIG)
     optim = config.warmup["policy"].optim
@@ -117,33 +136,48 @@ def measure(side: str) -> float:
             pass
         examples = demonstration_examples(session, session.problems.demonstrations("demonstrations"), "gold", 1.0)
         torch.manual_seed(0)
-        setting = SIDES[side]
-        if setting is None:
-            return ours(Path(name), examples, optim)
-        return trl(Path(name), examples, optim, **setting)
+        compiled, folder = side in COMPILED, Path(name)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")  # Nothing that an earlier run compiled.
+        clock = Clock(COMPILING if compiled else SKIPPED)
+        if side.startswith(OURS):
+            ours(folder, examples, optim, clock, compiled)
+        else:
+            trl(folder, examples, optim, clock, **{**PLAIN, **COMPILED}[side])
+    return clock.measured()
+
+
+def ratios(speeds: dict[str, list[float]], side: str) -> dict[str, Any]:
+    """Of one side to the best of TRL's, in each run and their median; compiled ones count where this one is."""
+    others = [name for name in (speeds if side in COMPILED else PLAIN) if not name.startswith(OURS)]
+    best = max(others, key=lambda name: statistics.median(speeds[name]))
+    by_run = [a / b for a, b in zip(speeds[side], speeds[best], strict=True)]
+    rounded = [round(ratio, 3) for ratio in by_run]
+    return {"best_trl_setting": best, "ratio_by_run": rounded, "ratio": round(statistics.median(by_run), 3)}
 
 
 def main() -> None:
-    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in (*PLAIN, *COMPILED)}
     for _ in range(RUNS):
-        for side in SIDES:
-            speeds[side].append(fresh(__file__, "--measure", side)["speed"])
-    medians = {side: statistics.median(values) for side, values in speeds.items()}
-    best = max((side for side in medians if side != "selftrain"), key=lambda side: medians[side])
-    ratios = [a / b for a, b in zip(speeds["selftrain"], speeds[best], strict=True)]
+        for side, measured in runs.items():
+            measured.append(fresh(__file__, "--measure", side))
+    speeds = {side: [run["speed"] for run in measured] for side, measured in runs.items()}
     save(
         "training",
         {
             "tokens_per_second": {side: [round(v) for v in values] for side, values in speeds.items()},
-            "best_trl_setting": best,
-            "ratio_by_run": [round(ratio, 3) for ratio in ratios],
-            "ratio": round(statistics.median(ratios), 3),
+            **ratios(speeds, OURS),
+            "compiled": {
+                **ratios(speeds, f"{OURS}, compiled"),
+                f"seconds_of_{COMPILING}_steps": {
+                    side: [round(run["first_steps"], 1) for run in runs[side]] for side in COMPILED
+                },
+            },
         },
     )
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "--measure":
-        print(json.dumps({"speed": measure(sys.argv[2])}))
+        print(json.dumps(measure(sys.argv[2])))
     else:
         main()
