@@ -1,8 +1,9 @@
 """NLL training of the quickstart's model: real tokens per second against TRL's SFTTrainer at its best setting.
 
 Same weights, data, batch size, fp32 and completion-only loss; optimizer step included, start-up and the first steps
-excluded. Real tokens are prompt and response tokens without padding. Runs are interleaved, each in a process of its
-own. Both are measured compiled too, against the best of all of TRL's; what compiling takes is told beside it.
+excluded. Real tokens are prompt and response tokens without padding. In each run every side is a process of its own,
+and they take turns of a second, so that all see the same of what else the machine does. Both are measured compiled
+too, against the best of all of TRL's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +22,7 @@ from typing import Any
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import torch
-from common import fresh, save
+from common import save
 
 from selftrain.artifacts import RunDir
 from selftrain.config import load_config
@@ -33,38 +35,35 @@ from selftrain.stages.start import start
 from selftrain.training.fit import Fit, fit
 from selftrain.types import Example
 
-STEPS, RUNS = 320, 3
+RUNS, TURNS, TURN = 3, 20, 16
+"""A turn is so many steps."""
 SKIPPED, COMPILING = 20, 120
 """First steps that are not counted: without compiling and with it, which goes on for as long as lengths are new."""
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 
 class Clock:
-    """Counts the tokens of the steps behind the first ones."""
+    """Tells the parent process of the first steps, and then of each turn, which it waits for."""
 
     def __init__(self, skipped: int) -> None:
         self.skipped, self.tokens = skipped, 0
-        self.created = self.began = time.perf_counter()
+        self.steps = skipped + TURNS * TURN
+        self.began = time.perf_counter()
 
     def stepped(self, step: int, tokens: int) -> None:
-        if step == self.skipped:
-            self.began = time.perf_counter()
-        elif step > self.skipped:
-            self.tokens += tokens
-        self.ended = time.perf_counter()
-
-    def measured(self) -> dict[str, float]:
-        """Tokens per second, and the seconds of the first steps, loading included."""
-        return {"speed": self.tokens / (self.ended - self.began), "first_steps": self.began - self.created}
+        self.tokens += tokens
+        counted = step - self.skipped
+        if counted >= 0 and counted % TURN == 0:
+            print(json.dumps({"tokens": self.tokens, "seconds": time.perf_counter() - self.began}), flush=True)
+            sys.stdin.readline()
+            self.tokens, self.began = 0, time.perf_counter()
 
 
 def ours(folder: Path, examples: list[Example], optim: Any, clock: Clock, compiled: bool) -> None:
-    optim, kernels = replace(optim, steps=STEPS), Kernels(compile=compiled)
+    optim, kernels = replace(optim, steps=clock.steps), Kernels(compile=compiled)
     asked = Fit(folder / "start", folder / "ours", folder / "log.jsonl", NLL(), optim, seed=0, kernels=kernels)
     for state in fit(examples, asked):
         clock.stepped(state.step, state.last.tokens)
-        if state.step == STEPS:
-            return
 
 
 def trl(folder: Path, examples: list[Example], optim: Any, clock: Clock, **setting: Any) -> None:
@@ -94,10 +93,10 @@ def trl(folder: Path, examples: list[Example], optim: Any, clock: Clock, **setti
     packing = setting.get("packing", False)
     mean = statistics.mean(len(row["input_ids"]) for row in rows)
     config = SFTConfig(
-        output_dir=str(folder / "trl"), max_steps=STEPS, use_cpu=True, bf16=False, report_to="none", save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, completion_only_loss=True, gradient_checkpointing=False,
-        learning_rate=optim.lr, weight_decay=optim.weight_decay, max_grad_norm=optim.clip, lr_scheduler_type="cosine",
-        dataloader_pin_memory=False, max_length=128,
+        output_dir=str(folder / "trl"), max_steps=clock.steps, use_cpu=True, bf16=False, report_to="none",
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, completion_only_loss=True,
+        gradient_checkpointing=False, learning_rate=optim.lr, weight_decay=optim.weight_decay,
+        max_grad_norm=optim.clip, lr_scheduler_type="cosine", dataloader_pin_memory=False, max_length=128,
         # Packed rows hold several examples, so that a step reads as many tokens as without packing.
         per_device_train_batch_size=max(1, round(optim.batch_size * mean / 128)) if packing else optim.batch_size,
         **setting,
@@ -126,8 +125,8 @@ COMPILED: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(side: str) -> dict[str, float]:
-    """One run."""
+def measure(side: str) -> None:
+    """Fit, a turn at a time."""
     quiet()
     config = load_config(CONFIG)
     optim = config.warmup["policy"].optim
@@ -137,47 +136,85 @@ def measure(side: str) -> dict[str, float]:
         examples = demonstration_examples(session, session.problems.demonstrations("demonstrations"), "gold", 1.0)
         torch.manual_seed(0)
         compiled, folder = side in COMPILED, Path(name)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")  # Nothing that an earlier run compiled.
         clock = Clock(COMPILING if compiled else SKIPPED)
         if side.startswith(OURS):
             ours(folder, examples, optim, clock, compiled)
         else:
             trl(folder, examples, optim, clock, **{**PLAIN, **COMPILED}[side])
-    return clock.measured()
+
+
+class Side:
+    """A process that fits, behind its first steps."""
+
+    def __init__(self, name: str, cache: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--measure", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
+        )
+        self.first_steps = self._told()["seconds"]
+        self.tokens, self.seconds = 0.0, 0.0
+
+    def turn(self) -> None:
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        told = self._told()
+        self.tokens, self.seconds = self.tokens + told["tokens"], self.seconds + told["seconds"]
+
+    def close(self) -> float:
+        """Tokens per second of all turns."""
+        self._process.communicate()
+        assert self._process.returncode == 0
+        return self.tokens / self.seconds
+
+    def _told(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        told: dict[str, float] = json.loads(next(line for line in self._process.stdout if line.startswith('{"tokens"')))
+        return told
+
+
+def run(cache: str) -> dict[str, tuple[float, float]]:
+    """Tokens per second of every side, and the seconds of its first steps."""
+    sides = {name: Side(name, cache) for name in (*PLAIN, *COMPILED)}
+    for _ in range(TURNS):
+        for side in sides.values():
+            side.turn()
+    return {name: (side.close(), side.first_steps) for name, side in sides.items()}
 
 
 def ratios(speeds: dict[str, list[float]], side: str) -> dict[str, Any]:
     """Of one side to the best of TRL's, in each run and their median; compiled ones count where this one is."""
     others = [name for name in (speeds if side in COMPILED else PLAIN) if not name.startswith(OURS)]
     best = max(others, key=lambda name: statistics.median(speeds[name]))
-    by_run = [a / b for a, b in zip(speeds[side], speeds[best], strict=True)]
-    rounded = [round(ratio, 3) for ratio in by_run]
-    return {"best_trl_setting": best, "ratio_by_run": rounded, "ratio": round(statistics.median(by_run), 3)}
+    return {"best_trl_setting": best, **ratio(speeds[side], speeds[best])}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    by_run = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"ratio_by_run": [round(one, 3) for one in by_run], "ratio": round(statistics.median(by_run), 3)}
 
 
 def main() -> None:
-    runs: dict[str, list[dict[str, float]]] = {side: [] for side in (*PLAIN, *COMPILED)}
-    for _ in range(RUNS):
-        for side, measured in runs.items():
-            measured.append(fresh(__file__, "--measure", side))
-    speeds = {side: [run["speed"] for run in measured] for side, measured in runs.items()}
+    with tempfile.TemporaryDirectory() as cache:
+        runs = [run(cache) for _ in range(RUNS)]
+    speeds = {side: [measured[side][0] for measured in runs] for side in runs[0]}
+    first = {side: [round(measured[side][1], 1) for measured in runs] for side in COMPILED}
     save(
         "training",
         {
             "tokens_per_second": {side: [round(v) for v in values] for side, values in speeds.items()},
             **ratios(speeds, OURS),
-            "compiled": {
-                **ratios(speeds, f"{OURS}, compiled"),
-                f"seconds_of_{COMPILING}_steps": {
-                    side: [round(run["first_steps"], 1) for run in runs[side]] for side in COMPILED
-                },
-            },
+            "to_padding": ratio(speeds[OURS], speeds["trl"]),
+            # Only the first run compiles; the others find what it left on the disk.
+            "compiled": {**ratios(speeds, f"{OURS}, compiled"), f"seconds_of_{COMPILING}_steps": first},
         },
     )
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "--measure":
-        print(json.dumps(measure(sys.argv[2])))
+        measure(sys.argv[2])
     else:
         main()
