@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Run, of, runs
 from scored import log_ratios
+from shared_runs import Run, of, runs
 
 from selftrain import records
 from selftrain.artifacts import RunDir

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Run, of, runs
+from shared_runs import Run, of, runs
 
 from selftrain import records
 from selftrain.drawing.accept import shared_out, within

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Run, of, runs
+from shared_runs import Run, of, runs
 
 from selftrain.types import Example, Sample, Score
 

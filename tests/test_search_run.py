@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from kill_driver import Driver, Trap
-from runs import Run, of, runs
+from shared_runs import Run, of, runs
 
 from selftrain import records
 from selftrain.artifacts import RunDir
