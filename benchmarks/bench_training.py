@@ -118,7 +118,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "trl, grouped, chunked loss": {**GROUPED, "loss_type": "chunked_nll"},
     "trl, packing": {"packing": True},
 }
-"""TRL's settings."""
+"""Sides by name, with TRL's settings; ours has none."""
 COMPILED: dict[str, dict[str, Any]] = {
     f"{OURS}, compiled": {},
     "trl, grouped, compiled": {**GROUPED, "torch_compile": True},
@@ -191,8 +191,8 @@ def ratios(speeds: dict[str, list[float]], side: str) -> dict[str, Any]:
     return {"best_trl_setting": best, **ratio(speeds[side], speeds[best])}
 
 
-def ratio(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    by_run = [a / b for a, b in zip(ours, theirs, strict=True)]
+def ratio(speeds: list[float], others: list[float]) -> dict[str, Any]:
+    by_run = [a / b for a, b in zip(speeds, others, strict=True)]
     return {"ratio_by_run": [round(one, 3) for one in by_run], "ratio": round(statistics.median(by_run), 3)}
 
 

@@ -190,7 +190,7 @@ class Few:
         return [self._start] * count
 
     def meet(self, count: int) -> Any:
-        raise NotImplementedError
+        raise AssertionError("engines that draw by themselves do not meet")
 
     def _start(self, *args: Any, **options: Any) -> Worker:
         if not self.left:
